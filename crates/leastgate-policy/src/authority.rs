@@ -1,0 +1,160 @@
+//! The one writer of what is allowed, and the workers' view of it.
+//!
+//! Everything that changes access while the gateway runs comes through here: a new policy, a token put in, changed
+//! or taken out. Each change is counted, so that long requests can be decided again.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use arc_swap::cache::Cache;
+
+use crate::snapshot::{PolicySnapshot, RuleKey};
+use crate::token::{DigestCollision, EnvironmentKey, TokenDigest, TokenEntry, TokenState, TokenTable};
+
+/// What is in force: at most one policy, and the tokens of one environment.
+pub struct Authority {
+    key: EnvironmentKey,
+    policy: Arc<ArcSwapOption<PolicySnapshot>>,
+    tokens: TokenTable,
+    rule_keys: Mutex<HashMap<Arc<str>, RuleKey>>,
+    changes: AtomicU64,
+}
+
+impl Authority {
+    /// An authority without a policy: it refuses everything.
+    #[must_use]
+    pub fn new(key: EnvironmentKey) -> Self {
+        Self::with_tokens(key, TokenTable::default())
+    }
+
+    /// An authority over a table that was filled before, without a policy.
+    #[must_use]
+    pub fn with_tokens(key: EnvironmentKey, tokens: TokenTable) -> Self {
+        Self { key, policy: Arc::default(), tokens, rule_keys: Mutex::default(), changes: AtomicU64::new(0) }
+    }
+
+    /// Puts a policy in force: whole, for every request decided from now on.
+    pub fn replace(&self, mut snapshot: PolicySnapshot) -> Arc<PolicySnapshot> {
+        self.assign_rule_keys(&mut snapshot);
+        let snapshot = Arc::new(snapshot);
+        self.policy.store(Some(Arc::clone(&snapshot)));
+        self.changed();
+        snapshot
+    }
+
+    /// Puts a token in, in place of one with the same digest.
+    ///
+    /// # Errors
+    /// Another token's digest begins alike; nothing is changed.
+    pub fn upsert(&self, entry: TokenEntry) -> Result<(), DigestCollision> {
+        self.tokens.upsert(entry)?;
+        self.changed();
+        Ok(())
+    }
+
+    /// Changes a token's state. `false` where there is no such token.
+    pub fn set_state(&self, digest: &TokenDigest, state: TokenState) -> bool {
+        let found = self.tokens.set_state(digest, state);
+        self.changed();
+        found
+    }
+
+    /// Takes a token out. `false` where there is no such token.
+    pub fn remove(&self, digest: &TokenDigest) -> bool {
+        let found = self.tokens.remove(digest);
+        self.changed();
+        found
+    }
+
+    /// Makes the table hold exactly these tokens, key by key: what takes access away first.
+    ///
+    /// # Errors
+    /// Two tokens' digests begin alike; the later one is not in.
+    pub fn sync_tokens(&self, entries: Vec<TokenEntry>) -> Result<(), DigestCollision> {
+        let wanted: HashSet<[u8; 32]> = entries.iter().map(|entry| *entry.digest.as_bytes()).collect();
+        self.tokens.retain(|digest| wanted.contains(digest.as_bytes()));
+        let result = entries.into_iter().map(|entry| self.tokens.upsert(entry)).fold(Ok(()), Result::and);
+        self.changed();
+        result
+    }
+
+    /// The policy in force; none before the first.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Arc<PolicySnapshot>> {
+        self.policy.load_full()
+    }
+
+    /// The tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &TokenTable {
+        &self.tokens
+    }
+
+    /// The environment's key.
+    #[must_use]
+    pub fn key(&self) -> &EnvironmentKey {
+        &self.key
+    }
+
+    /// How many changes there were: when it moves, long requests are decided again.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// A worker's view, which keeps the policy at hand.
+    #[must_use]
+    pub fn reader(self: &Arc<Self>) -> Reader {
+        Reader { policy: Cache::new(Arc::clone(&self.policy)), authority: Arc::clone(self) }
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    fn assign_rule_keys(&self, snapshot: &mut PolicySnapshot) {
+        let mut keys = self.rule_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for rule in &mut snapshot.rules {
+            let next = RuleKey(u32::try_from(keys.len()).unwrap_or(u32::MAX));
+            rule.key = *keys.entry(Arc::clone(&rule.id)).or_insert(next);
+        }
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let revision = self.snapshot().map(|snapshot| snapshot.revision().to_owned());
+        f.debug_struct("Authority")
+            .field("revision", &revision)
+            .field("tokens", &self.tokens.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A worker's view of the authority. Not shared: each worker has its own.
+pub struct Reader {
+    policy: Cache<Arc<ArcSwapOption<PolicySnapshot>>, Option<Arc<PolicySnapshot>>>,
+    authority: Arc<Authority>,
+}
+
+impl Reader {
+    /// The policy in force; none before the first.
+    pub fn snapshot(&mut self) -> Option<&Arc<PolicySnapshot>> {
+        self.policy.load().as_ref()
+    }
+
+    /// The authority itself.
+    #[must_use]
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reader").field(&self.authority).finish()
+    }
+}

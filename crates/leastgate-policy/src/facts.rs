@@ -1,0 +1,289 @@
+//! What a request says, read once: the step from bytes to [`RequestFacts`].
+//!
+//! This is where a credential is read. It is hashed here and its text goes no further.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+
+use crate::case::{Case, Denial};
+use crate::condition::{ConditionFacts, HeaderFact, HeaderFacts};
+use crate::host::Host;
+use crate::method;
+use crate::path::{CanonicalPath, PathError};
+use crate::query;
+use crate::reason::Reason;
+use crate::snapshot::PolicySnapshot;
+use crate::source::Source;
+use crate::time::Timestamp;
+use crate::token::{self, CodecError, EnvironmentKey, TokenDigest, TokenKind};
+
+/// Everything a decision asks about a request. It owns what it holds, so that a long request can be decided again.
+#[derive(Clone, Debug)]
+pub struct RequestFacts {
+    pub(crate) method: Method,
+    pub(crate) host: Host,
+    pub(crate) path: CanonicalPath,
+    target: PathAndQuery,
+    pub(crate) credential: Credential,
+    pub(crate) is_misplaced: bool,
+    pub(crate) has_underscores: bool,
+    pub(crate) is_grpc: bool,
+    pub(crate) is_websocket: bool,
+    pub(crate) is_preflight: bool,
+    headers: HeaderFacts,
+    client: Option<IpAddr>,
+}
+
+/// What the credential's header held. A presented text is always hashed, well-formed or not, so that refusals cost
+/// the same.
+#[derive(Clone, Debug)]
+pub(crate) enum Credential {
+    /// None, or one of another scheme.
+    Missing,
+    /// Something that is not a token.
+    Malformed,
+    /// A well-formed token of another environment: only its recorded reason differs.
+    Foreign(TokenDigest),
+    /// A well-formed token.
+    Presented(TokenDigest),
+}
+
+/// A request that is not one well-formed request.
+struct Refusal(Reason, &'static str);
+
+impl RequestFacts {
+    /// Reads a request's head.
+    ///
+    /// # Errors
+    /// The first step that fails: method, target, host, header shapes, then the path.
+    pub fn parse(
+        parts: &Parts,
+        source: &Source,
+        snapshot: &Arc<PolicySnapshot>,
+        key: &EnvironmentKey,
+        now: Timestamp,
+    ) -> Result<Self, Denial> {
+        Self::read(parts, source, snapshot, key).map_err(|Refusal(reason, detail)| Denial {
+            reason,
+            detail: Some(detail),
+            expired_at: None,
+            case: Case::new(snapshot, now),
+        })
+    }
+
+    fn read(parts: &Parts, source: &Source, snapshot: &PolicySnapshot, key: &EnvironmentKey) -> Result<Self, Refusal> {
+        if !method::is_supported(parts.method.as_str()) {
+            return Err(Refusal(Reason::MethodUnsupported, "the method is CONNECT, TRACE or not of `A-Z 0-9 -`"));
+        }
+        let target = target(parts)?;
+        let host = host(parts)?;
+        let is_websocket = websocket(parts)?;
+        let path = CanonicalPath::parse(target).map_err(|error| match error {
+            PathError::TooLong(rule) => Refusal(Reason::UriTooLong, rule),
+            PathError::Ambiguous(rule) => Refusal(Reason::PathAmbiguous, rule),
+        })?;
+        let header = snapshot.credential_header();
+        let (credential, is_doubled) = credential(&parts.headers, header, key, snapshot.environment());
+        Ok(Self {
+            is_misplaced: is_doubled || is_misplaced(parts, target, &path, header),
+            has_underscores: parts.headers.keys().any(|name| name.as_str().contains('_')),
+            is_grpc: is_grpc(parts),
+            is_websocket,
+            is_preflight: is_preflight(parts),
+            headers: snapshot
+                .condition_headers()
+                .iter()
+                .map(|name| (name.clone(), HeaderFact::read(&parts.headers, name)))
+                .collect(),
+            client: source.client(&parts.headers, snapshot.trusted_proxies()),
+            method: parts.method.clone(),
+            target: target.clone(),
+            host,
+            path,
+            credential,
+        })
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The canonical host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The canonical path.
+    #[must_use]
+    pub fn path(&self) -> &CanonicalPath {
+        &self.path
+    }
+
+    /// The raw query, where there is one.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.target.query()
+    }
+
+    /// The caller's address behind trusted proxies; `None` where it is unknown.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
+    /// The digest of the presented token, well-formed ones only.
+    #[must_use]
+    pub fn presented_digest(&self) -> Option<&TokenDigest> {
+        match &self.credential {
+            Credential::Presented(digest) | Credential::Foreign(digest) => Some(digest),
+            Credential::Missing | Credential::Malformed => None,
+        }
+    }
+
+    pub(crate) fn conditions(&self) -> ConditionFacts<'_> {
+        ConditionFacts { headers: &self.headers, query: self.query(), client: self.client }
+    }
+}
+
+/// The target in origin-form; absolute-form with http(s) is read as such (RFC 9112 §3.2).
+fn target(parts: &Parts) -> Result<&PathAndQuery, Refusal> {
+    let malformed = Refusal(Reason::RequestMalformed, "the request target is neither a path nor an http(s) URI");
+    match parts.uri.scheme_str() {
+        None if parts.uri.authority().is_some() => return Err(malformed),
+        None | Some("http" | "https") => {}
+        Some(_) => return Err(malformed),
+    }
+    parts.uri.path_and_query().filter(|target| target.as_str().starts_with('/')).ok_or(malformed)
+}
+
+/// Exactly one Host, and the authority of the target equal to it (RFC 9112 §3.2.2).
+fn host(parts: &Parts) -> Result<Host, Refusal> {
+    let malformed = |rule| Refusal(Reason::RequestMalformed, rule);
+    let mut fields = parts.headers.get_all(header::HOST).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else {
+        return Err(malformed("there must be exactly one Host"));
+    };
+    let host = Host::parse(field.as_bytes()).map_err(|error| malformed(error.0))?;
+    if let Some(authority) = parts.uri.authority() {
+        let authority = Host::parse(authority.as_str().as_bytes()).map_err(|error| malformed(error.0))?;
+        if authority != host {
+            return Err(malformed("the target's authority differs from Host"));
+        }
+    }
+    Ok(host)
+}
+
+/// Whether this is a whole WebSocket handshake. Half of one is malformed: readers would differ on it.
+fn websocket(parts: &Parts) -> Result<bool, Refusal> {
+    let tokens = |name: HeaderName| {
+        parts
+            .headers
+            .get_all(name)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+    };
+    let speaks_of_websocket = |token: &[u8]| {
+        token
+            .split(|byte| *byte == b'/')
+            .next()
+            .is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+    };
+    if !tokens(header::UPGRADE).any(speaks_of_websocket) {
+        return Ok(false);
+    }
+    let mut upgrades = tokens(header::UPGRADE);
+    let alone =
+        upgrades.next().is_some_and(|token| token.eq_ignore_ascii_case(b"websocket")) && upgrades.next().is_none();
+    let connection = tokens(header::CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+    let mut versions = parts.headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
+    let version = versions.next().is_some_and(|value| value == "13") && versions.next().is_none();
+    if alone && connection && version && parts.method == Method::GET && parts.version == http::Version::HTTP_11 {
+        Ok(true)
+    } else {
+        Err(Refusal(Reason::RequestMalformed, "`Upgrade: websocket` that is not a whole handshake"))
+    }
+}
+
+/// POST with content type `application/grpc`, alone or followed by `+` or `;`.
+fn is_grpc(parts: &Parts) -> bool {
+    let mut types = parts.headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next(), types.next()) else { return false };
+    let rest = value.as_bytes().trim_ascii().split_at_checked(b"application/grpc".len());
+    let is_type = rest.is_some_and(|(name, rest)| {
+        name.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';'))
+    });
+    is_type && parts.method == Method::POST
+}
+
+fn is_preflight(parts: &Parts) -> bool {
+    parts.method == Method::OPTIONS
+        && parts.headers.contains_key(header::ORIGIN)
+        && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The credential, and whether there is more than one in its own header.
+fn credential(headers: &HeaderMap, name: &HeaderName, key: &EnvironmentKey, environment: &str) -> (Credential, bool) {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return (Credential::Missing, false);
+    };
+    let Some(text) = presented(value, name) else {
+        return (Credential::Missing, values.next().is_some());
+    };
+    let is_doubled = values.next().is_some() || text.contains(&b',');
+    let digest = key.digest(text);
+    let credential = match token::inspect(text) {
+        Err(CodecError::Shape | CodecError::Checksum) => Credential::Malformed,
+        Ok(parsed) if parsed.kind == TokenKind::Token && parsed.environment != environment => {
+            Credential::Foreign(digest)
+        }
+        Ok(_) => Credential::Presented(digest),
+    };
+    (credential, is_doubled)
+}
+
+/// The presented text: after `Bearer ` in Authorization (RFC 6750 §2.1), the whole value in another header.
+fn presented<'a>(value: &'a HeaderValue, name: &HeaderName) -> Option<&'a [u8]> {
+    let value = value.as_bytes();
+    if name != header::AUTHORIZATION {
+        return Some(value);
+    }
+    let (scheme, rest) = value.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return None;
+    }
+    match rest {
+        [] => Some(rest),
+        [b' ', text @ ..] => Some(text),
+        _ => None,
+    }
+}
+
+/// Whether a token stands where it would leak or be read by somebody else: query, path, cookie, another header, or
+/// its own header under another scheme.
+fn is_misplaced(parts: &Parts, target: &PathAndQuery, path: &CanonicalPath, name: &HeaderName) -> bool {
+    let in_query = || {
+        target.query().is_some_and(|query| token::contains_token(query.as_bytes()) || decoded_query_has_token(query))
+    };
+    let in_path = || path.segments().any(|segment| token::contains_token(segment.as_bytes()));
+    let in_headers = || {
+        parts.headers.iter().any(|(own, value)| {
+            let its_own_place = own == name && presented(value, name).is_some();
+            !its_own_place && token::contains_token(value.as_bytes())
+        })
+    };
+    in_query() || in_path() || in_headers()
+}
+
+/// A query's escapes are decoded for the look: nobody is helped by a token that hides behind `%5F`.
+fn decoded_query_has_token(query: &str) -> bool {
+    query.contains('%') && token::contains_token(&query::decode_leniently(query))
+}

@@ -1,0 +1,82 @@
+//! Where a request came from: the TCP peer, and behind trusted proxies the client they name.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+/// The TCP peer of a connection. IPv4-mapped addresses are read as IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// The peer's port.
+    pub port: u16,
+}
+
+impl Source {
+    /// The address a `source_ip` condition compares: the peer, or behind `trusted_proxies` the rightmost entry of
+    /// the joined `X-Forwarded-For` lines that is not one of them. `None` is *unknown*: never the proxy's own
+    /// address (§4, Conditions).
+    #[must_use]
+    pub fn client(&self, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
+        let peer = self.peer.to_canonical();
+        if !is_trusted(peer, trusted_proxies) {
+            return Some(peer);
+        }
+        for line in headers.get_all("x-forwarded-for").iter().rev() {
+            for entry in line.to_str().ok()?.rsplit(',') {
+                let address = entry.trim().parse::<IpAddr>().ok()?.to_canonical();
+                if !is_trusted(address, trusted_proxies) {
+                    return Some(address);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the peer is one of the proxies whose forwarding headers count.
+    #[must_use]
+    pub fn is_trusted_proxy(&self, trusted_proxies: &[IpNet]) -> bool {
+        is_trusted(self.peer.to_canonical(), trusted_proxies)
+    }
+}
+
+fn is_trusted(address: IpAddr, trusted_proxies: &[IpNet]) -> bool {
+    trusted_proxies.iter().any(|net| net.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, lines: &[&str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append("x-forwarded-for", line.parse().unwrap());
+        }
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let source = Source { peer: peer.parse().unwrap(), port: 1 };
+        source.client(&headers, &trusted).map(|ip| ip.to_string())
+    }
+
+    #[test]
+    fn an_untrusted_peer_speaks_for_itself() {
+        assert_eq!(client("192.0.2.1", &["1.1.1.1"]).as_deref(), Some("192.0.2.1"));
+        assert_eq!(client("::ffff:192.0.2.1", &[]).as_deref(), Some("192.0.2.1"));
+    }
+
+    #[test]
+    fn behind_a_trusted_proxy_the_rightmost_stranger_counts() {
+        assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.1.1.1", "10.2.2.2"]).as_deref(), Some("1.1.1.1"));
+        assert_eq!(client("::ffff:10.0.0.1", &["1.1.1.1"]).as_deref(), Some("1.1.1.1"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown() {
+        assert_eq!(client("10.0.0.1", &[]), None);
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown"]), None);
+        assert_eq!(client("10.0.0.1", &["10.0.0.2"]), None);
+        assert_eq!(client("10.0.0.1", &["1.1.1.1,"]), None);
+    }
+}

@@ -1,0 +1,319 @@
+//! The table of tokens in memory: one small record each, found by digest, changed in place.
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use ipnet::IpNet;
+use smol_str::SmolStr;
+
+use super::accessor::Accessor;
+use super::digest::TokenDigest;
+use crate::entitlement::{Entitlement, Entitlements, GrantKey, Holdings};
+use crate::time::Timestamp;
+
+/// Whether a token may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TokenState {
+    /// It may.
+    #[default]
+    Active,
+    /// It has a successor and may be used until its grace ends, which is its expiry.
+    Rotating,
+    /// Not until it is enabled again.
+    Disabled,
+    /// Never again.
+    Revoked,
+}
+
+impl TokenState {
+    /// The state's name in records, events and labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Rotating => "rotating",
+            Self::Disabled => "disabled",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// The state of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Active, Self::Rotating, Self::Disabled, Self::Revoked].into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+/// Where and from when a token may be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restrictions {
+    /// Networks one of which must hold the caller; empty: any.
+    pub source_ip: Vec<IpNet>,
+    /// The first moment of its life.
+    pub not_before: Option<Timestamp>,
+}
+
+/// Everything about a token that decisions need: what goes into the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenEntry {
+    /// Keyed digest of its text.
+    pub digest: TokenDigest,
+    /// Public id.
+    pub accessor: Accessor,
+    /// Its name: the subject.
+    pub name: SmolStr,
+    /// Who answers for it.
+    pub owner: Option<GrantKey>,
+    /// Roles, by name.
+    pub roles: Vec<GrantKey>,
+    /// Scopes, by name, each until the moment it ends.
+    pub grants: Vec<(GrantKey, Option<Timestamp>)>,
+    /// Where and from when it may be used.
+    pub restrictions: Restrictions,
+    /// When its life ends.
+    pub expires: Option<Timestamp>,
+    /// Whether it may be used.
+    pub state: TokenState,
+}
+
+/// What a decision sees of a token: a copy, so that no lock is held while deciding.
+#[derive(Clone, Debug)]
+pub struct TokenView {
+    /// Public id.
+    pub accessor: Accessor,
+    /// Its name: the subject.
+    pub name: SmolStr,
+    /// What it holds.
+    pub entitlement: Arc<Entitlement>,
+    /// Where and from when it may be used.
+    pub restrictions: Option<Arc<Restrictions>>,
+    /// When its life ends.
+    pub expires: Option<Timestamp>,
+    /// Whether it may be used.
+    pub state: TokenState,
+}
+
+/// Another token's digest begins with the same 64 bits: draw the secret again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("another token's digest begins with the same 64 bits; draw a new secret")]
+pub struct DigestCollision;
+
+/// All tokens, by digest.
+///
+/// The key is the first 64 bits of the digest, as they are (a keyed hash needs no second hashing), and the record
+/// holds the rest: at a million tokens a slot of the map costs more than what it points to, so slots are kept small.
+/// A guessed token would have to meet all 256 bits; they are compared in constant time.
+#[derive(Debug, Default)]
+pub struct TokenTable {
+    records: DashMap<u64, Box<Record>, BuildHasherDefault<IdentityHasher>>,
+    entitlements: Entitlements,
+}
+
+#[derive(Debug)]
+struct Record {
+    digest_rest: [u8; 24],
+    accessor: Accessor,
+    name: SmolStr,
+    entitlement: Arc<Entitlement>,
+    restrictions: Option<Arc<Restrictions>>,
+    expires: u32,
+    state: TokenState,
+}
+
+/// An expiry nobody reaches: 2106-02-07.
+const NEVER: u32 = u32::MAX;
+
+impl TokenTable {
+    /// Finds a token by the digest of what was presented.
+    #[must_use]
+    pub fn get(&self, digest: &TokenDigest) -> Option<TokenView> {
+        let record = self.records.get(&key_of(digest))?;
+        record.has_digest(digest).then(|| record.view())
+    }
+
+    /// Puts a token in, in place of one with the same digest.
+    ///
+    /// # Errors
+    /// Another token's digest begins alike: this one is not put in.
+    pub fn upsert(&self, entry: TokenEntry) -> Result<(), DigestCollision> {
+        let digest = entry.digest;
+        let record = Box::new(self.record(entry));
+        match self.records.entry(key_of(&digest)) {
+            Entry::Vacant(place) => {
+                place.insert(record);
+            }
+            Entry::Occupied(place) if !place.get().has_digest(&digest) => return Err(DigestCollision),
+            Entry::Occupied(mut place) => {
+                place.insert(record);
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes a token's state. `false` where there is no such token.
+    pub fn set_state(&self, digest: &TokenDigest, state: TokenState) -> bool {
+        match self.records.get_mut(&key_of(digest)) {
+            Some(mut record) if record.has_digest(digest) => {
+                record.state = state;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes a token out. `false` where there is no such token.
+    pub fn remove(&self, digest: &TokenDigest) -> bool {
+        self.records.remove_if(&key_of(digest), |_, record| record.has_digest(digest)).is_some()
+    }
+
+    /// Takes out every token whose digest is not wanted, key by key; the number taken out.
+    pub fn retain(&self, mut is_wanted: impl FnMut(&TokenDigest) -> bool) -> usize {
+        let mut removed = 0;
+        self.records.retain(|key, record| {
+            let keep = is_wanted(&record.digest(*key));
+            removed += usize::from(!keep);
+            keep
+        });
+        removed
+    }
+
+    /// Makes room for so many more tokens.
+    pub fn reserve(&mut self, tokens: usize) {
+        let mut records = DashMap::with_capacity_and_hasher(self.records.len() + tokens, BuildHasherDefault::default());
+        records.extend(std::mem::take(&mut self.records));
+        self.records = records;
+    }
+
+    /// Number of tokens.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Shows every token, key by key; what changes meanwhile may be missed.
+    pub fn for_each(&self, mut see: impl FnMut(&TokenDigest, &TokenView)) {
+        for record in &self.records {
+            see(&record.digest(*record.key()), &record.view());
+        }
+    }
+
+    fn record(&self, entry: TokenEntry) -> Record {
+        let TokenEntry { digest, accessor, name, owner, roles, grants, restrictions, expires, state } = entry;
+        let mut digest_rest = [0; 24];
+        digest_rest.copy_from_slice(&digest.as_bytes()[8..]);
+        Record {
+            digest_rest,
+            accessor,
+            name,
+            entitlement: self.entitlements.intern(Holdings { owner, roles, grants }),
+            restrictions: (restrictions != Restrictions::default()).then(|| Arc::new(restrictions)),
+            expires: expires.map_or(NEVER, |end| u32::try_from(end.0).unwrap_or(NEVER)),
+            state,
+        }
+    }
+}
+
+impl Record {
+    fn digest(&self, key: u64) -> TokenDigest {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&key.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.digest_rest);
+        TokenDigest::from_bytes(bytes)
+    }
+
+    fn has_digest(&self, digest: &TokenDigest) -> bool {
+        self.digest(key_of(digest)) == *digest
+    }
+
+    fn view(&self) -> TokenView {
+        TokenView {
+            accessor: self.accessor,
+            name: self.name.clone(),
+            entitlement: Arc::clone(&self.entitlement),
+            restrictions: self.restrictions.clone(),
+            expires: (self.expires != NEVER).then(|| Timestamp(u64::from(self.expires))),
+            state: self.state,
+        }
+    }
+}
+
+fn key_of(digest: &TokenDigest) -> u64 {
+    digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// The key is uniformly distributed already.
+#[derive(Clone, Copy, Debug, Default)]
+struct IdentityHasher(u64);
+
+impl Hasher for IdentityHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(digest: [u8; 32]) -> TokenEntry {
+        TokenEntry {
+            digest: TokenDigest::from_bytes(digest),
+            accessor: Accessor::from_random(1),
+            name: "ci".into(),
+            owner: None,
+            roles: vec![],
+            grants: vec![],
+            restrictions: Restrictions::default(),
+            expires: None,
+            state: TokenState::Active,
+        }
+    }
+
+    #[test]
+    fn a_record_stays_within_its_size_class() {
+        assert_eq!(size_of::<Record>(), 80);
+    }
+
+    #[test]
+    fn the_whole_digest_counts() {
+        let table = TokenTable::default();
+        table.upsert(entry([1; 32])).unwrap();
+        let mut other = [1; 32];
+        other[31] = 2;
+        assert!(table.get(&TokenDigest::from_bytes([1; 32])).is_some());
+        assert!(table.get(&TokenDigest::from_bytes(other)).is_none());
+        assert_eq!(table.upsert(entry(other)), Err(DigestCollision));
+        assert!(!table.set_state(&TokenDigest::from_bytes(other), TokenState::Revoked));
+        assert!(!table.remove(&TokenDigest::from_bytes(other)));
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_state_is_changed_in_place() {
+        let table = TokenTable::default();
+        table.upsert(entry([1; 32])).unwrap();
+        let digest = TokenDigest::from_bytes([1; 32]);
+        assert!(table.set_state(&digest, TokenState::Revoked));
+        assert_eq!(table.get(&digest).unwrap().state, TokenState::Revoked);
+        assert!(table.remove(&digest));
+        assert!(table.is_empty());
+    }
+}
