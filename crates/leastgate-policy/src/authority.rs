@@ -14,12 +14,19 @@ use arc_swap::cache::Cache;
 use crate::snapshot::{PolicySnapshot, RuleKey};
 use crate::token::{DigestCollision, EnvironmentKey, TokenDigest, TokenEntry, TokenState, TokenTable};
 
+/// The keys of all rules that were ever in force, and back.
+#[derive(Debug, Default)]
+struct RuleKeys {
+    by_id: HashMap<Arc<str>, RuleKey>,
+    ids: Vec<Arc<str>>,
+}
+
 /// What is in force: at most one policy, and the tokens of one environment.
 pub struct Authority {
     key: EnvironmentKey,
     policy: Arc<ArcSwapOption<PolicySnapshot>>,
     tokens: TokenTable,
-    rule_keys: Mutex<HashMap<Arc<str>, RuleKey>>,
+    rule_keys: Mutex<RuleKeys>,
     changes: AtomicU64,
 }
 
@@ -115,12 +122,30 @@ impl Authority {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
+    /// The id of the rule with this key, in force or not any more.
+    #[must_use]
+    pub fn rule_id(&self, key: RuleKey) -> Option<Arc<str>> {
+        let keys = self.rule_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.ids.get(key.0 as usize).cloned()
+    }
+
     fn assign_rule_keys(&self, snapshot: &mut PolicySnapshot) {
         let mut keys = self.rule_keys.lock().unwrap_or_else(PoisonError::into_inner);
         for rule in &mut snapshot.rules {
-            let next = RuleKey(u32::try_from(keys.len()).unwrap_or(u32::MAX));
-            rule.key = *keys.entry(Arc::clone(&rule.id)).or_insert(next);
+            rule.key = keys.key_of(&rule.id);
         }
+    }
+}
+
+impl RuleKeys {
+    fn key_of(&mut self, id: &Arc<str>) -> RuleKey {
+        if let Some(key) = self.by_id.get(id) {
+            return *key;
+        }
+        let key = RuleKey(u32::try_from(self.ids.len()).unwrap_or(u32::MAX));
+        self.by_id.insert(Arc::clone(id), key);
+        self.ids.push(Arc::clone(id));
+        key
     }
 }
 

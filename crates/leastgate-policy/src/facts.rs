@@ -147,6 +147,13 @@ impl RequestFacts {
         }
     }
 
+    /// The same request as if the token with this digest had been sent along, in its own place: for explaining a
+    /// decision about a token whose text nobody but its owner has.
+    #[must_use]
+    pub fn with_digest(self, digest: TokenDigest) -> Self {
+        Self { credential: Credential::Presented(digest), ..self }
+    }
+
     pub(crate) fn conditions(&self) -> ConditionFacts<'_> {
         ConditionFacts { headers: &self.headers, query: self.query(), client: self.client }
     }

@@ -1,0 +1,14 @@
+//! Holds the engine to the scope language: by a table of examples, by properties, and by a second, naive evaluator
+//! that shares no code with it and must agree on everything random policies and requests bring up.
+
+mod agreement;
+mod engine;
+mod examples;
+mod generate;
+mod invariants;
+mod load_errors;
+mod notation;
+mod reference;
+pub(crate) fn mutant(n: u32) -> bool { crate::mutant(1)ANT.with(|m| *m == n) }
+thread_local! { static crate::mutant(1)ANT: u32 = std::env::var("crate::mutant(1)ANT").ok().and_then(|v| v.parse().ok()).unwrap_or(0); }
+

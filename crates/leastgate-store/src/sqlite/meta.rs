@@ -1,0 +1,45 @@
+//! Whose records these are: the environment, and a check value of the key their digests were made with.
+
+use std::path::Path;
+
+use leastgate_policy::EnvironmentKey;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::error::{Failure, StoreError};
+
+const ENVIRONMENT: &str = "environment";
+const KEY_CHECK: &str = "key-check";
+
+/// Compares the store's owner with the configured one; a new store takes it.
+///
+/// The environment comes first: another one has another key too, and "wrong pepper" would send people looking
+/// in the wrong place.
+pub(super) fn claim(
+    connection: &Connection,
+    path: &Path,
+    environment: &str,
+    key: &EnvironmentKey,
+) -> Result<(), Failure> {
+    let stored = read(connection, ENVIRONMENT)?.unwrap_or_else(|| environment.as_bytes().to_vec());
+    if stored != environment.as_bytes() {
+        let (path, stored) = (path.to_owned(), String::from_utf8_lossy(&stored).into_owned());
+        return Err(StoreError::OtherEnvironment { path, stored, configured: environment.to_owned() }.into());
+    }
+    let check = key.check_value();
+    if read(connection, KEY_CHECK)?.is_some_and(|stored| stored != check) {
+        return Err(StoreError::WrongPepper { path: path.to_owned() }.into());
+    }
+    write_once(connection, environment.as_bytes(), &check)
+}
+
+fn read(connection: &Connection, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection.query_one("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
+}
+
+fn write_once(connection: &Connection, environment: &[u8], check: &[u8]) -> Result<(), Failure> {
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2), (?3, ?4) ON CONFLICT DO NOTHING",
+        (ENVIRONMENT, environment, KEY_CHECK, check),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! The embedded store: one SQLite file, one writer, a few readers.
+
+mod admins;
+mod connect;
+mod decode;
+mod list;
+mod meta;
+mod queue;
+mod readers;
+mod schema;
+mod tokens;
+mod usage;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leastgate_policy::{Accessor, EnvironmentKey, Timestamp, TokenDigest, TokenEntry};
+use rusqlite::Connection;
+
+use self::connect::Place;
+use self::readers::Readers;
+use self::writer::{Abandoned, Writer};
+use crate::admin::AdminRecord;
+use crate::error::{Failure, StoreError};
+use crate::query::{TokenPage, TokenQuery};
+use crate::record::{StateChange, TokenEdit, TokenRecord};
+use crate::store::TokenStore;
+use crate::usage::{UsageDelta, UsageRow};
+
+/// The bounds of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct SqliteOptions {
+    /// How many changes may wait for the writer.
+    pub queue: usize,
+    /// How many reads may run at once.
+    pub readers: usize,
+    /// How long a call waits for its turn and its commit.
+    pub patience: Duration,
+    /// Largest size of the file, in pages of 4 KiB; `None`: as much as the disk has.
+    pub max_pages: Option<u32>,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { queue: 4096, readers: 4, patience: Duration::from_secs(10), max_pages: None }
+    }
+}
+
+/// Records in one SQLite file, or in memory. A clone is another handle to the same store; when the last one
+/// goes, what waits is committed and the file is closed.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    place: Place,
+    environment: Arc<str>,
+    patience: Duration,
+    readers: Readers,
+    writer: Writer,
+}
+
+impl SqliteStore {
+    /// Opens the store at `path`, and makes it where there is none. The caller holds the folder's lock
+    /// ([`crate::StateDir`]).
+    ///
+    /// # Errors
+    /// `Foreign`, `NewerSchema`, `OtherEnvironment`, `WrongPepper`, or when the file can't be used.
+    pub fn open(
+        path: &Path,
+        environment: &str,
+        key: &EnvironmentKey,
+        options: SqliteOptions,
+    ) -> Result<Self, StoreError> {
+        connect::create_file(path)?;
+        let place = Place::File(path.to_owned());
+        let connection = place.connect()?;
+        connect::keep_log_on_close(&connection, true).map_err(|failure| failure.at(path))?;
+        schema::recognize(&connection, path)?;
+        connect::keep_log_on_close(&connection, false).map_err(|failure| failure.at(path))?;
+        connect::restrict_file(path)?;
+        Self::start(place, connection, environment, key, options)
+    }
+
+    /// A store that lives in this process and ends with its last handle.
+    ///
+    /// # Errors
+    /// When SQLite can't start.
+    pub fn in_memory(environment: &str, key: &EnvironmentKey) -> Result<Self, StoreError> {
+        let place = Place::memory();
+        let connection = place.connect()?;
+        Self::start(place, connection, environment, key, SqliteOptions::default())
+    }
+
+    fn start(
+        place: Place,
+        connection: Connection,
+        environment: &str,
+        key: &EnvironmentKey,
+        options: SqliteOptions,
+    ) -> Result<Self, StoreError> {
+        prepare(&connection, place.path(), environment, key, options).map_err(|failure| failure.at(place.path()))?;
+        let writer = Writer::start(connection, place.path(), options.queue)?;
+        let readers = Readers::new(place.clone(), options.readers);
+        let shared = Shared { place, environment: environment.into(), patience: options.patience, readers, writer };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    fn write<T, F>(&self, abandoned: Abandoned, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> Result<T, Failure> + Send + 'static,
+    {
+        self.shared.writer.submit(work, abandoned, self.shared.patience)
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, StoreError> {
+        self.shared.readers.read(self.shared.patience, read)
+    }
+
+    fn environment(&self) -> Arc<str> {
+        Arc::clone(&self.shared.environment)
+    }
+
+    fn check_environment(&self, token: &TokenRecord) -> Result<(), StoreError> {
+        if token.env == *self.shared.environment {
+            return Ok(());
+        }
+        Err(StoreError::OtherEnvironment {
+            path: self.shared.place.path().to_owned(),
+            stored: self.shared.environment.to_string(),
+            configured: token.env.clone(),
+        })
+    }
+}
+
+fn prepare(
+    connection: &Connection,
+    path: &Path,
+    environment: &str,
+    key: &EnvironmentKey,
+    options: SqliteOptions,
+) -> Result<(), Failure> {
+    connect::make_durable(connection)?;
+    if let Some(pages) = options.max_pages {
+        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+    }
+    schema::migrate(connection)?;
+    meta::claim(connection, path, environment, key)
+}
+
+impl Shared {
+    fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        // Readers first: the last connection to close folds the write-ahead log into the file.
+        self.readers.close();
+        self.writer.close(deadline)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Nobody is left to be told; what was acknowledged is on disk already.
+        let _ = self.close(self.patience);
+    }
+}
+
+impl TokenStore for SqliteStore {
+    fn create_token(&self, token: TokenRecord) -> Result<TokenRecord, StoreError> {
+        self.check_environment(&token)?;
+        let env = self.environment();
+        self.write(Abandoned::Skip, move |connection| tokens::create(connection, &env, &token))
+    }
+
+    fn create_tokens(&self, all: Vec<TokenRecord>) -> Result<usize, StoreError> {
+        all.iter().try_for_each(|token| self.check_environment(token))?;
+        let env = self.environment();
+        self.write(Abandoned::Skip, move |connection| {
+            all.iter().try_for_each(|token| tokens::create(connection, &env, token).map(drop))?;
+            Ok(all.len())
+        })
+    }
+
+    fn token(&self, accessor: Accessor) -> Result<TokenRecord, StoreError> {
+        self.read(|connection| tokens::by_accessor(connection, &self.shared.environment, accessor))
+    }
+
+    fn find_token(&self, name_or_accessor: &str) -> Result<TokenRecord, StoreError> {
+        self.read(|connection| tokens::find(connection, &self.shared.environment, name_or_accessor))
+    }
+
+    fn list_tokens(&self, query: &TokenQuery) -> Result<TokenPage, StoreError> {
+        self.read(|connection| list::list(connection, &self.shared.environment, query))
+    }
+
+    fn count_tokens(&self) -> Result<u64, StoreError> {
+        self.read(tokens::count).map(i64::unsigned_abs)
+    }
+
+    fn change_state(
+        &self,
+        accessor: Accessor,
+        change: StateChange,
+        expected: Option<u64>,
+    ) -> Result<TokenRecord, StoreError> {
+        let env = self.environment();
+        let abandoned = if change.change.takes_access_away() { Abandoned::MakeAnyway } else { Abandoned::Skip };
+        self.write(abandoned, move |connection| tokens::change_state(connection, &env, accessor, &change, expected))
+    }
+
+    fn edit_token(
+        &self,
+        accessor: Accessor,
+        edit: TokenEdit,
+        expected: Option<u64>,
+    ) -> Result<TokenRecord, StoreError> {
+        let env = self.environment();
+        let abandoned = match edit {
+            TokenEdit::RemoveGrant { .. } => Abandoned::MakeAnyway,
+            TokenEdit::AddGrant(_) | TokenEdit::SetNote(_) => Abandoned::Skip,
+        };
+        self.write(abandoned, move |connection| tokens::edit(connection, &env, accessor, &edit, expected))
+    }
+
+    fn for_each_entry(&self, take: &mut dyn FnMut(TokenEntry)) -> Result<u64, StoreError> {
+        self.read(|connection| tokens::for_each_entry(connection, take))
+    }
+
+    fn record_usage(&self, deltas: Vec<UsageDelta>) -> Result<(), StoreError> {
+        // Skipped when nobody waits: the caller keeps what failed and would count it twice.
+        self.write(Abandoned::Skip, move |connection| usage::record(connection, &deltas))
+    }
+
+    fn usage_of(&self, accessor: Accessor) -> Result<Vec<UsageRow>, StoreError> {
+        self.read(|connection| usage::of(connection, accessor))
+    }
+
+    fn for_each_usage(&self, take: &mut dyn FnMut(UsageRow)) -> Result<u64, StoreError> {
+        self.read(|connection| usage::for_each(connection, take))
+    }
+
+    fn purge(&self, older_than: Timestamp, limit: u32) -> Result<Vec<TokenDigest>, StoreError> {
+        self.write(Abandoned::Skip, move |connection| tokens::purge(connection, older_than, limit))
+    }
+
+    fn create_admin(&self, admin: AdminRecord) -> Result<AdminRecord, StoreError> {
+        self.write(Abandoned::Skip, move |connection| admins::create(connection, &admin))
+    }
+
+    fn find_admin(&self, digest: &TokenDigest) -> Result<Option<AdminRecord>, StoreError> {
+        self.read(|connection| admins::by_digest(connection, digest))
+    }
+
+    fn list_admins(&self) -> Result<Vec<AdminRecord>, StoreError> {
+        self.read(admins::all)
+    }
+
+    fn count_admins(&self) -> Result<u64, StoreError> {
+        self.read(admins::count).map(i64::unsigned_abs)
+    }
+
+    fn revoke_admin(&self, id: Accessor, at: Timestamp) -> Result<AdminRecord, StoreError> {
+        self.write(Abandoned::MakeAnyway, move |connection| admins::revoke(connection, id, at))
+    }
+
+    fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        self.shared.close(deadline)
+    }
+}

@@ -1,0 +1,262 @@
+//! The statements about tokens that change something, or find one.
+
+use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenState};
+use rusqlite::{Connection, OptionalExtension as _, named_params};
+
+use super::decode::{
+    ENTRY_COLUMNS, Entries, RECORD_COLUMNS, change_name, digest, grants_text, list_text, networks_text, record, seconds,
+};
+use crate::error::{Failure, StoreError};
+use crate::record::{Change, StateChange, TokenEdit, TokenGrant, TokenName, TokenRecord};
+
+pub(super) fn create(connection: &Connection, env: &str, token: &TokenRecord) -> Result<TokenRecord, Failure> {
+    debug_assert_eq!(token.env, env, "the handle has compared them");
+    free_name_of_expired(connection, &token.name, token.created)?;
+    match insert(connection, token) {
+        Ok(()) => Ok(TokenRecord { version: 1, ..token.clone() }),
+        Err(error) if is_unique_violation(&error) => Err(taken(connection, &token.name)?.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn insert(connection: &Connection, token: &TokenRecord) -> rusqlite::Result<()> {
+    let changed = token.state_changed.as_ref();
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO tokens (accessor, digest, name, holds_name, owner, roles, grants, source_ip, not_before, rate, burst,
+             concurrent, created, created_by, expires, state, change, change_reason, change_by, change_at, pepper_id,
+             successor, note)
+         VALUES (:accessor, :digest, :name, :holds_name, :owner, :roles, :grants, :source_ip, :not_before, :rate, :burst,
+             :concurrent, :created, :created_by, :expires, :state, :change, :change_reason, :change_by, :change_at,
+             :pepper_id, :successor, :note)",
+    )?;
+    statement.execute(named_params! {
+        ":accessor": token.accessor.to_string(),
+        ":digest": token.digest.as_bytes(),
+        ":name": token.name.as_str(),
+        ":holds_name": matches!(token.state, TokenState::Active | TokenState::Disabled),
+        ":owner": token.owner,
+        ":roles": list_text(&token.roles)?,
+        ":grants": grants_text(&token.grants)?,
+        ":source_ip": networks_text(&token.restrictions)?,
+        ":not_before": token.restrictions.not_before.map(seconds),
+        ":rate": token.limits.rate,
+        ":burst": token.limits.burst,
+        ":concurrent": token.limits.concurrent,
+        ":created": seconds(token.created),
+        ":created_by": token.created_by,
+        ":expires": token.expires.map(seconds),
+        ":state": token.state.as_str(),
+        ":change": changed.map(|changed| change_name(changed.change)),
+        ":change_reason": changed.map(|changed| &changed.reason),
+        ":change_by": changed.map(|changed| &changed.by),
+        ":change_at": changed.map(|changed| seconds(changed.at)),
+        ":pepper_id": token.pepper_id,
+        ":successor": token.successor.map(|successor| successor.to_string()),
+        ":note": token.note,
+    })?;
+    Ok(())
+}
+
+/// An expired token keeps its name only until someone asks for it.
+fn free_name_of_expired(connection: &Connection, name: &TokenName, now: Timestamp) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE tokens SET holds_name = 0 WHERE name = ?1 AND holds_name = 1 AND expires IS NOT NULL AND expires <= ?2",
+        )?
+        .execute((name.as_str(), seconds(now)))?;
+    Ok(())
+}
+
+pub(super) fn is_unique_violation(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
+    error
+        .sqlite_error()
+        .is_some_and(|error| matches!(error.extended_code, SQLITE_CONSTRAINT_UNIQUE | SQLITE_CONSTRAINT_PRIMARYKEY))
+}
+
+/// Which of the unique things was not: the name, or what was drawn.
+fn taken(connection: &Connection, name: &TokenName) -> rusqlite::Result<StoreError> {
+    let holder: Option<String> = connection
+        .prepare_cached("SELECT accessor FROM tokens WHERE name = ?1 AND holds_name = 1")?
+        .query_one([name.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(match holder {
+        Some(holder) => StoreError::NameTaken { name: name.to_string(), holder },
+        None => StoreError::AlreadyDrawn,
+    })
+}
+
+pub(super) fn by_accessor(connection: &Connection, env: &str, accessor: Accessor) -> Result<TokenRecord, Failure> {
+    let found = connection
+        .prepare_cached(&format!("SELECT {RECORD_COLUMNS} FROM tokens WHERE accessor = ?1"))?
+        .query_one([accessor.to_string()], |row| record(row, env))
+        .optional()?;
+    found.ok_or_else(|| not_found(&accessor.to_string()))
+}
+
+/// An accessor comes first. The ones drawn here always hold an upper-case letter and a name never does, so
+/// nobody can give a token a name that is another's accessor.
+pub(super) fn find(connection: &Connection, env: &str, wanted: &str) -> Result<TokenRecord, Failure> {
+    if let Ok(accessor) = wanted.parse() {
+        match by_accessor(connection, env, accessor) {
+            Err(Failure::Store(StoreError::NotFound { .. })) => {}
+            found_or_failed => return found_or_failed,
+        }
+    }
+    let found = connection
+        .prepare_cached(&format!(
+            "SELECT {RECORD_COLUMNS} FROM tokens WHERE name = ?1 ORDER BY holds_name DESC, id DESC LIMIT 1"
+        ))?
+        .query_one([wanted], |row| record(row, env))
+        .optional()?;
+    found.ok_or_else(|| not_found(wanted))
+}
+
+fn not_found(wanted: &str) -> Failure {
+    StoreError::NotFound { kind: "token", wanted: wanted.chars().take(80).collect() }.into()
+}
+
+pub(super) fn count(connection: &Connection) -> Result<i64, Failure> {
+    Ok(connection.query_one("SELECT count(*) FROM tokens", [], |row| row.get(0))?)
+}
+
+pub(super) fn change_state(
+    connection: &Connection,
+    env: &str,
+    accessor: Accessor,
+    asked: &StateChange,
+    expected: Option<u64>,
+) -> Result<TokenRecord, Failure> {
+    let mut token = by_accessor(connection, env, accessor)?;
+    let Some(state) = next_state(&token, asked.change)? else {
+        return Ok(token);
+    };
+    check_version(&token, expected)?;
+    connection
+        .prepare_cached(
+            "UPDATE tokens SET state = ?2, change = ?3, change_reason = ?4, change_by = ?5, change_at = ?6,
+                 holds_name = holds_name AND ?2 <> 'revoked', version = version + 1
+             WHERE accessor = ?1",
+        )?
+        .execute((
+            accessor.to_string(),
+            state.as_str(),
+            change_name(asked.change),
+            &asked.reason,
+            &asked.by,
+            seconds(asked.at),
+        ))?;
+    token.state = state;
+    token.state_changed = Some(asked.clone());
+    token.version += 1;
+    Ok(token)
+}
+
+/// The state a change leads to; `None` where the token is there already.
+fn next_state(token: &TokenRecord, change: Change) -> Result<Option<TokenState>, StoreError> {
+    let target = match change {
+        Change::Revoke => TokenState::Revoked,
+        Change::Disable => TokenState::Disabled,
+        // A token that was handing over when it was disabled goes on handing over.
+        Change::Enable if token.successor.is_some() => TokenState::Rotating,
+        Change::Enable => TokenState::Active,
+    };
+    if token.state == target {
+        return Ok(None);
+    }
+    check_living(token)?;
+    Ok(Some(target))
+}
+
+pub(super) fn edit(
+    connection: &Connection,
+    env: &str,
+    accessor: Accessor,
+    edit: &TokenEdit,
+    expected: Option<u64>,
+) -> Result<TokenRecord, Failure> {
+    let mut token = by_accessor(connection, env, accessor)?;
+    check_version(&token, expected)?;
+    match edit {
+        TokenEdit::AddGrant(grant) => {
+            check_living(&token)?;
+            add_grant(&mut token.grants, grant);
+        }
+        TokenEdit::RemoveGrant { scope } => remove_grant(&mut token, scope)?,
+        TokenEdit::SetNote(note) => token.note.clone_from(note),
+    }
+    connection
+        .prepare_cached("UPDATE tokens SET grants = ?2, note = ?3, version = version + 1 WHERE accessor = ?1")?
+        .execute((accessor.to_string(), grants_text(&token.grants)?, &token.note))?;
+    token.version += 1;
+    Ok(token)
+}
+
+fn add_grant(grants: &mut Vec<TokenGrant>, grant: &TokenGrant) {
+    match grants.iter_mut().find(|held| held.scope == grant.scope) {
+        Some(held) => held.clone_from(grant),
+        None => grants.push(grant.clone()),
+    }
+}
+
+fn remove_grant(token: &mut TokenRecord, scope: &str) -> Result<(), StoreError> {
+    let before = token.grants.len();
+    token.grants.retain(|held| held.scope != scope);
+    if token.grants.len() == before {
+        return Err(StoreError::NoSuchGrant { accessor: token.accessor, scope: scope.to_owned() });
+    }
+    Ok(())
+}
+
+fn check_living(token: &TokenRecord) -> Result<(), StoreError> {
+    match token.state {
+        TokenState::Revoked => Err(StoreError::Revoked { accessor: token.accessor }),
+        TokenState::Active | TokenState::Rotating | TokenState::Disabled => Ok(()),
+    }
+}
+
+fn check_version(token: &TokenRecord, expected: Option<u64>) -> Result<(), StoreError> {
+    match expected {
+        Some(expected) if expected != token.version => {
+            Err(StoreError::Conflict { accessor: token.accessor, expected, actual: token.version })
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn for_each_entry(
+    connection: &Connection,
+    take: &mut dyn FnMut(leastgate_policy::TokenEntry),
+) -> Result<u64, Failure> {
+    let mut entries = Entries::default();
+    let mut statement = connection.prepare(&format!("SELECT {ENTRY_COLUMNS} FROM tokens"))?;
+    let mut rows = statement.query([])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        take(entries.entry(row)?);
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// The dead are those revoked, and those past their end, for long enough.
+pub(super) fn purge(connection: &Connection, older_than: Timestamp, limit: u32) -> Result<Vec<TokenDigest>, Failure> {
+    let mut dead = connection.prepare_cached(
+        "SELECT id, accessor, digest FROM tokens
+         WHERE (state = 'revoked' AND coalesce(change_at, created) < ?1)
+            OR coalesce(expires, 9223372036854775807) < ?1
+         LIMIT ?2",
+    )?;
+    let found = dead
+        .query_map((seconds(older_than), limit), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, digest(row, 2)?))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut forget = connection.prepare_cached("DELETE FROM tokens WHERE id = ?1")?;
+    let mut forget_usage = connection.prepare_cached("DELETE FROM usage WHERE accessor = ?1")?;
+    for (id, accessor, _) in &found {
+        forget.execute([id])?;
+        forget_usage.execute([accessor])?;
+    }
+    Ok(found.into_iter().map(|(_, _, digest)| digest).collect())
+}

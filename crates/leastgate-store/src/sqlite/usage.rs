@@ -1,0 +1,63 @@
+//! The statements about usage counters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use leastgate_policy::Accessor;
+use rusqlite::{Connection, Row};
+
+use super::decode::{integer, number, parsed, seconds, text, time};
+use crate::error::Failure;
+use crate::usage::{UsageDelta, UsageRow};
+
+const ROWS: &str = "SELECT accessor, rule, count, last_used FROM usage JOIN rules ON rules.id = rule_id";
+
+pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(), Failure> {
+    let mut rules: HashMap<&str, i64> = HashMap::new();
+    let mut add = connection.prepare_cached(
+        "INSERT INTO usage (accessor, rule_id, count, last_used) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET count = count + excluded.count, last_used = max(last_used, excluded.last_used)",
+    )?;
+    for delta in deltas {
+        let rule = match rules.get(&*delta.rule) {
+            Some(id) => *id,
+            None => rule_id(connection, &delta.rule)?,
+        };
+        rules.insert(&delta.rule, rule);
+        add.execute((delta.accessor.to_string(), rule, integer(delta.count), seconds(delta.last_used)))?;
+    }
+    Ok(())
+}
+
+fn rule_id(connection: &Connection, rule: &str) -> rusqlite::Result<i64> {
+    connection.prepare_cached("INSERT INTO rules (rule) VALUES (?1) ON CONFLICT DO NOTHING")?.execute([rule])?;
+    connection.prepare_cached("SELECT id FROM rules WHERE rule = ?1")?.query_one([rule], |row| row.get(0))
+}
+
+pub(super) fn of(connection: &Connection, accessor: Accessor) -> Result<Vec<UsageRow>, Failure> {
+    let mut statement = connection.prepare_cached(&format!("{ROWS} WHERE accessor = ?1 ORDER BY rule"))?;
+    let rows = statement.query_map([accessor.to_string()], |row| decode(row, text(row, 1)?.into()))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn for_each(connection: &Connection, take: &mut dyn FnMut(UsageRow)) -> Result<u64, Failure> {
+    // There are as many rules as the policies ever had; the rows of all tokens share their names.
+    let mut rules: HashMap<Box<str>, Arc<str>> = HashMap::new();
+    let mut statement = connection.prepare(ROWS)?;
+    let mut rows = statement.query([])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let name = text(row, 1)?;
+        let rule = match rules.get(name) {
+            Some(rule) => Arc::clone(rule),
+            None => Arc::clone(rules.entry(name.into()).or_insert_with(|| name.into())),
+        };
+        take(decode(row, rule)?);
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn decode(row: &Row<'_>, rule: Arc<str>) -> rusqlite::Result<UsageRow> {
+    Ok(UsageRow { accessor: parsed(row, 0)?, rule, count: number(row, 2)?, last_used: time(row, 3)? })
+}

@@ -1,0 +1,344 @@
+//! The one writer: a thread that owns the writing connection and commits what waits in one go.
+//!
+//! A commit costs two fsyncs however much is in it, so everything that waits is grouped into one transaction,
+//! each change in a savepoint of its own. When the group fails (a full disk undoes all of it), every change is
+//! made again alone: one that is too large for the disk must not take a revocation beside it down.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::queue::{Queue, Refused};
+use crate::error::{Failure, StoreError, from_io};
+
+/// Most changes of one commit: bounds how long the first of them waits for the last.
+const GROUP: usize = 512;
+
+/// Whether a change is still made when nobody waits for its answer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Abandoned {
+    /// It gives something: a secret that nobody will see must not become valid.
+    Skip,
+    /// It only takes access away, or only counts.
+    MakeAnyway,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    queue: Arc<Queue<Box<dyn Change>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Disconnected when the thread has ended and its connection is closed.
+    ended: Mutex<Receiver<()>>,
+}
+
+impl Writer {
+    /// Starts the thread, which owns `connection` from here on.
+    pub(super) fn start(connection: Connection, path: &Path, capacity: usize) -> Result<Self, StoreError> {
+        let queue = Arc::new(Queue::new(capacity));
+        let (ending, ended) = sync_channel(1);
+        let (queue_of_thread, path_of_thread) = (Arc::clone(&queue), path.to_owned());
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                // Dropped in reverse: the connection closes, then callers are let go, then the end is told.
+                let _ending: SyncSender<()> = ending;
+                let _guard = AbandonOnExit(&queue_of_thread);
+                let connection = connection;
+                run(&connection, &queue_of_thread, &path_of_thread);
+            })
+            .map_err(|error| from_io(path, &error))?;
+        Ok(Self { queue, thread: Mutex::new(Some(thread)), ended: Mutex::new(ended) })
+    }
+
+    /// Has `work` done inside a transaction, and waits up to `patience` for its commit.
+    ///
+    /// `work` may run twice: what it did the first time has been rolled back by then.
+    pub(super) fn submit<T, F>(&self, work: F, abandoned: Abandoned, patience: Duration) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> Result<T, Failure> + Send + 'static,
+    {
+        let deadline = Instant::now() + patience;
+        let (reply, answer) = sync_channel(1);
+        let expiry = (abandoned == Abandoned::Skip).then_some(deadline);
+        let change = Box::new(Work { work, expiry, done: None, reply });
+        self.queue.push(change, deadline).map_err(|refused| match refused {
+            Refused::Full => StoreError::Overloaded,
+            Refused::Closed => StoreError::Closed,
+        })?;
+        match answer.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => Err(StoreError::Timeout { waited: patience }),
+            Err(RecvTimeoutError::Disconnected) => Err(StoreError::Closed),
+        }
+    }
+
+    /// Takes no more changes, and waits until those that wait are made and the connection is closed.
+    pub(super) fn close(&self, patience: Duration) -> Result<(), StoreError> {
+        self.queue.close();
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            return Err(StoreError::Timeout { waited: patience });
+        }
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match thread.map(JoinHandle::join) {
+            Some(Err(_)) => Err(StoreError::Closed),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// However the thread ends, nobody is left waiting for it.
+struct AbandonOnExit<'a>(&'a Queue<Box<dyn Change>>);
+
+impl Drop for AbandonOnExit<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// One change in the queue, its type erased.
+trait Change: Send + std::fmt::Debug {
+    /// Nobody waits for it, and it is one that then isn't made.
+    fn is_abandoned(&self, now: Instant) -> bool;
+    /// Does the work; says whether its writes are to be kept.
+    fn attempt(&mut self, connection: &Connection, path: &Path) -> Kept;
+    /// Tells the caller, who may have left.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Yes,
+    No,
+}
+
+struct Work<T, F> {
+    work: F,
+    expiry: Option<Instant>,
+    done: Option<Result<T, StoreError>>,
+    reply: SyncSender<Result<T, StoreError>>,
+}
+
+impl<T, F> std::fmt::Debug for Work<T, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Work").field("expiry", &self.expiry).finish_non_exhaustive()
+    }
+}
+
+impl<T, F> Change for Work<T, F>
+where
+    T: Send,
+    F: Fn(&Connection) -> Result<T, Failure> + Send,
+{
+    fn is_abandoned(&self, now: Instant) -> bool {
+        self.expiry.is_some_and(|expiry| expiry <= now)
+    }
+
+    fn attempt(&mut self, connection: &Connection, path: &Path) -> Kept {
+        let result = (self.work)(connection).map_err(|failure| failure.at(path));
+        let kept = if result.is_ok() { Kept::Yes } else { Kept::No };
+        self.done = Some(result);
+        kept
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let result = match (self.done, committed) {
+            (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (None, Ok(())) => Err(StoreError::Closed),
+        };
+        let _ = self.reply.send(result);
+    }
+}
+
+fn run(connection: &Connection, queue: &Queue<Box<dyn Change>>, path: &Path) {
+    loop {
+        let mut group = queue.take(GROUP);
+        if group.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        group.retain(|change| !change.is_abandoned(now));
+        match commit_group(connection, &mut group, path) {
+            Ok(()) => group.into_iter().for_each(|change| change.answer(Ok(()))),
+            // Behind a foreign lock each further attempt would only wait as long again.
+            Err(error) if group.len() == 1 || matches!(error, StoreError::Busy { .. }) => {
+                group.into_iter().for_each(|change| change.answer(Err(error.clone())));
+            }
+            Err(_) => group.into_iter().for_each(|change| commit_alone(connection, change, path)),
+        }
+    }
+}
+
+fn commit_alone(connection: &Connection, change: Box<dyn Change>, path: &Path) {
+    let mut group = [change];
+    let committed = commit_group(connection, &mut group, path);
+    let [change] = group;
+    change.answer(committed);
+}
+
+/// All changes of the group in one transaction; on an error none of them is made.
+fn commit_group(connection: &Connection, group: &mut [Box<dyn Change>], path: &Path) -> Result<(), StoreError> {
+    let outcome = in_transaction(connection, group, path);
+    if outcome.is_err() && !connection.is_autocommit() {
+        // SQLite has often rolled back by itself; if this fails too, the next BEGIN says so.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    outcome.map_err(|failure| failure.at(path))
+}
+
+fn in_transaction(connection: &Connection, group: &mut [Box<dyn Change>], path: &Path) -> Result<(), Failure> {
+    // IMMEDIATE: a transaction that begins as a reader can be refused when it comes to write.
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    for change in group {
+        connection.prepare_cached("SAVEPOINT change")?.execute([])?;
+        if change.attempt(connection, path) == Kept::No {
+            // Fails when the error has already undone the whole transaction, which then fails as a whole.
+            connection.prepare_cached("ROLLBACK TO change")?.execute([])?;
+        }
+        connection.prepare_cached("RELEASE change")?.execute([])?;
+    }
+    connection.execute_batch("COMMIT")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn writer() -> Writer {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT").unwrap();
+        Writer::start(connection, Path::new("memory"), 64).unwrap()
+    }
+
+    fn insert(n: i64) -> impl Fn(&Connection) -> Result<usize, Failure> + Send + 'static {
+        move |connection| Ok(connection.execute("INSERT INTO t VALUES (?1)", [n])?)
+    }
+
+    fn count(writer: &Writer) -> i64 {
+        let read = |c: &Connection| Ok(c.query_one("SELECT count(*) FROM t", [], |row| row.get(0))?);
+        writer.submit(read, Abandoned::Skip, PATIENCE).unwrap()
+    }
+
+    /// Holds the writer inside a change until the returned sender is dropped.
+    fn hold(writer: &Arc<Writer>) -> (SyncSender<()>, JoinHandle<()>) {
+        let (release, held) = sync_channel::<()>(1);
+        let (entered, inside) = sync_channel(1);
+        let held = Mutex::new(held);
+        let writer = Arc::clone(writer);
+        let thread = std::thread::spawn(move || {
+            let work = move |_: &Connection| {
+                let _ = entered.try_send(());
+                let _ = held.lock().unwrap().recv_timeout(PATIENCE);
+                Ok(())
+            };
+            writer.submit(work, Abandoned::MakeAnyway, PATIENCE).unwrap();
+        });
+        inside.recv_timeout(PATIENCE).unwrap();
+        (release, thread)
+    }
+
+    type Answer<T> = Receiver<Result<T, StoreError>>;
+
+    fn queued<T, F>(queue: &Queue<Box<dyn Change>>, work: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> Result<T, Failure> + Send + 'static,
+    {
+        let (reply, answer) = sync_channel(1);
+        let change = Work { work, expiry: None, done: None, reply };
+        queue.push(Box::new(change), Instant::now() + PATIENCE).unwrap();
+        answer
+    }
+
+    fn rows(connection: &Connection) -> Vec<i64> {
+        let mut statement = connection.prepare("SELECT n FROM t ORDER BY n").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    fn on_disk(dir: &tempfile::TempDir) -> Connection {
+        let connection = Connection::open(dir.path().join("t.db")).unwrap();
+        connection
+            .execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY) STRICT")
+            .unwrap();
+        connection
+    }
+
+    #[test]
+    fn what_waits_is_committed_together_and_fails_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, other) = (on_disk(&dir), on_disk(&dir));
+        let queue = Queue::new(8);
+        let first = queued(&queue, insert(1));
+        let again = queued(&queue, insert(1));
+        let peek = queued(&queue, move |_| Ok(rows(&other)));
+        let last = queued(&queue, insert(2));
+        queue.close();
+        run(&connection, &queue, Path::new("t.db"));
+        assert_eq!(first.try_recv().unwrap(), Ok(1));
+        assert!(again.try_recv().unwrap().is_err());
+        assert_eq!(peek.try_recv().unwrap(), Ok(vec![]), "nothing is visible before the group's commit");
+        assert_eq!(last.try_recv().unwrap(), Ok(1));
+        assert_eq!(rows(&connection), [1, 2]);
+    }
+
+    #[test]
+    fn a_group_that_is_undone_is_made_again_one_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = on_disk(&dir);
+        let queue = Queue::new(2);
+        let good = queued(&queue, insert(7));
+        // OR ROLLBACK undoes the whole transaction, as a full disk does.
+        let bad = queued(&queue, |c| Ok(c.execute_batch("INSERT OR ROLLBACK INTO t VALUES (1), (1)")?));
+        queue.close();
+        run(&connection, &queue, Path::new("t.db"));
+        assert_eq!(good.try_recv().unwrap(), Ok(1));
+        assert!(bad.try_recv().unwrap().is_err());
+        assert_eq!(rows(&connection), [7]);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_made_only_if_it_takes_away() {
+        let writer = Arc::new(writer());
+        let (release, held) = hold(&writer);
+        let short = Duration::from_millis(5);
+        let timeout = Err(StoreError::Timeout { waited: short });
+        assert_eq!(writer.submit(insert(1), Abandoned::Skip, short), timeout);
+        assert_eq!(writer.submit(insert(2), Abandoned::MakeAnyway, short), timeout);
+        drop(release);
+        held.join().unwrap();
+        assert_eq!(count(&writer), 1);
+    }
+
+    #[test]
+    fn closing_makes_what_waits_and_refuses_the_rest() {
+        let writer = Arc::new(writer());
+        let (release, held) = hold(&writer);
+        assert_eq!(
+            writer.close(Duration::from_millis(5)),
+            Err(StoreError::Timeout { waited: Duration::from_millis(5) })
+        );
+        drop(release);
+        held.join().unwrap();
+        writer.close(PATIENCE).unwrap();
+        writer.close(PATIENCE).unwrap();
+        assert_eq!(writer.submit(insert(1), Abandoned::Skip, PATIENCE), Err(StoreError::Closed));
+    }
+
+    #[test]
+    fn a_writer_that_dies_leaves_nobody_waiting() {
+        let writer = writer();
+        let die = |_: &Connection| -> Result<(), Failure> { panic!("as a fault of ours would") };
+        assert_eq!(writer.submit(die, Abandoned::Skip, PATIENCE), Err(StoreError::Closed));
+        assert_eq!(writer.submit(insert(1), Abandoned::Skip, PATIENCE), Err(StoreError::Closed));
+        assert!(writer.close(PATIENCE).is_err());
+    }
+}

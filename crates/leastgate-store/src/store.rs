@@ -1,0 +1,145 @@
+//! The seam: what the rest of the product may ask of a store, whichever keeps the records.
+
+use std::fmt;
+use std::time::Duration;
+
+use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenEntry};
+
+use crate::admin::AdminRecord;
+use crate::error::StoreError;
+use crate::query::{TokenPage, TokenQuery};
+use crate::record::{StateChange, TokenEdit, TokenRecord};
+use crate::usage::{UsageDelta, UsageRow};
+
+/// Keeps token and admin records.
+///
+/// Every method blocks, for a bounded time; an async caller runs it on a thread made for blocking. A change
+/// that returns `Ok` is on disk. One that ends in [`StoreError::Timeout`] may still be made; what gives access
+/// is not made any more if it had not been begun. The store reads no clock: the time comes with each record.
+pub trait TokenStore: fmt::Debug + Send + Sync {
+    /// Keeps a new token; its `version` becomes 1. A name held by a token that has expired by `created` is
+    /// taken over.
+    ///
+    /// # Errors
+    /// `NameTaken`, `AlreadyDrawn`, or when it can't be written.
+    fn create_token(&self, token: TokenRecord) -> Result<TokenRecord, StoreError>;
+
+    /// Keeps many new tokens, all or none, in one commit.
+    ///
+    /// # Errors
+    /// As [`TokenStore::create_token`], for the first that fails.
+    fn create_tokens(&self, tokens: Vec<TokenRecord>) -> Result<usize, StoreError>;
+
+    /// The token with this accessor.
+    ///
+    /// # Errors
+    /// `NotFound`, or when it can't be read.
+    fn token(&self, accessor: Accessor) -> Result<TokenRecord, StoreError>;
+
+    /// The token with this accessor or name: of several with the name the one that holds it, else the newest.
+    ///
+    /// # Errors
+    /// `NotFound`, or when it can't be read.
+    fn find_token(&self, name_or_accessor: &str) -> Result<TokenRecord, StoreError>;
+
+    /// One page of the tokens, the dead ones included until they are purged.
+    ///
+    /// # Errors
+    /// `BadCursor`, or when they can't be read.
+    fn list_tokens(&self, query: &TokenQuery) -> Result<TokenPage, StoreError>;
+
+    /// How many tokens there are, dead ones included.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn count_tokens(&self) -> Result<u64, StoreError>;
+
+    /// Revokes, disables or enables a token. What it already is stays as it is, with its first reason: asking
+    /// twice is not an error. `expected` is the version the caller has seen, if it matters.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`, `Revoked` when a revoked token is to be anything else, or when it can't be
+    /// written.
+    fn change_state(
+        &self,
+        accessor: Accessor,
+        change: StateChange,
+        expected: Option<u64>,
+    ) -> Result<TokenRecord, StoreError>;
+
+    /// Changes a token's grants or note.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`, `Revoked`, `NoSuchGrant`, or when it can't be written.
+    fn edit_token(&self, accessor: Accessor, edit: TokenEdit, expected: Option<u64>)
+    -> Result<TokenRecord, StoreError>;
+
+    /// Hands every token to the data plane, dead ones included (they are refused for a reason of their own),
+    /// and returns how many there were. `take` must not call the store.
+    ///
+    /// # Errors
+    /// When they can't be read; some may have been handed over by then.
+    fn for_each_entry(&self, take: &mut dyn FnMut(TokenEntry)) -> Result<u64, StoreError>;
+
+    /// Adds to the usage counters, all or nothing, in one commit: some ten thousand at a time.
+    ///
+    /// # Errors
+    /// When they can't be written: keep them and add to them.
+    fn record_usage(&self, deltas: Vec<UsageDelta>) -> Result<(), StoreError>;
+
+    /// What one token was used for, by rule.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn usage_of(&self, accessor: Accessor) -> Result<Vec<UsageRow>, StoreError>;
+
+    /// All usage counters, and how many there are. `take` must not call the store.
+    ///
+    /// # Errors
+    /// When they can't be read; some may have been handed over by then.
+    fn for_each_usage(&self, take: &mut dyn FnMut(UsageRow)) -> Result<u64, StoreError>;
+
+    /// Forgets tokens that were revoked, or expired, before `older_than`, with their usage: at most `limit`,
+    /// so that no change waits long for it. Returns what the token table must drop; call again until it is
+    /// fewer than `limit`.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    fn purge(&self, older_than: Timestamp, limit: u32) -> Result<Vec<TokenDigest>, StoreError>;
+
+    /// Keeps a new administrator.
+    ///
+    /// # Errors
+    /// `NameTaken`, `AlreadyDrawn`, or when it can't be written.
+    fn create_admin(&self, admin: AdminRecord) -> Result<AdminRecord, StoreError>;
+
+    /// The administrator whose credential has this digest, revoked or not.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn find_admin(&self, digest: &TokenDigest) -> Result<Option<AdminRecord>, StoreError>;
+
+    /// All administrators, by name, the revoked ones included.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn list_admins(&self) -> Result<Vec<AdminRecord>, StoreError>;
+
+    /// How many administrators are not revoked: with none, the first is made without one.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn count_admins(&self) -> Result<u64, StoreError>;
+
+    /// Revokes an administrator; one that is revoked already stays as it is.
+    ///
+    /// # Errors
+    /// `NotFound`, or when it can't be written.
+    fn revoke_admin(&self, id: Accessor, at: Timestamp) -> Result<AdminRecord, StoreError>;
+
+    /// Takes no more changes, makes those that wait, and closes the files.
+    ///
+    /// # Errors
+    /// `Timeout` when that is not done within `deadline`.
+    fn close(&self, deadline: Duration) -> Result<(), StoreError>;
+}

@@ -1,0 +1,12 @@
+//! The store as its callers see it, on a real file: what is kept, what is refused, and what survives.
+
+#![allow(clippy::unwrap_used, reason = "tests may be blunt, their helpers too")]
+
+mod admins;
+mod bulk;
+mod changes;
+mod fixture;
+mod listing;
+mod refusals;
+mod round_trip;
+mod usage;

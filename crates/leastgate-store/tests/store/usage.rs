@@ -1,0 +1,44 @@
+//! Usage counters add up, over flushes and restarts, and go with their token.
+
+use leastgate_policy::{Accessor, Timestamp};
+use leastgate_store::{Change, TokenStore, UsageDelta, UsageRow};
+
+use crate::fixture::{Home, NOW, change, named, record};
+
+fn delta(accessor: Accessor, rule: &str, count: u64, at: Timestamp) -> UsageDelta {
+    UsageDelta { accessor, rule: rule.into(), count, last_used: at }
+}
+
+fn row(accessor: Accessor, rule: &str, count: u64, at: Timestamp) -> UsageRow {
+    UsageRow { accessor, rule: rule.into(), count, last_used: at }
+}
+
+#[test]
+fn counters_add_up_and_the_latest_use_wins() {
+    let home = Home::new();
+    let (one, declared) = (record(named("one")).accessor, record(named("declared")).accessor);
+    {
+        let store = home.open();
+        store.record_usage(vec![delta(one, "r/1", 3, NOW.plus(9)), delta(one, "r/2", 1, NOW)]).unwrap();
+        store.record_usage(vec![]).unwrap();
+    }
+    let store = home.open();
+    store.record_usage(vec![delta(one, "r/1", 4, NOW), delta(declared, "r/1", 1, NOW)]).unwrap();
+    assert_eq!(store.usage_of(one), Ok(vec![row(one, "r/1", 7, NOW.plus(9)), row(one, "r/2", 1, NOW)]));
+    let mut all = vec![];
+    assert_eq!(store.for_each_usage(&mut |row| all.push(row)), Ok(3));
+    all.sort_by_key(|row| (row.count, row.accessor));
+    assert_eq!(all.last(), Some(&row(one, "r/1", 7, NOW.plus(9))));
+    assert!(all.contains(&row(declared, "r/1", 1, NOW)), "a token without a record is counted too");
+}
+
+#[test]
+fn a_purged_token_takes_its_counters_along() {
+    let home = Home::new();
+    let store = home.open();
+    let token = store.create_token(record(named("gone"))).unwrap();
+    store.record_usage(vec![delta(token.accessor, "r/1", 3, NOW)]).unwrap();
+    store.change_state(token.accessor, change(Change::Revoke), None).unwrap();
+    store.purge(NOW.plus(60), 10).unwrap();
+    assert_eq!(store.usage_of(token.accessor), Ok(vec![]));
+}
