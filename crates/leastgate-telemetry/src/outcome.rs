@@ -1,0 +1,105 @@
+//! The end of a request, told once to each of the three who want to know: metrics, audit, usage.
+
+use std::cell::RefMut;
+
+use crate::clock::after;
+use crate::event::Class;
+use crate::pipeline::Queue;
+use crate::recorder::{Facts, LineKind, Record, Totals, Worker};
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// With the response's last byte.
+    Complete,
+    /// Before it.
+    BrokenOff,
+}
+
+/// A request that is over.
+#[derive(Debug)]
+pub(crate) struct Outcome<'a> {
+    facts: RefMut<'a, Facts>,
+    totals: Totals,
+    seconds: f64,
+}
+
+impl<'a> Outcome<'a> {
+    pub(crate) fn of(worker: &Worker, record: &'a Record, ending: Ending) -> Self {
+        let mut facts = record.facts.borrow_mut();
+        if ending == Ending::BrokenOff && facts.error.is_none() {
+            facts.error = Some("broken_off");
+        }
+        let seconds = worker.clock().elapsed().saturating_sub(facts.started).as_secs_f64();
+        let totals = worker.totals(record, &facts);
+        Self { facts, totals, seconds }
+    }
+
+    pub(crate) fn tell(mut self, worker: &Worker) {
+        self.count(worker);
+        self.count_use(worker);
+        self.audit(worker);
+    }
+
+    fn count(&self, worker: &Worker) {
+        let (facts, families) = (&self.facts, &worker.core.families);
+        families.in_flight.dec();
+        let newest;
+        let table = match &facts.table {
+            Some(table) => table,
+            None => {
+                newest = worker.core.routes.newest();
+                &newest
+            }
+        };
+        let route = table.route(facts.route);
+        route.count(facts.method_label, facts.status);
+        if !facts.upgraded {
+            route.observe(self.seconds);
+        }
+        let Some(verdict) = facts.verdict else { return };
+        worker.decisions.count(verdict.reason, verdict.shadow);
+        if verdict.is_mismatch()
+            && let Ok(api) = std::str::from_utf8(&facts.api)
+        {
+            table.count_shadow_mismatch(api);
+        }
+    }
+
+    fn count_use(&self, worker: &Worker) {
+        let Some(accessor) = self.facts.accessor else { return };
+        let decided = self.facts.decided.unwrap_or(self.facts.arrival).timestamp();
+        for &rule in &self.facts.rules {
+            worker.core.usage.record(accessor, rule, decided);
+        }
+    }
+
+    fn audit(&mut self, worker: &Worker) {
+        let place = self.facts.place.take();
+        let class = self.facts.verdict.map_or(Class::Unauthenticated, |verdict| verdict.class);
+        let now = after(self.facts.arrival, std::time::Duration::from_millis(self.totals.duration_ms));
+        if class == Class::Unauthenticated && !worker.core.pipeline.flood().admit(self.facts.source(), now) {
+            return;
+        }
+        let queue = match (place, class) {
+            (Some(place), _) => {
+                place.used();
+                Queue::Kept
+            }
+            (None, Class::Unauthenticated) => Queue::Flood,
+            (None, _) => Queue::Lossy,
+        };
+        worker.leave(LineKind::Decision, &self.facts, self.totals, queue);
+    }
+}
+
+impl Facts {
+    pub(crate) fn count_upstream(&mut self, status: Option<u16>, now: std::time::Duration) {
+        let labels = self.table.as_ref().zip(self.upstream).and_then(|(table, index)| table.upstream_labels(index));
+        let Some(labels) = labels else { return };
+        labels.count(status);
+        if let (Some(sent), Some(_)) = (self.sent_upstream.take(), status) {
+            labels.observe(now.saturating_sub(sent).as_secs_f64());
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! A bounded queue and a thread for each sink. Batches that hold reserved events are always taken, because the places
+//! bound them; others only while there is room.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::places::Hold;
+use crate::clock::{Clock, Micros};
+use crate::event::GapCause;
+use crate::metrics::SinkMetrics;
+use crate::sink::{Moved, Sink, SinkError};
+
+/// A batch on its way to one sink.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) bytes: Bytes,
+    pub(crate) span: Span,
+    pub(crate) hold: Option<Arc<Hold>>,
+}
+
+/// Which events a batch holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) events: u64,
+    pub(crate) first_seq: u64,
+    pub(crate) last_seq: u64,
+    pub(crate) first: Micros,
+    pub(crate) last: Micros,
+}
+
+/// What a sink has missed and nobody has recorded yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missed {
+    pub(crate) cause: GapCause,
+    pub(crate) span: Span,
+}
+
+/// One sink as the writer sees it.
+#[derive(Debug)]
+pub(crate) struct SinkQueue {
+    pub(crate) name: String,
+    /// Some class may not be dropped here.
+    pub(crate) insists: bool,
+    capacity: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+    reopen: AtomicBool,
+    metrics: SinkMetrics,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Delivery>,
+    queued: u64,
+    stopping: bool,
+    abandoned: bool,
+    finished: bool,
+    /// Why the batch in front is being tried again.
+    failing: Option<GapCause>,
+    missed: Option<Missed>,
+    moved: Option<Moved>,
+}
+
+impl SinkQueue {
+    /// Starts the sink's thread.
+    pub(crate) fn start(
+        name: String,
+        insists: bool,
+        capacity: usize,
+        sink: Box<dyn Sink>,
+        metrics: SinkMetrics,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
+        let capacity = capacity as u64;
+        metrics.capacity(capacity);
+        let queue = Arc::new(Self {
+            name,
+            insists,
+            capacity,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            reopen: AtomicBool::new(false),
+            metrics,
+            clock,
+        });
+        let runner = Arc::clone(&queue);
+        let thread = std::thread::Builder::new().name(String::from("audit-sink")).spawn(move || runner.run(sink))?;
+        Ok((queue, thread))
+    }
+
+    /// Takes a batch, or counts it as missed.
+    pub(crate) fn offer(&self, delivery: Delivery) {
+        let mut state = self.lock();
+        let room = state.queued + delivery.span.events <= self.capacity || state.queue.is_empty();
+        if state.finished || !(room || delivery.hold.is_some()) {
+            let cause = state.failing.unwrap_or(GapCause::QueueFull);
+            self.miss(&mut state, cause, delivery.span);
+            return;
+        }
+        state.queued += delivery.span.events;
+        self.metrics.depth(state.queued);
+        state.queue.push_back(delivery);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Whether only reserved events are still taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.lock().queued >= self.capacity
+    }
+
+    /// What was missed since the last call, once there is room to say so. `at_any_rate`: also without room.
+    pub(crate) fn take_missed(&self, at_any_rate: bool) -> Option<Missed> {
+        let mut state = self.lock();
+        let room = state.queued < self.capacity / 2 + 1;
+        if room || at_any_rate { state.missed.take() } else { None }
+    }
+
+    /// The file that vanished since the last call.
+    pub(crate) fn take_moved(&self) -> Option<Moved> {
+        self.lock().moved.take()
+    }
+
+    /// Events that were lost before they reached any sink.
+    pub(crate) fn count_dropped(&self, cause: GapCause, count: u64) {
+        self.metrics.dropped(cause, count);
+    }
+
+    pub(crate) fn request_reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Lets the thread end once its queue is empty.
+    pub(crate) fn stop(&self) {
+        self.lock().stopping = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for the thread to end; after the deadline it is left to itself. `true`: everything was written.
+    pub(crate) fn wait_finished(&self, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        while !state.finished {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                state.abandoned = true;
+                self.changed.notify_all();
+                return false;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.queue.is_empty() && state.missed.is_none()
+    }
+
+    fn run(&self, mut sink: Box<dyn Sink>) {
+        while let Some(next) = self.next() {
+            let checked = self.look_after(&mut *sink);
+            let Some(delivery) = next else { continue };
+            match checked.and_then(|()| sink.write(&delivery.bytes)) {
+                Ok(()) => self.written(&delivery),
+                Err(SinkError::Lost(error)) => self.lost(&delivery, &error),
+                Err(SinkError::Retry(error)) => self.pause(&error),
+            }
+        }
+        if let Err(error) = sink.flush() {
+            tracing::warn!(sink = %self.name, %error, "the audit sink could not be flushed");
+        }
+        self.lock().finished = true;
+        self.changed.notify_all();
+    }
+
+    /// The oldest batch, which stays in the queue until it is written; `Some(None)`: time for a look; `None`: the end.
+    fn next(&self) -> Option<Option<Delivery>> {
+        let mut state = self.lock();
+        if state.queue.is_empty() && !state.stopping && !self.reopen.load(Ordering::Acquire) {
+            state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.abandoned || (state.stopping && state.queue.is_empty()) {
+            return None;
+        }
+        Some(state.queue.front().cloned())
+    }
+
+    fn look_after(&self, sink: &mut dyn Sink) -> Result<(), SinkError> {
+        if self.reopen.swap(false, Ordering::AcqRel) {
+            sink.reopen()?;
+        }
+        if let Some(moved) = sink.check()? {
+            self.lock().moved = Some(moved);
+        }
+        Ok(())
+    }
+
+    fn written(&self, delivery: &Delivery) {
+        self.metrics.written(delivery.span.events, self.clock.now());
+        let mut state = self.lock();
+        if state.failing.take().is_some() {
+            tracing::info!(sink = %self.name, "the audit sink writes again");
+        }
+        self.pop(&mut state);
+    }
+
+    fn lost(&self, delivery: &Delivery, error: &io::Error) {
+        let mut state = self.lock();
+        if state.missed.is_none() {
+            tracing::error!(sink = %self.name, %error, "the audit sink loses events");
+        }
+        self.miss(&mut state, GapCause::SinkFailed, delivery.span);
+        self.pop(&mut state);
+    }
+
+    /// Waits before the same batch is tried again, at most until the process ends.
+    fn pause(&self, error: &io::Error) {
+        let mut state = self.lock();
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let cause = if full { GapCause::DiskFull } else { GapCause::SinkFailed };
+        if state.failing.replace(cause).is_none() {
+            tracing::error!(sink = %self.name, %error, "the audit sink cannot write; trying again");
+        }
+        if !state.abandoned {
+            drop(self.changed.wait_timeout(state, RETRY).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn pop(&self, state: &mut State) {
+        if let Some(done) = state.queue.pop_front() {
+            state.queued -= done.span.events;
+        }
+        self.metrics.depth(state.queued);
+    }
+
+    fn miss(&self, state: &mut State, cause: GapCause, span: Span) {
+        self.metrics.dropped(cause, span.events);
+        let missed = state.missed.get_or_insert(Missed { cause, span: Span { events: 0, ..span } });
+        missed.span.events += span.events;
+        missed.span.last_seq = span.last_seq;
+        missed.span.last = missed.span.last.max(span.last);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A deleted file is to be noticed within a second.
+const LOOK: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(250);

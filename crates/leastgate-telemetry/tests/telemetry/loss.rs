@@ -1,0 +1,248 @@
+//! Nothing is lost silently: full buffers, slow sinks, full disks and crashes each leave a gap that says how much.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use leastgate_telemetry::{
+    AuditFull, ClassPolicy, Classes, FileSinkConfig, SinkConfig, SinkKind, Telemetry, TelemetryConfig,
+};
+use serde_json::Value;
+
+use crate::support::{Captured, DEADLINE, Hanging, Verified, World, custom, telemetry, verify};
+
+fn requests(world: &World, telemetry: &Telemetry, count: usize) {
+    let worker = telemetry.worker();
+    for _ in 0..count {
+        world.record(&worker, "GET", "/v1/orders", Some(&world.reader)).finish();
+    }
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A stream in which a worker's buffer was too small.
+pub(crate) fn stream_with_gaps() -> Verified {
+    let (world, captured) = (World::new(), Captured::default());
+    let (telemetry, _) = telemetry(|config| {
+        config.sinks.push(captured.sink("main"));
+        config.worker_buffer = 10_000;
+    });
+    requests(&world, &telemetry, 200);
+    assert!(telemetry.shut_down(DEADLINE));
+    verify(&captured.bytes())
+}
+
+#[test]
+fn what_a_full_buffer_drops_is_in_a_gap() {
+    let verified = stream_with_gaps();
+    let gaps = verified.of_kind("gap");
+    let lost: u64 = gaps.iter().map(|gap| gap["gap"]["count"].as_u64().unwrap()).sum();
+    assert!(lost > 0);
+    assert_eq!(verified.count()["decision"] as u64 + lost, 200);
+    assert!(gaps.iter().all(|gap| gap["gap"]["cause"] == "buffer_full" && gap["gap"]["worker"] == 0));
+}
+
+#[test]
+fn a_slow_sink_delays_nobody_and_its_gap_is_recorded() {
+    let (world, quick, slow) = (World::new(), Captured::default(), Hanging::default());
+    let (telemetry, _) = telemetry(|config| {
+        config.sinks = vec![custom("slow", Box::new(slow.clone())), quick.sink("quick")];
+        config.classes.allow = ClassPolicy::Drop;
+        config.sink_queue = 20;
+    });
+    for _ in 0..10 {
+        requests(&world, &telemetry, 10);
+        assert!(telemetry.flush(DEADLINE));
+    }
+    eventually("the quick sink has everything", || count(&quick, "decision") == 100);
+    slow.let_go();
+    eventually("the gap is recorded", || {
+        telemetry.flush(DEADLINE);
+        count(&quick, "gap") > 0
+    });
+    assert!(telemetry.shut_down(DEADLINE));
+    let verified = verify(&quick.bytes());
+    let gap = &verified.of_kind("gap")[0]["gap"];
+    assert_eq!((gap["cause"].as_str(), gap["sink"].as_str()), (Some("queue_full"), Some("slow")));
+    let seen: Vec<u64> = lines(&slow.captured).iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    let missing = verified.events.len() as u64 - seen.len() as u64;
+    assert_eq!(gap["count"].as_u64(), Some(missing), "the gap counts what the slow sink misses");
+    let (first, last) = (gap["first_seq"].as_u64().unwrap(), gap["last_seq"].as_u64().unwrap());
+    assert!((first..=last).all(|seq| !seen.contains(&seq)));
+    let metrics = String::from_utf8(telemetry.render_metrics()).unwrap();
+    assert!(
+        metrics.contains(&format!("leastgate_audit_dropped_total{{reason=\"queue_full\",sink=\"slow\"}} {missing}\n"))
+    );
+    assert!(metrics.contains("leastgate_audit_dropped_total{reason=\"queue_full\",sink=\"quick\"} 0\n"));
+}
+
+#[test]
+fn block_refuses_what_it_could_not_record_and_keeps_what_it_promised() {
+    let (world, slow) = (World::new(), Hanging::default());
+    let (telemetry, _) = telemetry(|config| {
+        config.sinks = vec![custom("slow", Box::new(slow.clone()))];
+        config.classes = Classes { allow: ClassPolicy::Block, ..Classes::default() };
+        config.sink_queue = 1;
+        config.reservations = 25;
+    });
+    let worker = telemetry.worker();
+    let mut promised = 0;
+    for _ in 0..100 {
+        let recorder = world.record(&worker, "GET", "/v1/orders", Some(&world.reader));
+        match recorder.reserve() {
+            Ok(()) => promised += 1,
+            Err(AuditFull) => {
+                recorder.refused(leastgate_policy::Reason::Overloaded);
+                recorder.response(503, leastgate_telemetry::Origin::Gateway);
+            }
+        }
+        recorder.finish();
+        telemetry.flush(DEADLINE);
+    }
+    assert_eq!(promised, 25);
+    assert_eq!(telemetry.reserve_admin().unwrap_err(), AuditFull);
+    slow.let_go();
+    eventually("places are free again", || telemetry.reserve_admin().is_ok());
+    assert!(telemetry.shut_down(DEADLINE));
+    let kept = lines(&slow.captured).iter().filter(|event| event["decision"]["reason"] == "scope_granted").count();
+    assert_eq!(kept, 25);
+}
+
+#[test]
+fn a_reservation_not_used_is_given_back() {
+    let (world, captured) = (World::new(), Captured::default());
+    let (telemetry, _) = telemetry(|config| {
+        config.sinks.push(captured.sink("main"));
+        config.reservations = 1;
+    });
+    drop(telemetry.reserve_admin().unwrap());
+    let place = telemetry.reserve_admin().unwrap();
+    assert!(telemetry.reserve_admin().is_err());
+    // Class allow is dropped by default: it needs no place.
+    let recorder = world.record(&telemetry.worker(), "GET", "/v1/orders", Some(&world.reader));
+    assert_eq!(recorder.reserve(), Ok(()));
+    drop(place);
+    assert!(telemetry.reserve_admin().is_ok());
+}
+
+#[test]
+fn a_full_disk_is_survived_and_the_gap_recorded_when_there_is_room() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("audit.log");
+    symlink("/dev/full", &path).unwrap();
+    let (telemetry, _) = telemetry(|config| {
+        config.sinks = vec![file(&path)];
+        config.sink_queue = 15;
+    });
+    eventually("the queue is full and events are dropped", || {
+        requests(&world, &telemetry, 10);
+        telemetry.flush(DEADLINE);
+        metric(&telemetry, "leastgate_audit_dropped_total{reason=\"disk_full\",sink=\"file\"}") > 0.0
+    });
+    assert_eq!(metric(&telemetry, "leastgate_audit_last_success_timestamp_seconds{sink=\"file\"}"), 0.0);
+    fs::remove_file(&path).unwrap();
+    eventually("the gap is recorded", || {
+        telemetry.flush(DEADLINE);
+        fs::read_to_string(&path).is_ok_and(|text| text.contains("\"cause\":\"disk_full\""))
+    });
+    assert!(telemetry.shut_down(DEADLINE));
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"operation\":\"audit.file_reopened\""));
+    assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "only whole lines");
+}
+
+#[test]
+fn a_file_deleted_under_the_gateway_is_noticed_within_a_second() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("audit.log");
+    let (telemetry, _) = telemetry(|config| config.sinks = vec![file(&path)]);
+    requests(&world, &telemetry, 1);
+    telemetry.flush(DEADLINE);
+    eventually("the first event is there", || fs::read_to_string(&path).is_ok_and(|text| text.contains("decision")));
+    fs::remove_file(&path).unwrap();
+    let deleted = Instant::now();
+    eventually("the file is there again", || path.exists());
+    assert!(deleted.elapsed() < Duration::from_secs(10), "promised is 1 s");
+    requests(&world, &telemetry, 1);
+    assert!(telemetry.shut_down(DEADLINE));
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"kind\":\"decision\"") && text.contains("\"result\":\"deleted\""));
+}
+
+fn with_state(dir: &Path, captured: &Captured) -> Telemetry {
+    let configure = |config: &mut TelemetryConfig| {
+        config.sinks.push(captured.sink("main"));
+        config.state_dir = Some(dir.to_owned());
+    };
+    telemetry(configure).0
+}
+
+#[test]
+fn numbers_go_on_after_a_stop_and_a_crash_leaves_a_gap() {
+    let (world, dir, captured) = (World::new(), tempfile::tempdir().unwrap(), Captured::default());
+    let first = with_state(dir.path(), &captured);
+    requests(&world, &first, 3);
+    assert!(first.shut_down(DEADLINE));
+    let second = with_state(dir.path(), &captured);
+    assert_eq!(second.instance(), first.instance());
+    requests(&world, &second, 3);
+    second.flush(DEADLINE);
+    eventually("its events are written", || count(&captured, "decision") == 6);
+    // Not shut down: as after kill -9. The third one starts while the second is forgotten.
+    let third = with_state(dir.path(), &captured);
+    requests(&world, &third, 1);
+    assert!(third.shut_down(DEADLINE));
+    let verified = verify(&captured.bytes());
+    assert_eq!(verified.count()["decision"], 7);
+    let [gap] = verified.of_kind("gap")[..] else { panic!("{:?}", verified.count()) };
+    assert_eq!((gap["gap"]["cause"].as_str(), &gap["gap"]["count"]), (Some("crash"), &Value::Null));
+    assert!(gap["gap"]["first_time"].as_str() <= gap["gap"]["last_time"].as_str());
+}
+
+#[test]
+fn a_flood_of_one_source_becomes_a_summary() {
+    let (world, captured) = (World::new(), Captured::default());
+    let (telemetry, clock) = telemetry(|config| {
+        config.sinks.push(captured.sink("main"));
+        config.unauthenticated_per_source = 5;
+    });
+    let worker = telemetry.worker();
+    for _ in 0..1000 {
+        world.record(&worker, "GET", "/v1/orders", None).finish();
+    }
+    clock.advance(Duration::from_secs(1));
+    telemetry.flush(DEADLINE);
+    assert!(telemetry.shut_down(DEADLINE));
+    let verified = verify(&captured.bytes());
+    assert_eq!(verified.count()["decision"], 5);
+    let [summary] = verified.of_kind("summary")[..] else { panic!() };
+    assert_eq!(summary["summary"]["count"], 995);
+    assert_eq!(summary["source"]["ip"], "192.0.2.7");
+    let metrics = String::from_utf8(telemetry.render_metrics()).unwrap();
+    assert!(metrics.contains("reason=\"credential_missing\"} 1000\n"), "metrics count them all");
+}
+
+fn file(path: &Path) -> SinkConfig {
+    SinkConfig { name: "file".into(), kind: SinkKind::File(FileSinkConfig::new(path)), classes: None }
+}
+
+fn lines(captured: &Captured) -> Vec<Value> {
+    captured.bytes().split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+fn count(captured: &Captured, kind: &str) -> usize {
+    lines(captured).iter().filter(|event| event["kind"] == kind).count()
+}
+
+pub(crate) fn metric(telemetry: &Telemetry, series: &str) -> f64 {
+    let text = String::from_utf8(telemetry.render_metrics()).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(series));
+    line.map_or(0.0, |value| value.trim().parse().unwrap())
+}
