@@ -15,7 +15,7 @@ use crate::facts::{Credential, RequestFacts};
 use crate::reason::Reason;
 use crate::snapshot::{Api, Cors, Mode, PolicySnapshot, Rule, RuleKind};
 use crate::time::Timestamp;
-use crate::token::{TokenState, TokenTable, TokenView};
+use crate::token::{Restrictions, TokenState, TokenTable, TokenView};
 use crate::trie::{RuleIndex, Trie};
 
 /// What a decision came to.
@@ -249,6 +249,7 @@ fn find_token(facts: &RequestFacts, tokens: &TokenTable, now: Timestamp) -> Resu
     let (digest, unknown) = match &facts.credential {
         Credential::Missing => return Err(refuse(Reason::CredentialMissing)),
         Credential::Malformed => return Err(refuse(Reason::CredentialMalformed)),
+        Credential::Admin => return Err(refuse(Reason::TokenUnknown)),
         Credential::Foreign(digest) => (digest, Reason::EnvironmentMismatch),
         Credential::Presented(digest) => (digest, Reason::TokenUnknown),
     };
@@ -259,22 +260,28 @@ fn find_token(facts: &RequestFacts, tokens: &TokenTable, now: Timestamp) -> Resu
     }
 }
 
+/// State, then restrictions (§5). The end of its life comes last: only the rightful caller learns when it was.
 fn standing(token: &TokenView, facts: &RequestFacts, now: Timestamp) -> Option<Reason> {
-    let is_over = token.expires.is_some_and(|end| end <= now);
     match token.state {
         TokenState::Revoked => return Some(Reason::TokenRevoked),
         TokenState::Disabled => return Some(Reason::TokenDisabled),
-        TokenState::Rotating if is_over => return Some(Reason::TokenGraceEnded),
-        TokenState::Active if is_over => return Some(Reason::TokenExpired),
         TokenState::Active | TokenState::Rotating => {}
     }
-    let restrictions = token.restrictions.as_ref()?;
-    if restrictions.not_before.is_some_and(|start| now < start) {
-        return Some(Reason::TokenNotYetValid);
+    if let Some(reason) = token.restrictions.as_ref().and_then(|restrictions| restricted(restrictions, facts, now)) {
+        return Some(reason);
     }
+    let is_over = token.expires.is_some_and(|end| end <= now);
+    let over = if token.state == TokenState::Rotating { Reason::TokenGraceEnded } else { Reason::TokenExpired };
+    is_over.then_some(over)
+}
+
+fn restricted(restrictions: &Restrictions, facts: &RequestFacts, now: Timestamp) -> Option<Reason> {
     let nets = &restrictions.source_ip;
     let is_inside = facts.client().is_some_and(|address| nets.iter().any(|net| net.contains(&address)));
-    (!nets.is_empty() && !is_inside).then_some(Reason::SourceNotAllowed)
+    if !nets.is_empty() && !is_inside {
+        return Some(Reason::SourceNotAllowed);
+    }
+    restrictions.not_before.is_some_and(|start| now < start).then_some(Reason::TokenNotYetValid)
 }
 
 /// Finds the rules of a trie that speak of a request.

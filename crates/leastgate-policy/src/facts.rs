@@ -46,6 +46,8 @@ pub(crate) enum Credential {
     Missing,
     /// Something that is not a token.
     Malformed,
+    /// A credential of the admin API, which is none here whatever its digest.
+    Admin,
     /// A well-formed token of another environment: only its recorded reason differs.
     Foreign(TokenDigest),
     /// A well-formed token.
@@ -143,7 +145,7 @@ impl RequestFacts {
     pub fn presented_digest(&self) -> Option<&TokenDigest> {
         match &self.credential {
             Credential::Presented(digest) | Credential::Foreign(digest) => Some(digest),
-            Credential::Missing | Credential::Malformed => None,
+            Credential::Missing | Credential::Malformed | Credential::Admin => None,
         }
     }
 

@@ -73,7 +73,7 @@ pub(crate) fn decode_leniently(raw: &str) -> Vec<u8> {
 /// and space as `_`.
 fn loosen_name(name: &[u8]) -> Decoded {
     let text = String::from_utf8_lossy(name);
-    let cut = text.trim().split('[').next().unwrap_or_default().trim();
+    let cut = text.trim().split('[').next().unwrap_or_default();
     let mut loose = Decoded::new();
     for c in cut.chars().flat_map(char::to_lowercase) {
         let c = if matches!(c, '.' | ' ') { '_' } else { c };

@@ -25,8 +25,8 @@ impl Source {
             return Some(peer);
         }
         for line in headers.get_all("x-forwarded-for").iter().rev() {
-            for entry in line.to_str().ok()?.rsplit(',') {
-                let address = entry.trim().parse::<IpAddr>().ok()?.to_canonical();
+            for entry in line.as_bytes().rsplit(|byte| *byte == b',') {
+                let address = std::str::from_utf8(entry).ok()?.trim().parse::<IpAddr>().ok()?.to_canonical();
                 if !is_trusted(address, trusted_proxies) {
                     return Some(address);
                 }
@@ -44,6 +44,35 @@ impl Source {
 
 fn is_trusted(address: IpAddr, trusted_proxies: &[IpNet]) -> bool {
     trusted_proxies.iter().any(|net| net.contains(&address))
+}
+
+/// Reads a network. Host bits must be zero, so that what is written is what is meant; and an IPv4-mapped one is
+/// refused, because callers' addresses are compared as IPv4 and it would never hold one.
+///
+/// # Errors
+/// It is not a network.
+pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
+    let net: IpNet = text.parse().map_err(|_| NetworkError::Form)?;
+    let is_mapped = matches!(net, IpNet::V6(net) if net.prefix_len() >= 96 && net.addr().to_ipv4_mapped().is_some());
+    match net {
+        _ if is_mapped => Err(NetworkError::Mapped),
+        net if net.trunc() != net => Err(NetworkError::HostBits(net.trunc())),
+        net => Ok(net),
+    }
+}
+
+/// Why a text is not a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// Not an address, `/` and a prefix length.
+    #[error("not a network such as 10.0.0.0/8; one address is written with /32, or /128 for IPv6")]
+    Form,
+    /// Bits after the prefix are set.
+    #[error("has bits set after its prefix: {0} was meant, or a longer prefix")]
+    HostBits(IpNet),
+    /// `::ffff:a.b.c.d/n`
+    #[error("is an IPv4-mapped network: write it as IPv4")]
+    Mapped,
 }
 
 #[cfg(test)]
@@ -70,6 +99,18 @@ mod tests {
     fn behind_a_trusted_proxy_the_rightmost_stranger_counts() {
         assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.1.1.1", "10.2.2.2"]).as_deref(), Some("1.1.1.1"));
         assert_eq!(client("::ffff:10.0.0.1", &["1.1.1.1"]).as_deref(), Some("1.1.1.1"));
+    }
+
+    #[test]
+    fn networks_are_what_they_say() {
+        assert!(
+            parse_network("10.0.0.0/8").is_ok()
+                && parse_network("::/0").is_ok()
+                && parse_network("192.0.2.1/32").is_ok()
+        );
+        assert_eq!(parse_network("10.0.0.1"), Err(NetworkError::Form));
+        assert!(matches!(parse_network("10.0.0.1/8"), Err(NetworkError::HostBits(_))));
+        assert_eq!(parse_network("::ffff:10.0.0.0/104"), Err(NetworkError::Mapped));
     }
 
     #[test]

@@ -171,7 +171,7 @@ pub type ConditionSpec = (Located<String>, Vec<Located<String>>);
 pub struct WhenSpec {
     /// Header name and values: exact, or with one trailing `*`.
     pub header: Vec<ConditionSpec>,
-    /// Query parameter and values: exact, or with one trailing `*`.
+    /// Query parameter and values: exact.
     pub query: Vec<ConditionSpec>,
     /// Networks one of which holds the caller.
     pub source_ip: Vec<Located<String>>,

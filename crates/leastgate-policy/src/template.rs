@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::loosen::loosen;
 use crate::path::{self, PathError};
 
 /// Most literals of one `in(…)`.
@@ -118,6 +119,19 @@ impl Template {
                 .iter()
                 .zip(&self.segments)
                 .all(|(base, segment)| matches!(segment, Segment::Literal(text) if text == base))
+    }
+}
+
+impl Template {
+    /// Whether some path under these literal segments could match it, compared as denies are.
+    #[must_use]
+    pub fn reaches(&self, base: &[Box<str>]) -> bool {
+        base.iter().enumerate().all(|(index, literal)| match self.segments.get(index) {
+            None => self.rest,
+            Some(Segment::Literal(text)) => loosen(text) == loosen(literal),
+            Some(Segment::Typed(_, SegmentType::In(texts))) => texts.iter().any(|text| loosen(text) == loosen(literal)),
+            Some(Segment::Any(_) | Segment::Typed(..)) => true,
+        })
     }
 }
 

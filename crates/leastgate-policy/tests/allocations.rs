@@ -40,11 +40,19 @@ fn policy() -> PolicySpec {
         environments: vec![text("prod")],
         apis: vec![ApiSpec { name: text("orders"), base: text("/"), upstream: text("up"), ..ApiSpec::default() }],
         scopes: vec![
-            scope("read", vec![rule("GET /v1/orders/**")], vec![rule("GET /v1/Secrets/**"), rule("GET /v1/orders/*/cards")]),
+            scope(
+                "read",
+                vec![rule("GET /v1/orders/**")],
+                vec![rule("GET /v1/Secrets/**"), rule("GET /v1/orders/*/cards")],
+            ),
             scope("write", vec![rule("PATCH /v1/orders/{id:uuid}"), rule("PATCH /v1/orders/{id:hex}")], vec![]),
             scope("refund", vec![conditional], vec![]),
         ],
-        roles: vec![RoleSpec { name: text("reader"), scopes: vec![text("read"), text("refund")], ..RoleSpec::default() }],
+        roles: vec![RoleSpec {
+            name: text("reader"),
+            scopes: vec![text("read"), text("refund")],
+            ..RoleSpec::default()
+        }],
         ..PolicySpec::default()
     }
 }

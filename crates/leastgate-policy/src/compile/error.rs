@@ -2,6 +2,7 @@
 
 use crate::host::HostError;
 use crate::issue::IssueRefusal;
+use crate::source::NetworkError;
 use crate::spec::Origin;
 use crate::template::TemplateError;
 
@@ -61,14 +62,18 @@ pub enum SpecErrorKind {
     HeaderName(String),
     #[error("no condition can read `{0}`: the gateway removes or writes it")]
     GatewayHeader(String),
-    #[error("`{0}`: a `*` stands only at the end, and only in header values")]
+    #[error(
+        "`{0}` can't be met: a `*` stands only at the end, and only in header values, which are trimmed visible ASCII"
+    )]
     ConditionValue(String),
     #[error("a condition needs at least one value")]
     EmptyCondition,
     #[error("condition `{0}` is written twice")]
     DuplicateCondition(String),
-    #[error("`{0}` is not a network such as 10.0.0.0/8")]
-    Network(String),
+    #[error("`{network}`: {error}")]
+    Network { network: String, error: NetworkError },
+    #[error("a boundary that names no api or no environment binds nothing")]
+    EmptyBoundary,
     #[error("roles inherit in a circle: {0}")]
     Cycle(String),
     #[error("inheritance is deeper than 8 roles")]
@@ -98,9 +103,7 @@ impl SpecErrorKind {
             Self::Overlap(..) => Some("give them different hosts or bases; there is no precedence".into()),
             Self::Template(TemplateError::Form(_)) => Some("a literal star is written `%2A`".into()),
             Self::Method(_) => Some("methods are upper-case; `*` is any".into()),
-            Self::Network(text) if !text.contains('/') => {
-                Some(format!("for one address write `{text}/32`, or `/128` for IPv6"))
-            }
+            Self::EmptyBoundary => Some("leave the list out to bind all".into()),
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ use super::{CompileContext, Errors, SpecErrorKind};
 use crate::condition::{Conditions, Pattern, is_gateway_header};
 use crate::method::{Methods, is_supported};
 use crate::snapshot::{Api, Protocol, Rule, RuleKey, RuleKind};
+use crate::source;
 use crate::spec::{BoundarySpec, Located, PolicySpec, RuleSpec, WhenSpec};
 use crate::template::{Segment, SegmentType, Template};
 use crate::trie::RuleIndex;
@@ -27,6 +28,8 @@ struct Seat<'a> {
     kind: RuleKind,
     scope: Option<(&'a str, usize)>,
     apis: Vec<usize>,
+    /// Whether the apis were named, rather than all of them meant.
+    names_apis: bool,
     credential_header: &'a HeaderName,
 }
 
@@ -47,7 +50,8 @@ pub(super) fn compile(
         for (kind, word, rules) in [(RuleKind::Allow, "allow", &scope.allow), (RuleKind::Deny, "deny", &scope.deny)] {
             let prefix = format!("{}/{word}", scope.name.value);
             let scope = Some((scope.name.value.as_str(), index));
-            compiler.add_all(rules, &Seat { prefix, kind, scope, apis: apis.clone(), credential_header });
+            compiler
+                .add_all(rules, &Seat { prefix, kind, scope, apis: apis.clone(), names_apis: true, credential_header });
         }
     }
     for api in &spec.apis {
@@ -57,6 +61,7 @@ pub(super) fn compile(
             kind: RuleKind::Public,
             scope: None,
             apis: api_index(&api.name.value).into_iter().collect(),
+            names_apis: true,
             credential_header,
         };
         for text in &api.public {
@@ -68,8 +73,13 @@ pub(super) fn compile(
             None => (0..apis.len()).collect(),
             Some(names) => names.iter().filter_map(|name| api_index(&name.value)).collect(),
         };
+        let is_empty = |names: &Option<Vec<Located<String>>>| names.as_ref().is_some_and(Vec::is_empty);
+        if is_empty(&boundary.apis) || is_empty(&boundary.environments) {
+            compiler.errors.push(boundary.origin, SpecErrorKind::EmptyBoundary);
+        }
         let prefix = boundary_prefix(boundary);
-        let seat = Seat { prefix, kind: RuleKind::Boundary, scope: None, apis: bound, credential_header };
+        let names_apis = boundary.apis.is_some();
+        let seat = Seat { prefix, kind: RuleKind::Boundary, scope: None, apis: bound, names_apis, credential_header };
         let first = compiler.rules.len();
         compiler.add_all(&boundary.deny, &seat);
         let binds =
@@ -197,14 +207,16 @@ impl Compiler<'_> {
                 return Err(SpecErrorKind::PublicTemplate);
             }
         }
-        if seat.kind != RuleKind::Boundary
-            && let Some(api) = seat.apis.first().map(|&index| &self.apis[index])
-            && !path.is_under(&api.base)
-        {
-            let base = api.base.iter().map(|segment| format!("/{segment}")).collect();
-            return Err(SpecErrorKind::OutsideBase { template: text.to_owned(), base });
+        let bases = || seat.apis.iter().map(|&index| &self.apis[index].base);
+        let is_inside = match seat.kind {
+            RuleKind::Boundary => !seat.names_apis || bases().any(|base| path.reaches(base)),
+            _ => bases().all(|base| path.is_under(base)),
+        };
+        if is_inside {
+            return Ok(());
         }
-        Ok(())
+        let base = bases().flatten().map(|segment| format!("/{segment}")).collect();
+        Err(SpecErrorKind::OutsideBase { template: text.to_owned(), base })
     }
 
     /// The conditions of a rule; errors are pushed with their own places. `None` where there is none.
@@ -212,7 +224,7 @@ impl Compiler<'_> {
         let mut conditions = Conditions::default();
         for (name, values) in &when.header {
             let header = self.checked(name, header_name(&name.value, credential_header));
-            let patterns = self.values(name, values, Pattern::parse);
+            let patterns = self.values(name, values, header_pattern);
             if let Some(header) = header {
                 self.check_new(name, conditions.headers.iter().any(|(own, _)| *own == header));
                 conditions.headers.push((header, patterns));
@@ -266,10 +278,15 @@ fn header_name(text: &str, credential_header: &HeaderName) -> Result<HeaderName,
     Ok(name)
 }
 
-/// Reads a network. Host bits must be zero, so that what is written is what is meant.
 pub(super) fn parse_network(text: &str) -> Result<IpNet, SpecErrorKind> {
-    let net: Option<IpNet> = text.parse().ok();
-    net.filter(|net| net.trunc() == *net).ok_or_else(|| SpecErrorKind::Network(text.to_owned()))
+    source::parse_network(text).map_err(|error| SpecErrorKind::Network { network: text.to_owned(), error })
+}
+
+/// A pattern that some header value can meet: values are compared trimmed, and only visible ASCII is read.
+fn header_pattern(text: &str) -> Option<Pattern> {
+    let is_visible = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let is_trimmed = !text.starts_with(' ') && !text.ends_with(' ');
+    Pattern::parse(text).filter(|_| is_visible && is_trimmed)
 }
 
 fn split(text: &str) -> Result<(&str, &str), SpecErrorKind> {

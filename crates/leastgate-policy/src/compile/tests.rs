@@ -146,11 +146,42 @@ fn conditions_read_what_is_forwarded() {
         ("X-Forwarded-For", "x", "no condition can read"),
         ("a b", "x", "not a header"),
         ("x-a", "a*b", "only at the end"),
+        ("x-a", " a", "trimmed"),
+        ("x-a", "é", "visible ASCII"),
     ] {
         let mut broken = scope("s", &[], &[]);
         broken.allow.push(with(name, value));
         refused(|spec| spec.scopes.push(broken), expected);
     }
+}
+
+#[test]
+fn a_boundary_must_be_able_to_bind() {
+    let boundary = |apis: &[&str], deny: &str| BoundarySpec {
+        apis: Some(apis.iter().map(|api| text(api)).collect()),
+        deny: vec![rule(deny)],
+        ..BoundarySpec::default()
+    };
+    refused(|spec| spec.boundaries.push(boundary(&[], "* /**")), "binds nothing");
+    refused(
+        |spec| {
+            spec.apis[0].base = text("/v1");
+            spec.boundaries.push(boundary(&["orders"], "* /v2/**"));
+        },
+        "outside",
+    );
+    let mut spec = policy();
+    spec.apis[0].base = text("/v1/Orders");
+    spec.boundaries.extend([boundary(&["orders"], "* /**"), boundary(&["orders"], "* /*/orders/x")]);
+    assert!(compile(&spec).is_ok());
+}
+
+#[test]
+fn a_network_must_be_able_to_hold_a_caller() {
+    let when = WhenSpec { source_ip: vec![text("::ffff:10.0.0.0/104")], ..WhenSpec::default() };
+    let mut broken = scope("s", &[], &[]);
+    broken.deny.push(RuleSpec { text: text("GET /a"), when: Some(when) });
+    refused(|spec| spec.scopes.push(broken), "IPv4-mapped");
 }
 
 #[test]

@@ -116,7 +116,20 @@ pub fn inspect(text: &[u8]) -> Result<Parsed<'_>, CodecError> {
 
 /// Whether a token with a valid checksum stands anywhere in `bytes`.
 pub(crate) fn contains_token(bytes: &[u8]) -> bool {
-    runs(bytes).any(|(start, end)| inspect(&bytes[start..end]).is_ok())
+    let mut from = 0;
+    while let Some(start) = find_prefix(&bytes[from..]).map(|at| at + from) {
+        if token_at(&bytes[start..]).is_some_and(|token| inspect(token).is_ok()) {
+            return true;
+        }
+        from = start + 1;
+    }
+    false
+}
+
+/// What would be the token that begins here, whatever follows it.
+fn token_at(bytes: &[u8]) -> Option<&[u8]> {
+    let environment = bytes.get(4..)?.iter().take(MAX_ENVIRONMENT + 1).position(|byte| *byte == b'_')?;
+    bytes.get(..4 + environment + 1 + Accessor::LEN + 1 + SECRET_LEN + 1 + CRC_LEN)
 }
 
 /// Appends `text` with every run that begins like a token replaced: by `lgt_<env>_<accessor>_REDACTED` where it
@@ -233,6 +246,11 @@ mod tests {
         let token = sample();
         let text = format!("lg?a={}&b=lgt_&c=lga_x", token.expose());
         assert!(contains_token(text.as_bytes()));
+        for around in
+            [format!("lgt_{}", token.expose()), format!("{}_x", token.expose()), format!("x{}9", token.expose())]
+        {
+            assert!(contains_token(around.as_bytes()), "{around}");
+        }
         let mut redacted = String::new();
         redact_into(&text, &mut redacted);
         assert_eq!(redacted, "lg?a=lgt_prod_0aZ9000001_REDACTED&b=lgt_REDACTED&c=lga_REDACTED");

@@ -122,8 +122,10 @@ struct Record {
     state: TokenState,
 }
 
-/// An expiry nobody reaches: 2106-02-07.
+/// No expiry.
 const NEVER: u32 = u32::MAX;
+/// The latest expiry a record can hold, in 2106; a later one ends then, rather than never.
+const LATEST: u32 = NEVER - 1;
 
 impl TokenTable {
     /// Finds a token by the digest of what was presented.
@@ -215,7 +217,7 @@ impl TokenTable {
             name,
             entitlement: self.entitlements.intern(Holdings { owner, roles, grants }),
             restrictions: (restrictions != Restrictions::default()).then(|| Arc::new(restrictions)),
-            expires: expires.map_or(NEVER, |end| u32::try_from(end.0).unwrap_or(NEVER)),
+            expires: expires.map_or(NEVER, |end| u32::try_from(end.0).unwrap_or(LATEST).min(LATEST)),
             state,
         }
     }

@@ -73,7 +73,7 @@ impl Tally {
         if judgement.rules.iter().any(|id| id.contains("/WS ") || id.contains("/GRPC ")) {
             self.note("WS or GRPC rule");
         }
-        if request.values("upgrade").first().is_some() {
+        if !request.values("upgrade").is_empty() {
             self.note("upgrade asked for");
         }
         let ending = |token: &TokenView| token.grants.iter().any(|(_, end)| end.is_some_and(|end| end <= scene.now));

@@ -35,7 +35,12 @@ pub(crate) fn compile(policy: &PolicySpec, gateway: &GatewayView, now: u64) -> R
 }
 
 impl Engine {
-    pub(crate) fn new(policy: &PolicySpec, gateway: &GatewayView, tokens: &[TokenView], now: u64) -> Result<Self, String> {
+    pub(crate) fn new(
+        policy: &PolicySpec,
+        gateway: &GatewayView,
+        tokens: &[TokenView],
+        now: u64,
+    ) -> Result<Self, String> {
         let snapshot = compile(policy, gateway, now)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
         let pepper = Pepper::new(vec![7; 32]).expect("a pepper of 32 bytes");
@@ -144,7 +149,9 @@ fn told(reason: leastgate_policy::Reason, case: &Case) -> Judgement {
 /// A conditional rule's id ends in `#` and the digest of its condition; the reference knows no BLAKE3.
 fn without_digest(id: &str) -> String {
     match id.rsplit_once('#') {
-        Some((head, digest)) if digest.len() == 8 && digest.bytes().all(|b| b.is_ascii_hexdigit()) => format!("{head}#"),
+        Some((head, digest)) if digest.len() == 8 && digest.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            format!("{head}#")
+        }
         _ => id.to_owned(),
     }
 }

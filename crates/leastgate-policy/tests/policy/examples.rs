@@ -21,11 +21,12 @@ fn check(policy: &str, rows: &[Row]) {
         ];
         for (who, judgement) in says {
             let told = judgement.map_or("no request at all".to_owned(), |judgement| told(&judgement));
-            let meant = if expected.contains(' ') && !expected.starts_with("shadowed ") || expected.matches(' ').count() > 1 {
-                told.as_str()
-            } else {
-                outcome(&told)
-            };
+            let meant =
+                if expected.contains(' ') && !expected.starts_with("shadowed ") || expected.matches(' ').count() > 1 {
+                    told.as_str()
+                } else {
+                    outcome(&told)
+                };
             if meant != *expected {
                 wrong.push(format!("{sentence}\n  {line}\n  expected {expected}\n  {who} says {told}"));
             }
@@ -81,26 +82,50 @@ token none
 
 #[test]
 fn section_1_the_example() {
-    check(ORDERS, &[
-        ("a scope's allow allows", "GET /v1/orders | as reader", "scope_granted orders:read/allow/GET /v1/orders"),
-        ("a typed parameter", "GET /v1/orders/123e4567-e89b-12d3-a456-426614174000 | as reader", "scope_granted"),
-        ("a typed parameter refuses what is not one", "GET /v1/orders/42 | as reader", "no_matching_scope"),
-        ("nothing public but what is said", "GET /healthz", "public_rule a/public/GET /healthz"),
-        ("another scope would have allowed it", "POST /v1/orders | as reader", "insufficient_scope orders:write"),
-        ("its deny denies", "GET /v1/orders/x/payment-details | as reader", "explicit_deny orders:read/deny/GET /v1/orders/{order_id}/payment-details"),
-        ("all conditions met", "POST /v1/orders/123e4567-e89b-12d3-a456-426614174000/refunds?currency=eur | as support | x-change-ticket: INC-7 | from 10.1.1.1",
-            "scope_granted orders:refund/allow/POST /v1/orders/{order_id:uuid}/refunds#"),
-        ("one of the values", "POST /v1/orders/123e4567-e89b-12d3-a456-426614174000/refunds?currency=usd | as support | x-change-ticket: INC- | from 10.1.1.1", "scope_granted"),
-        ("a condition not met", "POST /v1/orders/123e4567-e89b-12d3-a456-426614174000/refunds?currency=chf | as support | x-change-ticket: INC-7 | from 10.1.1.1",
-            "condition_failed orders:refund/allow/POST /v1/orders/{order_id:uuid}/refunds#"),
-        ("the boundary is staging's", "POST /v1/orders/x/refunds | as reader", "no_matching_scope"),
-        ("an empty scope list grants nothing", "GET /v1/orders | as none", "insufficient_scope orders:read"),
-    ]);
-    check(&ORDERS.replace("roles=support", "roles=support,reader").replacen("\n", "\ngateway environment=staging\n", 1), &[
-        ("the boundary binds in its environment", "POST /v1/orders/x/refunds | as reader", "boundary_deny boundary/staging/a/deny/* /v1/orders/*/refunds"),
-        ("it binds before the scopes are asked", "POST /v1/orders/x/REFUNDS/ | as none", "boundary_deny"),
-        ("but after the credential", "POST /v1/orders/x/refunds", "credential_missing"),
-    ]);
+    check(
+        ORDERS,
+        &[
+            ("a scope's allow allows", "GET /v1/orders | as reader", "scope_granted orders:read/allow/GET /v1/orders"),
+            ("a typed parameter", "GET /v1/orders/123e4567-e89b-12d3-a456-426614174000 | as reader", "scope_granted"),
+            ("a typed parameter refuses what is not one", "GET /v1/orders/42 | as reader", "no_matching_scope"),
+            ("nothing public but what is said", "GET /healthz", "public_rule a/public/GET /healthz"),
+            ("another scope would have allowed it", "POST /v1/orders | as reader", "insufficient_scope orders:write"),
+            (
+                "its deny denies",
+                "GET /v1/orders/x/payment-details | as reader",
+                "explicit_deny orders:read/deny/GET /v1/orders/{order_id}/payment-details",
+            ),
+            (
+                "all conditions met",
+                "POST /v1/orders/123e4567-e89b-12d3-a456-426614174000/refunds?currency=eur | as support | x-change-ticket: INC-7 | from 10.1.1.1",
+                "scope_granted orders:refund/allow/POST /v1/orders/{order_id:uuid}/refunds#",
+            ),
+            (
+                "one of the values",
+                "POST /v1/orders/123e4567-e89b-12d3-a456-426614174000/refunds?currency=usd | as support | x-change-ticket: INC- | from 10.1.1.1",
+                "scope_granted",
+            ),
+            (
+                "a condition not met",
+                "POST /v1/orders/123e4567-e89b-12d3-a456-426614174000/refunds?currency=chf | as support | x-change-ticket: INC-7 | from 10.1.1.1",
+                "condition_failed orders:refund/allow/POST /v1/orders/{order_id:uuid}/refunds#",
+            ),
+            ("the boundary is staging's", "POST /v1/orders/x/refunds | as reader", "no_matching_scope"),
+            ("an empty scope list grants nothing", "GET /v1/orders | as none", "insufficient_scope orders:read"),
+        ],
+    );
+    check(
+        &ORDERS.replace("roles=support", "roles=support,reader").replacen("\n", "\ngateway environment=staging\n", 1),
+        &[
+            (
+                "the boundary binds in its environment",
+                "POST /v1/orders/x/refunds | as reader",
+                "boundary_deny boundary/staging/a/deny/* /v1/orders/*/refunds",
+            ),
+            ("it binds before the scopes are asked", "POST /v1/orders/x/REFUNDS/ | as none", "boundary_deny"),
+            ("but after the credential", "POST /v1/orders/x/refunds", "credential_missing"),
+        ],
+    );
 }
 
 const HOSTS: &str = "
@@ -114,55 +139,62 @@ api e hosts=d.test base=/two
 
 #[test]
 fn section_2_hosts() {
-    let policy = HOSTS.replace(" public GET /**x\n", " public GET /ok\n").replace("8443,[2001:db8::1]\n", "8443,[2001:db8::1]\n public GET /ok\n");
-    let policy = policy.replace("*.c.test\n", "*.c.test\n public GET /ok\n").replace("/one\n", "/one\n public GET /one/ok\n public GET /one\n");
-    check(&policy, &[
-        ("a host is any port", "GET /ok | host: a.test:1234", "public_rule"),
-        ("lower-cased", "GET /ok | host: A.Test", "public_rule"),
-        ("no api", "GET /ok | host: x.test", "host_unknown"),
-        ("a:8443 is that port", "GET /ok | host: b.test:8443", "public_rule"),
-        ("and no other", "GET /ok | host: b.test:8444", "host_unknown"),
-        ("nor none", "GET /ok | host: b.test", "host_unknown"),
-        ("*.suffix is one label", "GET /ok | host: x.c.test", "public_rule"),
-        ("not none", "GET /ok | host: c.test", "host_unknown"),
-        ("not two", "GET /ok | host: y.x.c.test", "host_unknown"),
-        ("IPv6 literals compare as addresses", "GET /ok | host: [2001:DB8:0:0:0::1]:99", "public_rule"),
-        ("base is whole segments", "GET /onewhere | host: d.test", "host_unknown"),
-        ("the base itself belongs to it", "GET /one | host: d.test", "public_rule"),
-        ("below it too", "GET /one/ok | host: d.test", "public_rule"),
-        ("compared decoded", "GET /%6fne/ok | host: d.test", "public_rule"),
-        ("and exactly", "GET /ONE/ok | host: d.test", "host_unknown"),
-        ("the other base is the other api", "GET /two/ok | host: d.test", "credential_missing"),
-        ("none", "GET /ok | no host", "request_malformed"),
-        ("two, though equal", "GET /ok | host: a.test | Host: a.test", "request_malformed"),
-        ("empty", "GET /ok | host: ", "request_malformed"),
-        ("userinfo", "GET /ok | host: u@a.test", "request_malformed"),
-        ("trailing dot", "GET /ok | host: a.test.", "request_malformed"),
-        ("an empty port", "GET /ok | host: a.test:", "request_malformed"),
-        ("a zero-padded port", "GET /ok | host: a.test:080", "request_malformed"),
-        ("a port that is none", "GET /ok | host: a.test:65536", "request_malformed"),
-        ("a port of letters", "GET /ok | host: a.test:http", "request_malformed"),
-        ("an IPv6 zone", "GET /ok | host: [fe80::1%25eth0]", "request_malformed"),
-        ("IPvFuture", "GET /ok | host: [v1.a]", "request_malformed"),
-        ("IPv6 without brackets", "GET /ok | host: 2001:db8::1", "request_malformed"),
-        ("not LDH", "GET /ok | host: a_b.test", "request_malformed"),
-        ("an empty label", "GET /ok | host: a..test", "request_malformed"),
-        ("a hyphen first", "GET /ok | host: -a.test", "request_malformed"),
-        ("not ASCII", "GET /ok | host: \u{e4}.test", "request_malformed"),
-        ("a list", "GET /ok | host: a.test, a.test", "request_malformed"),
-        ("a malformed Host comes before a bad path", "GET /a//b | host: a.test.", "request_malformed"),
-        ("a bad path comes before an unknown host", "GET /a//b | host: x.test", "path_ambiguous"),
-        ("absolute-form", "GET http://a.test/ok", "public_rule"),
-        ("in any case", "GET HTTPS://A.TEST/ok", "public_rule"),
-        ("another authority", "GET http://x.test/ok", "request_malformed"),
-        ("another port", "GET http://a.test:1/ok", "request_malformed"),
-        ("userinfo in the authority", "GET http://u@a.test/ok", "request_malformed"),
-        ("another scheme", "GET ftp://a.test/ok", "request_malformed"),
-        ("its path is held to the rules", "GET http://a.test/a//b", "path_ambiguous"),
-        ("authority-form", "GET a.test:443", "request_malformed"),
-        ("asterisk-form", "OPTIONS *", "request_malformed"),
-        ("CONNECT", "CONNECT a.test:443", "method_unsupported"),
-    ]);
+    let policy = HOSTS
+        .replace(" public GET /**x\n", " public GET /ok\n")
+        .replace("8443,[2001:db8::1]\n", "8443,[2001:db8::1]\n public GET /ok\n");
+    let policy = policy
+        .replace("*.c.test\n", "*.c.test\n public GET /ok\n")
+        .replace("/one\n", "/one\n public GET /one/ok\n public GET /one\n");
+    check(
+        &policy,
+        &[
+            ("a host is any port", "GET /ok | host: a.test:1234", "public_rule"),
+            ("lower-cased", "GET /ok | host: A.Test", "public_rule"),
+            ("no api", "GET /ok | host: x.test", "host_unknown"),
+            ("a:8443 is that port", "GET /ok | host: b.test:8443", "public_rule"),
+            ("and no other", "GET /ok | host: b.test:8444", "host_unknown"),
+            ("nor none", "GET /ok | host: b.test", "host_unknown"),
+            ("*.suffix is one label", "GET /ok | host: x.c.test", "public_rule"),
+            ("not none", "GET /ok | host: c.test", "host_unknown"),
+            ("not two", "GET /ok | host: y.x.c.test", "host_unknown"),
+            ("IPv6 literals compare as addresses", "GET /ok | host: [2001:DB8:0:0:0::1]:99", "public_rule"),
+            ("base is whole segments", "GET /onewhere | host: d.test", "host_unknown"),
+            ("the base itself belongs to it", "GET /one | host: d.test", "public_rule"),
+            ("below it too", "GET /one/ok | host: d.test", "public_rule"),
+            ("compared decoded", "GET /%6fne/ok | host: d.test", "public_rule"),
+            ("and exactly", "GET /ONE/ok | host: d.test", "host_unknown"),
+            ("the other base is the other api", "GET /two/ok | host: d.test", "credential_missing"),
+            ("none", "GET /ok | no host", "request_malformed"),
+            ("two, though equal", "GET /ok | host: a.test | Host: a.test", "request_malformed"),
+            ("empty", "GET /ok | host: ", "request_malformed"),
+            ("userinfo", "GET /ok | host: u@a.test", "request_malformed"),
+            ("trailing dot", "GET /ok | host: a.test.", "request_malformed"),
+            ("an empty port", "GET /ok | host: a.test:", "request_malformed"),
+            ("a zero-padded port", "GET /ok | host: a.test:080", "request_malformed"),
+            ("a port that is none", "GET /ok | host: a.test:65536", "request_malformed"),
+            ("a port of letters", "GET /ok | host: a.test:http", "request_malformed"),
+            ("an IPv6 zone", "GET /ok | host: [fe80::1%25eth0]", "request_malformed"),
+            ("IPvFuture", "GET /ok | host: [v1.a]", "request_malformed"),
+            ("IPv6 without brackets", "GET /ok | host: 2001:db8::1", "request_malformed"),
+            ("not LDH", "GET /ok | host: a_b.test", "request_malformed"),
+            ("an empty label", "GET /ok | host: a..test", "request_malformed"),
+            ("a hyphen first", "GET /ok | host: -a.test", "request_malformed"),
+            ("not ASCII", "GET /ok | host: \u{e4}.test", "request_malformed"),
+            ("a list", "GET /ok | host: a.test, a.test", "request_malformed"),
+            ("a malformed Host comes before a bad path", "GET /a//b | host: a.test.", "request_malformed"),
+            ("a bad path comes before an unknown host", "GET /a//b | host: x.test", "path_ambiguous"),
+            ("absolute-form", "GET http://a.test/ok", "public_rule"),
+            ("in any case", "GET HTTPS://A.TEST/ok", "public_rule"),
+            ("another authority", "GET http://x.test/ok", "request_malformed"),
+            ("another port", "GET http://a.test:1/ok", "request_malformed"),
+            ("userinfo in the authority", "GET http://u@a.test/ok", "request_malformed"),
+            ("another scheme", "GET ftp://a.test/ok", "request_malformed"),
+            ("its path is held to the rules", "GET http://a.test/a//b", "path_ambiguous"),
+            ("authority-form", "GET a.test:443", "request_malformed"),
+            ("asterisk-form", "OPTIONS *", "request_malformed"),
+            ("CONNECT", "CONNECT a.test:443", "method_unsupported"),
+        ],
+    );
 }
 
 #[test]
@@ -181,16 +213,23 @@ boundary
  forbid * /nowhere
 token a scopes=a:all
 token both scopes=a:all,b:all";
-    check(policy, &[
-        ("on its own", "GET /x | as a", "scope_granted a:all/allow/* /**"),
-        ("not on another", "GET /x | as a | host: b.test", "insufficient_scope b:all"),
-        ("nor its denies", "GET /no | as both", "scope_granted"),
-        ("which bind on their own", "GET /no | as both | host: b.test", "explicit_deny"),
-        ("a boundary on the apis it names", "GET /never | as both | host: b.test", "boundary_deny boundary/*/b/deny/* /never"),
-        ("and on no other", "GET /never | as both", "scope_granted"),
-        ("by default all", "GET /nowhere | as both", "boundary_deny"),
-        ("really all", "GET /nowhere | as both | host: b.test", "boundary_deny"),
-    ]);
+    check(
+        policy,
+        &[
+            ("on its own", "GET /x | as a", "scope_granted a:all/allow/* /**"),
+            ("not on another", "GET /x | as a | host: b.test", "insufficient_scope b:all"),
+            ("nor its denies", "GET /no | as both", "scope_granted"),
+            ("which bind on their own", "GET /no | as both | host: b.test", "explicit_deny"),
+            (
+                "a boundary on the apis it names",
+                "GET /never | as both | host: b.test",
+                "boundary_deny boundary/*/b/deny/* /never",
+            ),
+            ("and on no other", "GET /never | as both", "scope_granted"),
+            ("by default all", "GET /nowhere | as both", "boundary_deny"),
+            ("really all", "GET /nowhere | as both | host: b.test", "boundary_deny"),
+        ],
+    );
 }
 
 #[test]
@@ -214,11 +253,62 @@ token some scopes=some";
         ("not normalized for an allow", "GET /cafe%CC%81/a%20b | as some", "insufficient_scope all"),
     ];
     let refused = [
-        "/a;b", "/a\\b", "/a\"b", "/a^b", "/a{b", "/a|b", "/a}b", "/a[b", "/a]b", "/a%", "/a%4", "/a%zz", "/a%00", "/a%1f", "/a%7F",
-        "/a%2fb", "/a%2F", "/a%5Cb", "/a%3bb", "/a%3F", "/a%23", "/a%25", "/a%252e", "/%c0%ae", "/%C0%AF", "/%e2%82", "/%ff", "/%ed%a0%80",
-        "/%EF%BC%8E%EF%BC%8E", "/a%EF%BC%8Fb", "/a%EF%BC%BCb", "/%E2%84%80", "/%EF%BC%85", "/a%CD%BEb", "/%E2%80%A4", "/a%C2%A0", "/%E2%80%A6",
-        "//", "//a", "/a//b", "/a//", "/.", "/..", "/a/./b", "/a/../b", "/%2e", "/%2E%2e", "/.%2e/a", "/...", "/%20", "/.%20.", "/%20a",
-        "/a%20", "/a.", "/a./b", "/a%2e",
+        "/a;b",
+        "/a\\b",
+        "/a\"b",
+        "/a^b",
+        "/a{b",
+        "/a|b",
+        "/a}b",
+        "/a[b",
+        "/a]b",
+        "/a%",
+        "/a%4",
+        "/a%zz",
+        "/a%00",
+        "/a%1f",
+        "/a%7F",
+        "/a%2fb",
+        "/a%2F",
+        "/a%5Cb",
+        "/a%3bb",
+        "/a%3F",
+        "/a%23",
+        "/a%25",
+        "/a%252e",
+        "/%c0%ae",
+        "/%C0%AF",
+        "/%e2%82",
+        "/%ff",
+        "/%ed%a0%80",
+        "/%EF%BC%8E%EF%BC%8E",
+        "/a%EF%BC%8Fb",
+        "/a%EF%BC%BCb",
+        "/%E2%84%80",
+        "/%EF%BC%85",
+        "/a%CD%BEb",
+        "/%E2%80%A4",
+        "/a%C2%A0",
+        "/%E2%80%A6",
+        "//",
+        "//a",
+        "/a//b",
+        "/a//",
+        "/.",
+        "/..",
+        "/a/./b",
+        "/a/../b",
+        "/%2e",
+        "/%2E%2e",
+        "/.%2e/a",
+        "/...",
+        "/%20",
+        "/.%20.",
+        "/%20a",
+        "/a%20",
+        "/a.",
+        "/a./b",
+        "/a%2e",
     ];
     let lines: Vec<String> = refused.iter().map(|path| format!("GET {path} | as all")).collect();
     for line in &lines {
@@ -259,25 +349,32 @@ token t scopes=s";
 
 #[test]
 fn section_4_methods() {
-    check(METHODS, &[
-        ("GET covers HEAD", "HEAD /get | as t", "scope_granted"),
-        ("HEAD does not cover GET", "GET /head | as t", "no_matching_scope"),
-        ("in a deny too", "HEAD /denied | as t", "explicit_deny"),
-        ("but no other", "POST /denied | as t", "scope_granted"),
-        ("public GET covers HEAD", "HEAD /public", "public_rule"),
-        ("either of a list", "PURGE /post | as t", "scope_granted"),
-        ("no other", "PUT /post | as t", "no_matching_scope"),
-        ("* is every method", "PROPFIND /any | as t", "scope_granted"),
-        ("registered or not", "M-SEARCH2 /any | as t", "scope_granted"),
-        ("an unregistered one only where named", "PURGE /get | as t", "no_matching_scope"),
-        ("OPTIONS is a method like others", "OPTIONS /options | as t", "scope_granted"),
-        ("without cors a preflight is one too", "OPTIONS /get | as t | origin: https://x.test | access-control-request-method: GET", "no_matching_scope"),
-        ("compared exactly", "get /get | as t", "method_unsupported"),
-        ("a byte outside A-Z 0-9 -", "GE_T /get | as t", "method_unsupported"),
-        ("TRACE", "TRACE /any | as t", "method_unsupported"),
-        ("CONNECT in origin-form", "CONNECT /any | as t", "method_unsupported"),
-        ("the method before the path", "TRACE /a//b | as t", "method_unsupported"),
-    ]);
+    check(
+        METHODS,
+        &[
+            ("GET covers HEAD", "HEAD /get | as t", "scope_granted"),
+            ("HEAD does not cover GET", "GET /head | as t", "no_matching_scope"),
+            ("in a deny too", "HEAD /denied | as t", "explicit_deny"),
+            ("but no other", "POST /denied | as t", "scope_granted"),
+            ("public GET covers HEAD", "HEAD /public", "public_rule"),
+            ("either of a list", "PURGE /post | as t", "scope_granted"),
+            ("no other", "PUT /post | as t", "no_matching_scope"),
+            ("* is every method", "PROPFIND /any | as t", "scope_granted"),
+            ("registered or not", "M-SEARCH2 /any | as t", "scope_granted"),
+            ("an unregistered one only where named", "PURGE /get | as t", "no_matching_scope"),
+            ("OPTIONS is a method like others", "OPTIONS /options | as t", "scope_granted"),
+            (
+                "without cors a preflight is one too",
+                "OPTIONS /get | as t | origin: https://x.test | access-control-request-method: GET",
+                "no_matching_scope",
+            ),
+            ("compared exactly", "get /get | as t", "method_unsupported"),
+            ("a byte outside A-Z 0-9 -", "GE_T /get | as t", "method_unsupported"),
+            ("TRACE", "TRACE /any | as t", "method_unsupported"),
+            ("CONNECT in origin-form", "CONNECT /any | as t", "method_unsupported"),
+            ("the method before the path", "TRACE /a//b | as t", "method_unsupported"),
+        ],
+    );
 }
 
 #[test]
@@ -290,19 +387,54 @@ scope s
 boundary
  forbid * /never
 token t scopes=s";
-    check(policy, &[
-        ("a preflight is answered", "OPTIONS /x | origin: https://app.test | access-control-request-method: GET", "preflight"),
-        ("without looking at the path's rules", "OPTIONS /never | origin: https://app.test | access-control-request-method: GET", "preflight"),
-        ("the same for every caller", "OPTIONS /x | origin: https://evil.test | access-control-request-method: GET | as t", "preflight"),
-        ("even with a bad token", "OPTIONS /x | origin: https://app.test | access-control-request-method: GET | as nobody", "preflight"),
-        ("OPTIONS alone is no preflight", "OPTIONS /x | as t", "no_matching_scope"),
-        ("nor without the method", "OPTIONS /x | as t | origin: https://app.test", "no_matching_scope"),
-        ("nor without an origin", "OPTIONS /x | as t | access-control-request-method: GET", "no_matching_scope"),
-        ("nor another method", "GET /x | as t | origin: https://app.test | access-control-request-method: GET", "scope_granted"),
-        ("the path is judged before", "OPTIONS /x//y | origin: https://app.test | access-control-request-method: GET", "path_ambiguous"),
-        ("a misplaced credential too", "OPTIONS /x?t=$t | origin: https://app.test | access-control-request-method: GET", "credential_misplaced"),
-        ("the host too", "OPTIONS /x | host: b.test | origin: https://app.test | access-control-request-method: GET", "host_unknown"),
-    ]);
+    check(
+        policy,
+        &[
+            (
+                "a preflight is answered",
+                "OPTIONS /x | origin: https://app.test | access-control-request-method: GET",
+                "preflight",
+            ),
+            (
+                "without looking at the path's rules",
+                "OPTIONS /never | origin: https://app.test | access-control-request-method: GET",
+                "preflight",
+            ),
+            (
+                "the same for every caller",
+                "OPTIONS /x | origin: https://evil.test | access-control-request-method: GET | as t",
+                "preflight",
+            ),
+            (
+                "even with a bad token",
+                "OPTIONS /x | origin: https://app.test | access-control-request-method: GET | as nobody",
+                "preflight",
+            ),
+            ("OPTIONS alone is no preflight", "OPTIONS /x | as t", "no_matching_scope"),
+            ("nor without the method", "OPTIONS /x | as t | origin: https://app.test", "no_matching_scope"),
+            ("nor without an origin", "OPTIONS /x | as t | access-control-request-method: GET", "no_matching_scope"),
+            (
+                "nor another method",
+                "GET /x | as t | origin: https://app.test | access-control-request-method: GET",
+                "scope_granted",
+            ),
+            (
+                "the path is judged before",
+                "OPTIONS /x//y | origin: https://app.test | access-control-request-method: GET",
+                "path_ambiguous",
+            ),
+            (
+                "a misplaced credential too",
+                "OPTIONS /x?t=$t | origin: https://app.test | access-control-request-method: GET",
+                "credential_misplaced",
+            ),
+            (
+                "the host too",
+                "OPTIONS /x | host: b.test | origin: https://app.test | access-control-request-method: GET",
+                "host_unknown",
+            ),
+        ],
+    );
 }
 
 const PROTOCOLS: &str = "
@@ -334,19 +466,50 @@ token stars scopes=stars";
 
 #[test]
 fn section_4_grpc() {
-    check(PROTOCOLS, &[
-        ("POST with its content type", "POST /shop.Catalog/Get | as rpc | content-type: application/grpc", "scope_granted rpc/allow/GRPC shop.Catalog/Get"),
-        ("followed by +", "POST /shop.Catalog/Get | as rpc | content-type: application/grpc+proto", "scope_granted"),
-        ("followed by ;", "POST /shop.Catalog/Get | as rpc | content-type: application/grpc;x=y", "scope_granted"),
-        ("not by anything else", "POST /shop.Catalog/Get | as rpc | content-type: application/grpc-web", "insufficient_scope open"),
-        ("another type", "POST /shop.Catalog/Get | as rpc | content-type: application/json", "insufficient_scope open"),
-        ("none", "POST /shop.Catalog/Get | as rpc", "insufficient_scope open"),
-        ("another method", "GET /shop.Catalog/Get | as rpc | content-type: application/grpc", "insufficient_scope open"),
-        ("another path", "POST /shop.Catalog/List | as rpc | content-type: application/grpc", "insufficient_scope open"),
-        ("in a deny any method", "GET /shop.catalog/list/ | as closed", "explicit_deny"),
-        ("and any content type", "POST /shop.Catalog/List | as closed | content-type: text/plain", "explicit_deny"),
-        ("an allow of * covers it as a POST", "POST /shop.Catalog/Get | as open | content-type: application/grpc", "scope_granted"),
-    ]);
+    check(
+        PROTOCOLS,
+        &[
+            (
+                "POST with its content type",
+                "POST /shop.Catalog/Get | as rpc | content-type: application/grpc",
+                "scope_granted rpc/allow/GRPC shop.Catalog/Get",
+            ),
+            (
+                "followed by +",
+                "POST /shop.Catalog/Get | as rpc | content-type: application/grpc+proto",
+                "scope_granted",
+            ),
+            ("followed by ;", "POST /shop.Catalog/Get | as rpc | content-type: application/grpc;x=y", "scope_granted"),
+            (
+                "not by anything else",
+                "POST /shop.Catalog/Get | as rpc | content-type: application/grpc-web",
+                "insufficient_scope open",
+            ),
+            (
+                "another type",
+                "POST /shop.Catalog/Get | as rpc | content-type: application/json",
+                "insufficient_scope open",
+            ),
+            ("none", "POST /shop.Catalog/Get | as rpc", "insufficient_scope open"),
+            (
+                "another method",
+                "GET /shop.Catalog/Get | as rpc | content-type: application/grpc",
+                "insufficient_scope open",
+            ),
+            (
+                "another path",
+                "POST /shop.Catalog/List | as rpc | content-type: application/grpc",
+                "insufficient_scope open",
+            ),
+            ("in a deny any method", "GET /shop.catalog/list/ | as closed", "explicit_deny"),
+            ("and any content type", "POST /shop.Catalog/List | as closed | content-type: text/plain", "explicit_deny"),
+            (
+                "an allow of * covers it as a POST",
+                "POST /shop.Catalog/Get | as open | content-type: application/grpc",
+                "scope_granted",
+            ),
+        ],
+    );
 }
 
 const WS: &str = "connection: Upgrade | upgrade: websocket | sec-websocket-version: 13";
@@ -354,26 +517,57 @@ const WS: &str = "connection: Upgrade | upgrade: websocket | sec-websocket-versi
 #[test]
 fn section_4_upgrades() {
     let ws = |start: &str| leak(&format!("{start} | {WS}"));
-    check(PROTOCOLS, &[
-        ("a whole handshake", ws("GET /feed | as feed"), "scope_granted feed/allow/WS /feed"),
-        ("judged as WS only", ws("GET /both | as feed"), "scope_granted feed/allow/WS /both"),
-        ("WS is no plain GET", "GET /feed | as feed", "insufficient_scope open"),
-        ("* never admits an upgrade", ws("GET /x | as open"), "no_matching_scope"),
-        ("nor as the scope that would have allowed", ws("GET /feed | as open"), "insufficient_scope feed"),
-        ("a deny of GET matches one too", ws("GET /feed | as closed"), "explicit_deny closed/deny/GET /feed"),
-        ("of * too", ws("GET /live | as stars"), "explicit_deny"),
-        ("WS in a deny is GET on that path", "GET /live | as closed", "explicit_deny closed/deny/WS /live"),
-        ("upgrade or not", ws("GET /live | as closed"), "explicit_deny"),
-        ("tokens in any case, in a list", "GET /feed | as feed | connection: keep-alive, UPGRADE | upgrade: WebSocket | sec-websocket-version: 13", "scope_granted"),
-        ("no Connection", "GET /feed | as feed | upgrade: websocket | sec-websocket-version: 13", "request_malformed"),
-        ("no version", "GET /feed | as feed | connection: upgrade | upgrade: websocket", "request_malformed"),
-        ("another version", "GET /feed | as feed | connection: upgrade | upgrade: websocket | sec-websocket-version: 8", "request_malformed"),
-        ("another method", "POST /x | as open | connection: upgrade | upgrade: websocket | sec-websocket-version: 13", "request_malformed"),
-        ("beside another token", "GET /feed | as feed | connection: upgrade | upgrade: websocket, h2c | sec-websocket-version: 13", "request_malformed"),
-        ("on another line", "GET /feed | as feed | connection: upgrade | upgrade: h2c | upgrade: websocket | sec-websocket-version: 13", "request_malformed"),
-        ("any other Upgrade is judged as plain", "GET /x | as open | connection: upgrade | upgrade: h2c", "scope_granted"),
-        ("and so is none", "GET /x | as open | connection: upgrade", "scope_granted"),
-    ]);
+    check(
+        PROTOCOLS,
+        &[
+            ("a whole handshake", ws("GET /feed | as feed"), "scope_granted feed/allow/WS /feed"),
+            ("judged as WS only", ws("GET /both | as feed"), "scope_granted feed/allow/WS /both"),
+            ("WS is no plain GET", "GET /feed | as feed", "insufficient_scope open"),
+            ("* never admits an upgrade", ws("GET /x | as open"), "no_matching_scope"),
+            ("nor as the scope that would have allowed", ws("GET /feed | as open"), "insufficient_scope feed"),
+            ("a deny of GET matches one too", ws("GET /feed | as closed"), "explicit_deny closed/deny/GET /feed"),
+            ("of * too", ws("GET /live | as stars"), "explicit_deny"),
+            ("WS in a deny is GET on that path", "GET /live | as closed", "explicit_deny closed/deny/WS /live"),
+            ("upgrade or not", ws("GET /live | as closed"), "explicit_deny"),
+            (
+                "tokens in any case, in a list",
+                "GET /feed | as feed | connection: keep-alive, UPGRADE | upgrade: WebSocket | sec-websocket-version: 13",
+                "scope_granted",
+            ),
+            (
+                "no Connection",
+                "GET /feed | as feed | upgrade: websocket | sec-websocket-version: 13",
+                "request_malformed",
+            ),
+            ("no version", "GET /feed | as feed | connection: upgrade | upgrade: websocket", "request_malformed"),
+            (
+                "another version",
+                "GET /feed | as feed | connection: upgrade | upgrade: websocket | sec-websocket-version: 8",
+                "request_malformed",
+            ),
+            (
+                "another method",
+                "POST /x | as open | connection: upgrade | upgrade: websocket | sec-websocket-version: 13",
+                "request_malformed",
+            ),
+            (
+                "beside another token",
+                "GET /feed | as feed | connection: upgrade | upgrade: websocket, h2c | sec-websocket-version: 13",
+                "request_malformed",
+            ),
+            (
+                "on another line",
+                "GET /feed | as feed | connection: upgrade | upgrade: h2c | upgrade: websocket | sec-websocket-version: 13",
+                "request_malformed",
+            ),
+            (
+                "any other Upgrade is judged as plain",
+                "GET /x | as open | connection: upgrade | upgrade: h2c",
+                "scope_granted",
+            ),
+            ("and so is none", "GET /x | as open | connection: upgrade", "scope_granted"),
+        ],
+    );
 }
 
 const SEGMENTS: &str = "
@@ -397,47 +591,54 @@ token t scopes=s";
 
 #[test]
 fn section_4_segments() {
-    check(SEGMENTS, &[
-        ("a literal", "GET /lit/one | as t", "scope_granted"),
-        ("exactly", "GET /lit/One | as t", "no_matching_scope"),
-        ("decoded", "GET /li%74/one | as t", "scope_granted"),
-        ("the whole of it", "GET /lit/one2 | as t", "no_matching_scope"),
-        ("the flag must equal", "GET /lit/one/ | as t", "no_matching_scope"),
-        ("both ways", "GET /slash | as t", "no_matching_scope"),
-        ("equal", "GET /slash/ | as t", "scope_granted"),
-        ("one segment", "GET /named/x | as t", "scope_granted"),
-        ("not none", "GET /named | as t", "no_matching_scope"),
-        ("not none with the slash", "GET /named/ | as t", "no_matching_scope"),
-        ("not two", "GET /named/x/y | as t", "no_matching_scope"),
-        ("* in the middle", "GET /star/x/end | as t", "scope_granted"),
-        ("int", "GET /int/0 | as t", "scope_granted"),
-        ("int of 19 digits", "GET /int/9999999999999999999 | as t", "scope_granted"),
-        ("not 20", "GET /int/10000000000000000000 | as t", "no_matching_scope"),
-        ("no leading zero", "GET /int/01 | as t", "no_matching_scope"),
-        ("no sign", "GET /int/-1 | as t", "no_matching_scope"),
-        ("no other digits", "GET /int/%D9%A1 | as t", "no_matching_scope"),
-        ("uuid in any case", "GET /uuid/123E4567-e89b-12d3-a456-426614174000 | as t", "scope_granted"),
-        ("uuid with its hyphens", "GET /uuid/123e4567e89b12d3a456426614174000 | as t", "no_matching_scope"),
-        ("hex", "GET /hex/DEADbeef | as t", "scope_granted"),
-        ("not hex", "GET /hex/xyz | as t", "no_matching_scope"),
-        ("slug", "GET /slug/a-1-b | as t", "scope_granted"),
-        ("no upper case", "GET /slug/A | as t", "no_matching_scope"),
-        ("no double hyphen", "GET /slug/a--b | as t", "no_matching_scope"),
-        ("no hyphen first", "GET /slug/-a | as t", "no_matching_scope"),
-        ("date", "GET /date/2026-11-21 | as t", "scope_granted"),
-        ("not shorter", "GET /date/2026-1-2 | as t", "no_matching_scope"),
-        ("one of", "GET /in/B | as t", "scope_granted"),
-        ("decoded too", "GET /in/c%20d | as t", "scope_granted"),
-        ("exactly in an allow", "GET /in/b | as t", "no_matching_scope"),
-        ("** covers none", "GET /rest | as t", "scope_granted"),
-        ("none and the slash", "GET /rest/ | as t", "scope_granted"),
-        ("more", "GET /rest/x/y/z | as t", "scope_granted"),
-        ("more and the slash", "GET /rest/x/ | as t", "scope_granted"),
-        ("not another", "GET /resting | as t", "no_matching_scope"),
-        ("a literal star", "GET /lit* | as t", "scope_granted"),
-        ("is no wildcard", "GET /litx | as t", "no_matching_scope"),
-        ("all matching rules are recorded, sorted", "GET /over/x/y | as t", "scope_granted s/allow/GET /over/**; s/allow/GET /over/{x}/y"),
-    ]);
+    check(
+        SEGMENTS,
+        &[
+            ("a literal", "GET /lit/one | as t", "scope_granted"),
+            ("exactly", "GET /lit/One | as t", "no_matching_scope"),
+            ("decoded", "GET /li%74/one | as t", "scope_granted"),
+            ("the whole of it", "GET /lit/one2 | as t", "no_matching_scope"),
+            ("the flag must equal", "GET /lit/one/ | as t", "no_matching_scope"),
+            ("both ways", "GET /slash | as t", "no_matching_scope"),
+            ("equal", "GET /slash/ | as t", "scope_granted"),
+            ("one segment", "GET /named/x | as t", "scope_granted"),
+            ("not none", "GET /named | as t", "no_matching_scope"),
+            ("not none with the slash", "GET /named/ | as t", "no_matching_scope"),
+            ("not two", "GET /named/x/y | as t", "no_matching_scope"),
+            ("* in the middle", "GET /star/x/end | as t", "scope_granted"),
+            ("int", "GET /int/0 | as t", "scope_granted"),
+            ("int of 19 digits", "GET /int/9999999999999999999 | as t", "scope_granted"),
+            ("not 20", "GET /int/10000000000000000000 | as t", "no_matching_scope"),
+            ("no leading zero", "GET /int/01 | as t", "no_matching_scope"),
+            ("no sign", "GET /int/-1 | as t", "no_matching_scope"),
+            ("no other digits", "GET /int/%D9%A1 | as t", "no_matching_scope"),
+            ("uuid in any case", "GET /uuid/123E4567-e89b-12d3-a456-426614174000 | as t", "scope_granted"),
+            ("uuid with its hyphens", "GET /uuid/123e4567e89b12d3a456426614174000 | as t", "no_matching_scope"),
+            ("hex", "GET /hex/DEADbeef | as t", "scope_granted"),
+            ("not hex", "GET /hex/xyz | as t", "no_matching_scope"),
+            ("slug", "GET /slug/a-1-b | as t", "scope_granted"),
+            ("no upper case", "GET /slug/A | as t", "no_matching_scope"),
+            ("no double hyphen", "GET /slug/a--b | as t", "no_matching_scope"),
+            ("no hyphen first", "GET /slug/-a | as t", "no_matching_scope"),
+            ("date", "GET /date/2026-11-21 | as t", "scope_granted"),
+            ("not shorter", "GET /date/2026-1-2 | as t", "no_matching_scope"),
+            ("one of", "GET /in/B | as t", "scope_granted"),
+            ("decoded too", "GET /in/c%20d | as t", "scope_granted"),
+            ("exactly in an allow", "GET /in/b | as t", "no_matching_scope"),
+            ("** covers none", "GET /rest | as t", "scope_granted"),
+            ("none and the slash", "GET /rest/ | as t", "scope_granted"),
+            ("more", "GET /rest/x/y/z | as t", "scope_granted"),
+            ("more and the slash", "GET /rest/x/ | as t", "scope_granted"),
+            ("not another", "GET /resting | as t", "no_matching_scope"),
+            ("a literal star", "GET /lit* | as t", "scope_granted"),
+            ("is no wildcard", "GET /litx | as t", "no_matching_scope"),
+            (
+                "all matching rules are recorded, sorted",
+                "GET /over/x/y | as t",
+                "scope_granted s/allow/GET /over/**; s/allow/GET /over/{x}/y",
+            ),
+        ],
+    );
 }
 
 const LOOSE: &str = "
@@ -458,9 +659,35 @@ token t scopes=s";
 #[test]
 fn section_4_deny_is_loose() {
     let denied = [
-        "/admin", "/ADMIN", "/Admin", "/admin/", "/aDmiN/", "/%61dmin", "/%EF%BD%81dmin", "/%EF%BC%A1DMIN", "/slash", "/slash/", "/SLASH",
-        "/caf%C3%A9/x", "/CAF%C3%89/X", "/cafe%CC%81/x", "/strasse", "/STRASSE", "/stra%E1%BA%9Ee", "/file", "/FILE", "/%EF%AC%81le",
-        "/%E2%84%AA", "/K", "/in/secret", "/in/SECRET/", "/in/B", "/p/anything/Details", "/REST", "/rest/", "/Rest/x/y",
+        "/admin",
+        "/ADMIN",
+        "/Admin",
+        "/admin/",
+        "/aDmiN/",
+        "/%61dmin",
+        "/%EF%BD%81dmin",
+        "/%EF%BC%A1DMIN",
+        "/slash",
+        "/slash/",
+        "/SLASH",
+        "/caf%C3%A9/x",
+        "/CAF%C3%89/X",
+        "/cafe%CC%81/x",
+        "/strasse",
+        "/STRASSE",
+        "/stra%E1%BA%9Ee",
+        "/file",
+        "/FILE",
+        "/%EF%AC%81le",
+        "/%E2%84%AA",
+        "/K",
+        "/in/secret",
+        "/in/SECRET/",
+        "/in/B",
+        "/p/anything/Details",
+        "/REST",
+        "/rest/",
+        "/Rest/x/y",
     ];
     let lines: Vec<String> = denied.iter().map(|path| format!("GET {path} | as t")).collect();
     let mut rows: Vec<Row> = lines.iter().map(|line| ("loose", leak(line), "explicit_deny")).collect();
@@ -500,93 +727,149 @@ token t scopes=h,lh,q,ip,all";
 
 #[test]
 fn section_4_header_conditions() {
-    check(CONDITIONS, &[
-        ("exact", "GET /h | as t | x-t: one", "scope_granted"),
-        ("the name in any case", "GET /h | as t | X-T: one", "scope_granted"),
-        ("trimmed", "GET /h | as t | x-t:  one\t", "scope_granted"),
-        ("the whole value", "GET /h | as t | x-t: one two", "condition_failed"),
-        ("exactly", "GET /h | as t | x-t: One", "condition_failed"),
-        ("a trailing *", "GET /h | as t | x-t: pre-x y", "scope_granted"),
-        ("absent is false", "GET /h | as t", "condition_failed"),
-        ("repeated is unknown", "GET /h | as t | x-t: one | x-t: one", "condition_failed"),
-        ("not visible ASCII is unknown", "GET /h | as t | x-t: pre-\u{e9}", "condition_failed"),
-        ("a deny fires on true", "GET /hd | as t | x-t: bad", "explicit_deny h/deny/GET /hd#"),
-        ("not on absent", "GET /hd | as t", "scope_granted"),
-        ("not on another value", "GET /hd | as t | x-t: good", "scope_granted"),
-        ("on a repeated one", "GET /hd | as t | x-t: good | x-t: good", "explicit_deny"),
-        ("on one that is not visible ASCII", "GET /hd | as t | x-t: g\u{f6}", "explicit_deny"),
-        ("a field with _ is refused (P9)", "GET /h | as t | x_t: one", "request_malformed"),
-        ("unless the upstream takes it; then it is the same name, and unknown", "GET /h | as t | host: b.test | x_t: one", "condition_failed"),
-        ("beside the other too", "GET /h | as t | host: b.test | x-t: one | x_t: one", "condition_failed"),
-    ]);
+    check(
+        CONDITIONS,
+        &[
+            ("exact", "GET /h | as t | x-t: one", "scope_granted"),
+            ("the name in any case", "GET /h | as t | X-T: one", "scope_granted"),
+            ("trimmed", "GET /h | as t | x-t:  one\t", "scope_granted"),
+            ("the whole value", "GET /h | as t | x-t: one two", "condition_failed"),
+            ("exactly", "GET /h | as t | x-t: One", "condition_failed"),
+            ("a trailing *", "GET /h | as t | x-t: pre-x y", "scope_granted"),
+            ("absent is false", "GET /h | as t", "condition_failed"),
+            ("repeated is unknown", "GET /h | as t | x-t: one | x-t: one", "condition_failed"),
+            ("not visible ASCII is unknown", "GET /h | as t | x-t: pre-\u{e9}", "condition_failed"),
+            ("a deny fires on true", "GET /hd | as t | x-t: bad", "explicit_deny h/deny/GET /hd#"),
+            ("not on absent", "GET /hd | as t", "scope_granted"),
+            ("not on another value", "GET /hd | as t | x-t: good", "scope_granted"),
+            ("on a repeated one", "GET /hd | as t | x-t: good | x-t: good", "explicit_deny"),
+            ("on one that is not visible ASCII", "GET /hd | as t | x-t: g\u{f6}", "explicit_deny"),
+            ("a field with _ is refused (P9)", "GET /h | as t | x_t: one", "request_malformed"),
+            (
+                "unless the upstream takes it; then it is the same name, and unknown",
+                "GET /h | as t | host: b.test | x_t: one",
+                "condition_failed",
+            ),
+            ("beside the other too", "GET /h | as t | host: b.test | x-t: one | x_t: one", "condition_failed"),
+        ],
+    );
 }
 
 #[test]
 fn section_4_query_conditions() {
-    check(CONDITIONS, &[
-        ("one of", "GET /q?cur=usd | as t", "scope_granted"),
-        ("among others", "GET /q?a=b&cur=eur&c | as t", "scope_granted"),
-        ("one decoding", "GET /q?c%75r=%65ur | as t", "scope_granted"),
-        ("not two", "GET /q?cur=%2565ur | as t", "condition_failed"),
-        ("+ is a space", "GET /q?cur=eur+ | as t", "condition_failed"),
-        ("absent is false", "GET /q?x=eur | as t", "condition_failed"),
-        ("no query at all", "GET /q | as t", "condition_failed"),
-        ("a name twice", "GET /q?cur=eur&cur=eur | as t", "condition_failed"),
-        ("a name in another case", "GET /q?CUR=eur | as t", "condition_failed"),
-        ("a bracketed name", "GET /q?cur=eur&cur[]=x | as t", "condition_failed"),
-        ("a bracketed name, escaped", "GET /q?cur=eur&cur%5B0%5D=x | as t", "condition_failed"),
-        ("a name with blanks", "GET /q?cur=eur&+cur=x | as t", "condition_failed"),
-        ("a dot is _", "GET /dotted?a_b=1&a.b=2 | as t", "condition_failed"),
-        ("a space is _", "GET /dotted?a_b=1&a+b=2 | as t", "condition_failed"),
-        ("alone too", "GET /dotted?a.b=1 | as t", "condition_failed"),
-        ("spelled exactly", "GET /dotted?a_b=1 | as t", "scope_granted"),
-        ("a raw ; anywhere", "GET /q?cur=eur&x=1;2 | as t", "condition_failed"),
-        ("a bad escape anywhere", "GET /q?cur=eur&x=%zz | as t", "condition_failed"),
-        ("a cut escape", "GET /q?cur=eur&x=%4 | as t", "condition_failed"),
-        ("%00 anywhere", "GET /q?%00&cur=eur | as t", "condition_failed"),
-        ("a deny fires on true", "GET /qd?cur=eur | as t", "explicit_deny"),
-        ("not on absent", "GET /qd?x=1 | as t", "scope_granted"),
-        ("on unknown", "GET /qd?CUR=x | as t", "explicit_deny"),
-        ("on a query that cannot be read", "GET /qd?x=%zz | as t", "explicit_deny"),
-        ("before the fault or after it", "GET /qd?cur=x&y;z | as t", "explicit_deny"),
-        ("not where no rule asks (P6)", "GET /h?x=%zz;%00 | as t | x-t: one", "scope_granted"),
-    ]);
+    check(
+        CONDITIONS,
+        &[
+            ("one of", "GET /q?cur=usd | as t", "scope_granted"),
+            ("among others", "GET /q?a=b&cur=eur&c | as t", "scope_granted"),
+            ("one decoding", "GET /q?c%75r=%65ur | as t", "scope_granted"),
+            ("not two", "GET /q?cur=%2565ur | as t", "condition_failed"),
+            ("+ is a space", "GET /q?cur=eur+ | as t", "condition_failed"),
+            ("absent is false", "GET /q?x=eur | as t", "condition_failed"),
+            ("no query at all", "GET /q | as t", "condition_failed"),
+            ("a name twice", "GET /q?cur=eur&cur=eur | as t", "condition_failed"),
+            ("a name in another case", "GET /q?CUR=eur | as t", "condition_failed"),
+            ("a bracketed name", "GET /q?cur=eur&cur[]=x | as t", "condition_failed"),
+            ("a bracketed name, escaped", "GET /q?cur=eur&cur%5B0%5D=x | as t", "condition_failed"),
+            ("a name with blanks", "GET /q?cur=eur&+cur=x | as t", "condition_failed"),
+            ("a dot is _", "GET /dotted?a_b=1&a.b=2 | as t", "condition_failed"),
+            ("a space is _", "GET /dotted?a_b=1&a+b=2 | as t", "condition_failed"),
+            ("alone too", "GET /dotted?a.b=1 | as t", "condition_failed"),
+            ("spelled exactly", "GET /dotted?a_b=1 | as t", "scope_granted"),
+            ("a raw ; anywhere", "GET /q?cur=eur&x=1;2 | as t", "condition_failed"),
+            ("a bad escape anywhere", "GET /q?cur=eur&x=%zz | as t", "condition_failed"),
+            ("a cut escape", "GET /q?cur=eur&x=%4 | as t", "condition_failed"),
+            ("%00 anywhere", "GET /q?%00&cur=eur | as t", "condition_failed"),
+            ("a deny fires on true", "GET /qd?cur=eur | as t", "explicit_deny"),
+            ("not on absent", "GET /qd?x=1 | as t", "scope_granted"),
+            ("on unknown", "GET /qd?CUR=x | as t", "explicit_deny"),
+            ("on a query that cannot be read", "GET /qd?x=%zz | as t", "explicit_deny"),
+            ("before the fault or after it", "GET /qd?cur=x&y;z | as t", "explicit_deny"),
+            ("not where no rule asks (P6)", "GET /h?x=%zz;%00 | as t | x-t: one", "scope_granted"),
+        ],
+    );
 }
 
 #[test]
 fn section_4_source_conditions() {
-    check(CONDITIONS, &[
-        ("the peer", "GET /ip | as t | from 10.1.2.3", "scope_granted"),
-        ("IPv4-mapped as IPv4", "GET /ip | as t | from ::ffff:10.1.2.3", "scope_granted"),
-        ("IPv6", "GET /ip | as t | from 2001:db8::9", "scope_granted"),
-        ("another", "GET /ip | as t | from 11.1.2.3", "condition_failed"),
-        ("X-Forwarded-For of a stranger says nothing", "GET /ip | as t | from 11.1.2.3 | x-forwarded-for: 10.1.1.1", "condition_failed"),
-        ("behind a trusted proxy it does", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1", "scope_granted"),
-        ("read from the right", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1, 11.1.1.1", "condition_failed"),
-        ("past trusted ones", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 11.1.1.1, 10.1.1.1, 192.0.2.7", "scope_granted"),
-        ("lines joined in order", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 11.1.1.1 | x-forwarded-for: 10.1.1.1", "scope_granted"),
-        ("and not the other way", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1 | x-forwarded-for: 11.1.1.1", "condition_failed"),
-        ("none is unknown", "GET /ip | as t | from 192.0.2.1", "condition_failed"),
-        ("only proxies is unknown", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 192.0.2.9", "condition_failed"),
-        ("an unparsable one met first", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1, unknown", "condition_failed"),
-        ("not met", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: unknown, 10.1.1.1", "scope_granted"),
-        ("an empty entry is unparsable", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1,", "condition_failed"),
-        ("so is one with a port", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1:80", "condition_failed"),
-        ("a deny fires on true", "GET /ipd | as t | from 10.1.1.1", "explicit_deny"),
-        ("not on false", "GET /ipd | as t | from 11.1.1.1", "scope_granted"),
-        ("on unknown", "GET /ipd | as t | from 192.0.2.1", "explicit_deny"),
-    ]);
+    check(
+        CONDITIONS,
+        &[
+            ("the peer", "GET /ip | as t | from 10.1.2.3", "scope_granted"),
+            ("IPv4-mapped as IPv4", "GET /ip | as t | from ::ffff:10.1.2.3", "scope_granted"),
+            ("IPv6", "GET /ip | as t | from 2001:db8::9", "scope_granted"),
+            ("another", "GET /ip | as t | from 11.1.2.3", "condition_failed"),
+            (
+                "X-Forwarded-For of a stranger says nothing",
+                "GET /ip | as t | from 11.1.2.3 | x-forwarded-for: 10.1.1.1",
+                "condition_failed",
+            ),
+            (
+                "behind a trusted proxy it does",
+                "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1",
+                "scope_granted",
+            ),
+            (
+                "read from the right",
+                "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1, 11.1.1.1",
+                "condition_failed",
+            ),
+            (
+                "past trusted ones",
+                "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 11.1.1.1, 10.1.1.1, 192.0.2.7",
+                "scope_granted",
+            ),
+            (
+                "lines joined in order",
+                "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 11.1.1.1 | x-forwarded-for: 10.1.1.1",
+                "scope_granted",
+            ),
+            (
+                "and not the other way",
+                "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1 | x-forwarded-for: 11.1.1.1",
+                "condition_failed",
+            ),
+            ("none is unknown", "GET /ip | as t | from 192.0.2.1", "condition_failed"),
+            (
+                "only proxies is unknown",
+                "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 192.0.2.9",
+                "condition_failed",
+            ),
+            (
+                "an unparsable one met first",
+                "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1, unknown",
+                "condition_failed",
+            ),
+            ("not met", "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: unknown, 10.1.1.1", "scope_granted"),
+            (
+                "an empty entry is unparsable",
+                "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1,",
+                "condition_failed",
+            ),
+            (
+                "so is one with a port",
+                "GET /ip | as t | from 192.0.2.1 | x-forwarded-for: 10.1.1.1:80",
+                "condition_failed",
+            ),
+            ("a deny fires on true", "GET /ipd | as t | from 10.1.1.1", "explicit_deny"),
+            ("not on false", "GET /ipd | as t | from 11.1.1.1", "scope_granted"),
+            ("on unknown", "GET /ipd | as t | from 192.0.2.1", "explicit_deny"),
+        ],
+    );
 }
 
 #[test]
 fn section_4_several_conditions() {
-    check(CONDITIONS, &[
-        ("true if all are", "GET /all?cur=eur | as t | x-t: one | from 10.1.1.1", "scope_granted"),
-        ("false if any is", "GET /all?cur=eur | as t | x-t: two | from 10.1.1.1", "condition_failed"),
-        ("else unknown", "GET /all?cur=eur | as t | x-t: one | from 192.0.2.1", "condition_failed"),
-        ("a deny: true and unknown is unknown", "GET /alld | as t | x-t: one | from 192.0.2.1", "explicit_deny"),
-        ("a deny: false and unknown is false", "GET /alld | as t | x-t: two | from 192.0.2.1", "scope_granted"),
-    ]);
+    check(
+        CONDITIONS,
+        &[
+            ("true if all are", "GET /all?cur=eur | as t | x-t: one | from 10.1.1.1", "scope_granted"),
+            ("false if any is", "GET /all?cur=eur | as t | x-t: two | from 10.1.1.1", "condition_failed"),
+            ("else unknown", "GET /all?cur=eur | as t | x-t: one | from 192.0.2.1", "condition_failed"),
+            ("a deny: true and unknown is unknown", "GET /alld | as t | x-t: one | from 192.0.2.1", "explicit_deny"),
+            ("a deny: false and unknown is false", "GET /alld | as t | x-t: two | from 192.0.2.1", "scope_granted"),
+        ],
+    );
 }
 
 const ROLES: &str = "
@@ -616,28 +899,34 @@ token edge scopes=one@+0";
 
 #[test]
 fn section_5_roles_and_grants() {
-    check(ROLES, &[
-        ("a role confers its scopes", "GET /one | as base", "scope_granted"),
-        ("and what it inherits", "GET /one | as top", "scope_granted"),
-        ("in the environments of every role on the way", "GET /two | as top", "scope_granted"),
-        ("and in no other", "GET /two | as away", "insufficient_scope two"),
-        ("nor what it inherits from a role that holds in all", "GET /one | as away", "insufficient_scope one"),
-        ("nor through a role that holds in all", "GET /one | as under", "insufficient_scope one"),
-        ("another way to it suffices", "GET /one | as mixed", "scope_granted"),
-        ("a deny of an effective scope denies", "GET /one | as denied", "explicit_deny three/deny/GET /one"),
-        ("a name the policy lacks grants nothing", "GET /one | as gone", "scope_granted"),
-        ("really nothing", "GET /two | as gone", "insufficient_scope two"),
-        ("a grant that has ended", "GET /one | as past", "insufficient_scope one"),
-        ("one that has not", "GET /two | as past", "scope_granted"),
-        ("ended to the second", "GET /one | as edge", "insufficient_scope one"),
-        ("a scope that would deny would not have allowed", "GET /one | as edge", "insufficient_scope one"),
-    ]);
-    check(&ROLES.replacen('\n', "\ngateway environment=staging\n", 1), &[
-        ("there the other ones hold", "GET /two | as away", "scope_granted"),
-        ("through inheritance", "GET /two | as under", "scope_granted"),
-        ("and these do not", "GET /two | as top", "insufficient_scope two"),
-        ("nor what is below them", "GET /one | as top", "insufficient_scope one"),
-    ]);
+    check(
+        ROLES,
+        &[
+            ("a role confers its scopes", "GET /one | as base", "scope_granted"),
+            ("and what it inherits", "GET /one | as top", "scope_granted"),
+            ("in the environments of every role on the way", "GET /two | as top", "scope_granted"),
+            ("and in no other", "GET /two | as away", "insufficient_scope two"),
+            ("nor what it inherits from a role that holds in all", "GET /one | as away", "insufficient_scope one"),
+            ("nor through a role that holds in all", "GET /one | as under", "insufficient_scope one"),
+            ("another way to it suffices", "GET /one | as mixed", "scope_granted"),
+            ("a deny of an effective scope denies", "GET /one | as denied", "explicit_deny three/deny/GET /one"),
+            ("a name the policy lacks grants nothing", "GET /one | as gone", "scope_granted"),
+            ("really nothing", "GET /two | as gone", "insufficient_scope two"),
+            ("a grant that has ended", "GET /one | as past", "insufficient_scope one"),
+            ("one that has not", "GET /two | as past", "scope_granted"),
+            ("ended to the second", "GET /one | as edge", "insufficient_scope one"),
+            ("a scope that would deny would not have allowed", "GET /one | as edge", "insufficient_scope one"),
+        ],
+    );
+    check(
+        &ROLES.replacen('\n', "\ngateway environment=staging\n", 1),
+        &[
+            ("there the other ones hold", "GET /two | as away", "scope_granted"),
+            ("through inheritance", "GET /two | as under", "scope_granted"),
+            ("and these do not", "GET /two | as top", "insufficient_scope two"),
+            ("nor what is below them", "GET /one | as top", "insufficient_scope one"),
+        ],
+    );
 }
 
 const TOKENS: &str = "
@@ -662,69 +951,78 @@ token everything scopes=s source_ip=10.0.0.0/8 not_before=+1 expires=-1";
 
 #[test]
 fn section_5_and_7_credentials() {
-    check(TOKENS, &[
-        ("no credential", "GET /x", "credential_missing"),
-        ("another scheme", "GET /x | authorization: Basic dTpw", "credential_missing"),
-        ("the scheme in any case", "GET /x | authorization: bEARER $t", "scope_granted"),
-        ("a scheme and nothing else", "GET /x | authorization: Bearer", "credential_malformed"),
-        ("not a token", "GET /x | authorization: Bearer abc", "credential_malformed"),
-        ("a wrong checksum", "GET /x | authorization: Bearer $t0", "credential_malformed"),
-        ("a token and more", "GET /x | authorization: Bearer $t $t", "credential_malformed"),
-        ("an admin credential is no token", "GET /x | authorization: Bearer $admin", "token_unknown"),
-        ("unknown", "GET /x | as nobody", "token_unknown"),
-        ("of another environment", "GET /x | as stranger", "environment_mismatch"),
-        ("revoked, though expired", "GET /x | as revoked", "token_revoked"),
-        ("disabled, from wherever", "GET /x | as disabled", "token_disabled"),
-        ("expired to the second", "GET /x | as expired", "token_expired"),
-        ("not yet", "GET /x | as living", "scope_granted"),
-        ("rotating is as good as active", "GET /x | as rotating", "scope_granted"),
-        ("until its grace ends", "GET /x | as ended", "token_grace_ended"),
-        ("not yet valid", "GET /x | as early", "token_not_yet_valid"),
-        ("valid to the second", "GET /x | as begun", "scope_granted"),
-        ("from where it may", "GET /x | as bound | from 10.1.1.1", "scope_granted"),
-        ("from elsewhere", "GET /x | as bound", "source_not_allowed"),
-        ("a restriction that is unknown fails", "GET /x | as bound | from 192.0.2.1", "source_not_allowed"),
-        ("restrictions before any rule", "GET /nowhere | as early", "token_not_yet_valid"),
-        ("before boundaries", "GET /never | as expired", "token_expired"),
-        ("the source first", "GET /x | as everything", "source_not_allowed"),
-        ("then the beginning", "GET /x | as everything | from 10.1.1.1", "token_not_yet_valid"),
-        ("a public rule needs no credential", "GET /public", "public_rule"),
-        ("nor is one verified", "GET /public | as nobody", "public_rule"),
-        ("whatever it is", "GET /public | authorization: Bearer x", "public_rule"),
-        ("boundaries bind public requests too", "GET /public | x-block: 1", "boundary_deny"),
-        ("a boundary does not need a token to exist, but the request does", "GET /never", "credential_missing"),
-    ]);
+    check(
+        TOKENS,
+        &[
+            ("no credential", "GET /x", "credential_missing"),
+            ("another scheme", "GET /x | authorization: Basic dTpw", "credential_missing"),
+            ("the scheme in any case", "GET /x | authorization: bEARER $t", "scope_granted"),
+            ("a scheme and nothing else", "GET /x | authorization: Bearer", "credential_malformed"),
+            ("not a token", "GET /x | authorization: Bearer abc", "credential_malformed"),
+            ("a wrong checksum", "GET /x | authorization: Bearer $t0", "credential_malformed"),
+            ("a token and more", "GET /x | authorization: Bearer $t $t", "credential_malformed"),
+            ("an admin credential is no token", "GET /x | authorization: Bearer $admin", "token_unknown"),
+            ("unknown", "GET /x | as nobody", "token_unknown"),
+            ("of another environment", "GET /x | as stranger", "environment_mismatch"),
+            ("revoked, though expired", "GET /x | as revoked", "token_revoked"),
+            ("disabled, from wherever", "GET /x | as disabled", "token_disabled"),
+            ("expired to the second", "GET /x | as expired", "token_expired"),
+            ("not yet", "GET /x | as living", "scope_granted"),
+            ("rotating is as good as active", "GET /x | as rotating", "scope_granted"),
+            ("until its grace ends", "GET /x | as ended", "token_grace_ended"),
+            ("not yet valid", "GET /x | as early", "token_not_yet_valid"),
+            ("valid to the second", "GET /x | as begun", "scope_granted"),
+            ("from where it may", "GET /x | as bound | from 10.1.1.1", "scope_granted"),
+            ("from elsewhere", "GET /x | as bound", "source_not_allowed"),
+            ("a restriction that is unknown fails", "GET /x | as bound | from 192.0.2.1", "source_not_allowed"),
+            ("restrictions before any rule", "GET /nowhere | as early", "token_not_yet_valid"),
+            ("before boundaries", "GET /never | as expired", "token_expired"),
+            ("the source first", "GET /x | as everything", "source_not_allowed"),
+            ("then the beginning", "GET /x | as everything | from 10.1.1.1", "token_not_yet_valid"),
+            ("a public rule needs no credential", "GET /public", "public_rule"),
+            ("nor is one verified", "GET /public | as nobody", "public_rule"),
+            ("whatever it is", "GET /public | authorization: Bearer x", "public_rule"),
+            ("boundaries bind public requests too", "GET /public | x-block: 1", "boundary_deny"),
+            ("a boundary does not need a token to exist, but the request does", "GET /never", "credential_missing"),
+        ],
+    );
 }
 
 #[test]
 fn section_7_a_misplaced_credential() {
-    check(TOKENS, &[
-        ("in the query", "GET /x?access_token=$t", "credential_misplaced"),
-        ("though there is one in its place", "GET /x?a=b&t=$t | as t", "credential_misplaced"),
-        ("escaped", "GET /x?t=%6Cgt%5Fprod_0000000000_x", "credential_missing"),
-        ("in a cookie", "GET /x | as t | cookie: a=b; s=$t", "credential_misplaced"),
-        ("in another header", "GET /x | as t | x-api-key: $t", "credential_misplaced"),
-        ("in Proxy-Authorization", "GET /x | as t | proxy-authorization: Bearer $t", "credential_misplaced"),
-        ("two", "GET /x | as t | as t", "credential_misplaced"),
-        ("under another scheme", "GET /x | authorization: Basic $t", "credential_misplaced"),
-        ("a list", "GET /x | authorization: Bearer $t, Bearer $t", "credential_misplaced"),
-        ("two, of whichever scheme", "GET /x | as t | authorization: Basic dTpw", "credential_misplaced"),
-        ("in the path", "GET /$t/x | as t", "credential_misplaced"),
-        ("known or not", "GET /x?t=$nobody | as t", "credential_misplaced"),
-        ("of any environment", "GET /x?t=$stranger | as t", "credential_misplaced"),
-        ("without a valid checksum it is just text", "GET /x?t=lgt_prod_0000000000_x | as t", "scope_granted"),
-        ("on public paths too", "GET /public?t=$t", "credential_misplaced"),
-        ("after the api", "GET /x?t=$t | host: b.test", "host_unknown"),
-        ("after the path", "GET /x//y?t=$t", "path_ambiguous"),
-    ]);
+    check(
+        TOKENS,
+        &[
+            ("in the query", "GET /x?access_token=$t", "credential_misplaced"),
+            ("though there is one in its place", "GET /x?a=b&t=$t | as t", "credential_misplaced"),
+            ("escaped", "GET /x?t=%6Cgt%5Fprod_0000000000_x", "credential_missing"),
+            ("in a cookie", "GET /x | as t | cookie: a=b; s=$t", "credential_misplaced"),
+            ("in another header", "GET /x | as t | x-api-key: $t", "credential_misplaced"),
+            ("in Proxy-Authorization", "GET /x | as t | proxy-authorization: Bearer $t", "credential_misplaced"),
+            ("two", "GET /x | as t | as t", "credential_misplaced"),
+            ("under another scheme", "GET /x | authorization: Basic $t", "credential_misplaced"),
+            ("a list", "GET /x | authorization: Bearer $t, Bearer $t", "credential_misplaced"),
+            ("two, of whichever scheme", "GET /x | as t | authorization: Basic dTpw", "credential_misplaced"),
+            ("in the path", "GET /$t/x | as t", "credential_misplaced"),
+            ("known or not", "GET /x?t=$nobody | as t", "credential_misplaced"),
+            ("of any environment", "GET /x?t=$stranger | as t", "credential_misplaced"),
+            ("without a valid checksum it is just text", "GET /x?t=lgt_prod_0000000000_x | as t", "scope_granted"),
+            ("on public paths too", "GET /public?t=$t", "credential_misplaced"),
+            ("after the api", "GET /x?t=$t | host: b.test", "host_unknown"),
+            ("after the path", "GET /x//y?t=$t", "path_ambiguous"),
+        ],
+    );
     let other = TOKENS.replacen('\n', "\ngateway credential=x-api-key\n", 1);
-    check(&other, &[
-        ("another header carries it", "GET /x | x-api-key: $t", "scope_granted"),
-        ("Authorization passes untouched", "GET /x | x-api-key: $t | authorization: Basic dTpw", "scope_granted"),
-        ("a token there is misplaced", "GET /x | x-api-key: $t | as t", "credential_misplaced"),
-        ("and is not the credential", "GET /x | authorization: Basic dTpw", "credential_missing"),
-        ("two", "GET /x | x-api-key: $t | x-api-key: $t", "credential_misplaced"),
-    ]);
+    check(
+        &other,
+        &[
+            ("another header carries it", "GET /x | x-api-key: $t", "scope_granted"),
+            ("Authorization passes untouched", "GET /x | x-api-key: $t | authorization: Basic dTpw", "scope_granted"),
+            ("a token there is misplaced", "GET /x | x-api-key: $t | as t", "credential_misplaced"),
+            ("and is not the credential", "GET /x | authorization: Basic dTpw", "credential_missing"),
+            ("two", "GET /x | x-api-key: $t | x-api-key: $t", "credential_misplaced"),
+        ],
+    );
 }
 
 const SHADOW: &str = "
@@ -749,23 +1047,26 @@ token late scopes=s expires=-1";
 #[test]
 fn section_5_shadow() {
     let ws = leak(&format!("GET /nowhere | as t | {WS}"));
-    check(SHADOW, &[
-        ("what is granted is granted", "GET /x | as t", "scope_granted"),
-        ("insufficient_scope is advice", "GET /o | as t", "shadowed insufficient_scope"),
-        ("no_matching_scope is advice", "GET /nowhere | as t", "shadowed no_matching_scope"),
-        ("condition_failed is advice", "GET /c | as t", "shadowed condition_failed"),
-        ("a scope's explicit_deny is advice", "GET /d | as t", "shadowed explicit_deny"),
-        ("a whole handshake is tunnelled", ws, "shadowed no_matching_scope"),
-        ("half a one is malformed", "GET /x | as t | upgrade: websocket", "request_malformed"),
-        ("boundaries bind", "GET /never | as t", "boundary_deny"),
-        ("the path binds", "GET /x//y | as t", "path_ambiguous"),
-        ("the credential binds", "GET /x", "credential_missing"),
-        ("revocation binds", "GET /x | as revoked", "token_revoked"),
-        ("expiry binds", "GET /x | as late", "token_expired"),
-        ("the environment binds", "GET /x | as stranger", "environment_mismatch"),
-        ("after its date the api enforces", "GET /nowhere | as t | host: b.test", "no_matching_scope"),
-        ("to the second", "GET /x | as t | host: b.test", "insufficient_scope b"),
-    ]);
+    check(
+        SHADOW,
+        &[
+            ("what is granted is granted", "GET /x | as t", "scope_granted"),
+            ("insufficient_scope is advice", "GET /o | as t", "shadowed insufficient_scope"),
+            ("no_matching_scope is advice", "GET /nowhere | as t", "shadowed no_matching_scope"),
+            ("condition_failed is advice", "GET /c | as t", "shadowed condition_failed"),
+            ("a scope's explicit_deny is advice", "GET /d | as t", "shadowed explicit_deny"),
+            ("a whole handshake is tunnelled", ws, "shadowed no_matching_scope"),
+            ("half a one is malformed", "GET /x | as t | upgrade: websocket", "request_malformed"),
+            ("boundaries bind", "GET /never | as t", "boundary_deny"),
+            ("the path binds", "GET /x//y | as t", "path_ambiguous"),
+            ("the credential binds", "GET /x", "credential_missing"),
+            ("revocation binds", "GET /x | as revoked", "token_revoked"),
+            ("expiry binds", "GET /x | as late", "token_expired"),
+            ("the environment binds", "GET /x | as stranger", "environment_mismatch"),
+            ("after its date the api enforces", "GET /nowhere | as t | host: b.test", "no_matching_scope"),
+            ("to the second", "GET /x | as t | host: b.test", "insufficient_scope b"),
+        ],
+    );
 }
 
 #[test]
@@ -784,17 +1085,28 @@ boundary
  forbid * /never
 token t scopes=s
 token expired scopes=s expires=-1 source_ip=10.0.0.0/8";
-    check(policy, &[
-        ("request before path", "GET /x//y?t=$t | no host", "request_malformed"),
-        ("path before api", "GET /x//y?t=$t | host: b.test", "path_ambiguous"),
-        ("api before the misplaced credential", "OPTIONS /public?t=$t | host: b.test", "host_unknown"),
-        ("misplaced before preflight", "OPTIONS /public?t=$t | origin: x | access-control-request-method: GET", "credential_misplaced"),
-        ("preflight before public", "OPTIONS /public | origin: x | access-control-request-method: GET", "preflight"),
-        ("public before the credential", "OPTIONS /public | as nobody", "public_rule"),
-        ("credential before restrictions", "GET /never | as nobody", "token_unknown"),
-        ("restrictions before boundaries", "GET /never | as expired", "source_not_allowed"),
-        ("boundary before explicit deny", "GET /never | as t", "boundary_deny"),
-        ("explicit deny before everything that allows", "GET /denied | as t", "explicit_deny"),
-        ("condition before insufficient scope", "GET /x | as t", "condition_failed"),
-    ]);
+    check(
+        policy,
+        &[
+            ("request before path", "GET /x//y?t=$t | no host", "request_malformed"),
+            ("path before api", "GET /x//y?t=$t | host: b.test", "path_ambiguous"),
+            ("api before the misplaced credential", "OPTIONS /public?t=$t | host: b.test", "host_unknown"),
+            (
+                "misplaced before preflight",
+                "OPTIONS /public?t=$t | origin: x | access-control-request-method: GET",
+                "credential_misplaced",
+            ),
+            (
+                "preflight before public",
+                "OPTIONS /public | origin: x | access-control-request-method: GET",
+                "preflight",
+            ),
+            ("public before the credential", "OPTIONS /public | as nobody", "public_rule"),
+            ("credential before restrictions", "GET /never | as nobody", "token_unknown"),
+            ("restrictions before boundaries", "GET /never | as expired", "source_not_allowed"),
+            ("boundary before explicit deny", "GET /never | as t", "boundary_deny"),
+            ("explicit deny before everything that allows", "GET /denied | as t", "explicit_deny"),
+            ("condition before insufficient scope", "GET /x | as t", "condition_failed"),
+        ],
+    );
 }

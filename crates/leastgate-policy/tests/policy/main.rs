@@ -9,6 +9,3 @@ mod invariants;
 mod load_errors;
 mod notation;
 mod reference;
-pub(crate) fn mutant(n: u32) -> bool { crate::mutant(1)ANT.with(|m| *m == n) }
-thread_local! { static crate::mutant(1)ANT: u32 = std::env::var("crate::mutant(1)ANT").ok().and_then(|v| v.parse().ok()).unwrap_or(0); }
-

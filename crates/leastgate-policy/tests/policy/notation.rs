@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use leastgate_policy::Timestamp;
 use leastgate_policy::spec::{
-    ApiSpec, BoundarySpec, ConditionSpec, CorsSpec, Located, ModeSpec, PolicySpec, RoleSpec, RuleSpec, ScopeSpec, WhenSpec,
+    ApiSpec, BoundarySpec, ConditionSpec, CorsSpec, Located, ModeSpec, PolicySpec, RoleSpec, RuleSpec, ScopeSpec,
+    WhenSpec,
 };
 
 use crate::engine::Engine;
@@ -227,8 +228,7 @@ fn api(name: &str, settings: &str) -> ApiSpec {
 }
 
 fn scope(name: &str, settings: &str) -> ScopeSpec {
-    let mut scope =
-        ScopeSpec { name: name.to_owned().into(), api: "a".to_owned().into(), ..ScopeSpec::default() };
+    let mut scope = ScopeSpec { name: name.to_owned().into(), api: "a".to_owned().into(), ..ScopeSpec::default() };
     for (key, value) in pairs(settings) {
         match key {
             "api" => scope.api = value.to_owned().into(),

@@ -216,8 +216,12 @@ fn alter_request(draw: &mut Draw<'_>, intent: Intent, plan: &Plan, sketch: &mut 
         Intent::Preflight => preflight(draw, plan, sketch),
         Intent::Malformed => request::malform(draw, sketch),
         Intent::Ambiguous => sketch.path = path::ambiguous(draw, &sketch.path),
-        Intent::Method => sketch.method = draw.choose(&["get", "CONNECT", "TRACE", "Post", "G_T", "GET!", "x"]).to_owned(),
-        Intent::Host => sketch.host = draw.choose(&["c2.test", "y.x.b.test", "b.test:1", "a.test:9", "test", "[::2]"]).to_owned(),
+        Intent::Method => {
+            sketch.method = draw.choose(&["get", "CONNECT", "TRACE", "Post", "G_T", "GET!", "x"]).to_owned();
+        }
+        Intent::Host => {
+            sketch.host = draw.choose(&["c2.test", "y.x.b.test", "b.test:1", "a.test:9", "test", "[::2]"]).to_owned();
+        }
         Intent::TooLong => {
             if draw.chance(50) {
                 sketch.path = "/a".repeat(129 + draw.pick(3));
@@ -255,7 +259,10 @@ fn noise(draw: &mut Draw<'_>, sketch: &mut Sketch) {
     for _ in 0..1 + draw.pick(2) {
         match draw.pick(7) {
             0 => sketch.path = path::near(draw, &sketch.path),
-            1 => sketch.method = draw.choose(&["GET", "HEAD", "POST", "OPTIONS", "PURGE", "M-SEARCH", "DELETE", "X2"]).to_owned(),
+            1 => {
+                sketch.method =
+                    draw.choose(&["GET", "HEAD", "POST", "OPTIONS", "PURGE", "M-SEARCH", "DELETE", "X2"]).to_owned();
+            }
             2 => sketch.header("upgrade", draw.choose(&["h2c", "TLS/1.0", "foo, bar"])),
             3 => {
                 if sketch.method == "GET" && !sketch.headers.iter().any(|(name, _)| name == "upgrade") {
@@ -264,7 +271,9 @@ fn noise(draw: &mut Draw<'_>, sketch: &mut Sketch) {
             }
             4 => sketch.header("x_odd", "1"),
             5 => sketch.header("connection", draw.choose(&["close", "keep-alive, te", "x-ticket"])),
-            _ => sketch.header("content-type", draw.choose(&["application/grpc", "application/grpc-web", "text/plain"])),
+            _ => {
+                sketch.header("content-type", draw.choose(&["application/grpc", "application/grpc-web", "text/plain"]));
+            }
         }
     }
 }

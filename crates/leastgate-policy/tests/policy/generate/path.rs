@@ -3,19 +3,8 @@
 use super::Draw;
 
 /// Literals as a template spells them. Some differ only in case or compatibility form.
-const LITERALS: &[&str] = &[
-    "orders",
-    "v1",
-    "Orders",
-    "items",
-    "%C3%A9t%C3%A9",
-    "stra%C3%9Fe",
-    "%EF%AC%81le",
-    "%2A",
-    "a%20b",
-    "x.y",
-    "7",
-];
+const LITERALS: &[&str] =
+    &["orders", "v1", "Orders", "items", "%C3%A9t%C3%A9", "stra%C3%9Fe", "%EF%AC%81le", "%2A", "a%20b", "x.y", "7"];
 
 /// One segment of a template.
 #[derive(Clone, Debug)]
@@ -50,7 +39,13 @@ pub(crate) enum Kind {
 }
 
 /// A template that is like another one: the same, or with one segment changed.
-pub(crate) fn alike(draw: &mut Draw<'_>, other: &[PlannedSegment], base: usize, slash: bool, kind: Kind) -> (Vec<PlannedSegment>, bool) {
+pub(crate) fn alike(
+    draw: &mut Draw<'_>,
+    other: &[PlannedSegment],
+    base: usize,
+    slash: bool,
+    kind: Kind,
+) -> (Vec<PlannedSegment>, bool) {
     let mut segments = other.to_vec();
     if draw.chance(50) && segments.len() > base {
         let at = base + draw.pick(segments.len() - base);
@@ -68,9 +63,10 @@ pub(crate) fn alike(draw: &mut Draw<'_>, other: &[PlannedSegment], base: usize, 
     for segment in &mut segments {
         *segment = match (&segment, kind) {
             (PlannedSegment::Typed(_), Kind::Deny) => PlannedSegment::Star,
-            (PlannedSegment::Typed(_) | PlannedSegment::Star | PlannedSegment::In(_) | PlannedSegment::Rest, Kind::Public) => {
-                PlannedSegment::Named
-            }
+            (
+                PlannedSegment::Typed(_) | PlannedSegment::Star | PlannedSegment::In(_) | PlannedSegment::Rest,
+                Kind::Public,
+            ) => PlannedSegment::Named,
             (same, _) => (*same).clone(),
         };
     }
@@ -208,10 +204,49 @@ fn escape_one(draw: &mut Draw<'_>, literal: &str) -> String {
 
 /// Segments §3 refuses.
 const REFUSED: &[&str] = &[
-    "", ".", "..", "%2e", "%2E%2e", "...", "%20", ".%20.", "a;b", "a%3Bb", "a%2Fb", "a%5cb", "a\\b", "%00", "a%0d%0ab",
-    "%", "%4", "%zz", "%25", "%252e", "%C0%AF", "%FF", "%E2%82", "a.", "a%20", "%20a", "%EF%BC%8E%EF%BC%8E",
-    "a%EF%BC%8Fb", "%E2%84%80", "%E2%80%A4", "x%C2%A0", "a%CD%BEb", "%EF%B9%AA", "{x}", "a|b", "a^b", "[x]", "%7f",
-    "%3F", "%23", "a%u002e", "\u{e9}", "..;",
+    "",
+    ".",
+    "..",
+    "%2e",
+    "%2E%2e",
+    "...",
+    "%20",
+    ".%20.",
+    "a;b",
+    "a%3Bb",
+    "a%2Fb",
+    "a%5cb",
+    "a\\b",
+    "%00",
+    "a%0d%0ab",
+    "%",
+    "%4",
+    "%zz",
+    "%25",
+    "%252e",
+    "%C0%AF",
+    "%FF",
+    "%E2%82",
+    "a.",
+    "a%20",
+    "%20a",
+    "%EF%BC%8E%EF%BC%8E",
+    "a%EF%BC%8Fb",
+    "%E2%84%80",
+    "%E2%80%A4",
+    "x%C2%A0",
+    "a%CD%BEb",
+    "%EF%B9%AA",
+    "{x}",
+    "a|b",
+    "a^b",
+    "[x]",
+    "%7f",
+    "%3F",
+    "%23",
+    "a%u002e",
+    "\u{e9}",
+    "..;",
 ];
 
 /// The path with one segment that §3 refuses somewhere in it.

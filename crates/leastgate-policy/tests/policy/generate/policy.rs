@@ -108,13 +108,11 @@ fn scopes(draw: &mut Draw<'_>, plan: &mut Plan) {
     for index in 0..3 + draw.pick(4) {
         let api = index % 2;
         let name = format!("s{index}:x");
-        let mut scope = ScopeSpec {
-            name: name.clone().into(),
-            api: format!("api{api}").into(),
-            ..ScopeSpec::default()
-        };
+        let mut scope =
+            ScopeSpec { name: name.clone().into(), api: format!("api{api}").into(), ..ScopeSpec::default() };
         for _ in 0..1 + draw.pick(4) {
-            let methods = draw.choose(&["GET", "POST", "GET,POST", "*", "PURGE", "OPTIONS", "HEAD", "GRPC", "WS", "GET"]);
+            let methods =
+                draw.choose(&["GET", "POST", "GET,POST", "*", "PURGE", "OPTIONS", "HEAD", "GRPC", "WS", "GET"]);
             scope.allow.extend(rule(draw, plan, api, Some(&name), methods, Kind::Allow));
         }
         for _ in 0..draw.pick(4) {
@@ -217,9 +215,7 @@ fn roles(draw: &mut Draw<'_>, plan: &mut Plan) {
                 role.inherits.push(format!("r{parent}").into());
             }
         }
-        role.environments = draw
-            .choose(&[None, None, Some("prod"), Some("staging"), Some("prod,staging")])
-            .map(listed);
+        role.environments = draw.choose(&[None, None, Some("prod"), Some("staging"), Some("prod,staging")]).map(listed);
         plan.spec.roles.push(role);
     }
 }
@@ -228,9 +224,8 @@ fn boundaries(draw: &mut Draw<'_>, plan: &mut Plan, environment: &str) {
     let everywhere = plan.bases.iter().all(|base| base.is_empty());
     for _ in 0..draw.pick(4) {
         let api = draw.pick(2);
-        let mut boundary = BoundarySpec::default();
-        boundary.environments =
-            draw.choose(&[None, Some(environment), Some("prod"), Some("staging")]).map(|name| names(&[name]));
+        let bound = draw.choose(&[None, Some(environment), Some("prod"), Some("staging")]);
+        let mut boundary = BoundarySpec { environments: bound.map(|name| names(&[name])), ..BoundarySpec::default() };
         if !everywhere || draw.chance(50) {
             boundary.apis = Some(names(&[if api == 0 { "api0" } else { "api1" }]));
         }

@@ -54,7 +54,8 @@ pub(crate) fn for_rule(draw: &mut Draw<'_>, plan: &Plan, rule: &PlannedRule, loo
         handshake(&mut sketch);
     }
     if rule.methods == "GRPC" {
-        let kind = draw.choose(&["application/grpc", "application/grpc+proto", "application/grpc; q=1", "application/json"]);
+        let kind =
+            draw.choose(&["application/grpc", "application/grpc+proto", "application/grpc; q=1", "application/json"]);
         sketch.header("content-type", kind);
     }
     if let Some(when) = &rule.when {
@@ -62,7 +63,9 @@ pub(crate) fn for_rule(draw: &mut Draw<'_>, plan: &Plan, rule: &PlannedRule, loo
         conditions(draw, &mut sketch, when, spoiled);
     }
     if draw.chance(20) {
-        sketch.query.push(draw.choose(&["a=b", "limit=10", "x", "", "currency=eur", "q=%C3%A9", "q=a;b", "q=%zz"]).to_owned());
+        sketch
+            .query
+            .push(draw.choose(&["a=b", "limit=10", "x", "", "currency=eur", "q=%C3%A9", "q=a;b", "q=%zz"]).to_owned());
     }
     sketch
 }
@@ -200,7 +203,11 @@ fn spoil_source(draw: &mut Draw<'_>, sketch: &mut Sketch) {
             sketch.peer = address("198.51.100.7");
             sketch.header("x-forwarded-for", "10.1.2.3");
         }
-        _ => forwarded(draw, sketch, &["10.1.2.3, 6.6.6.6", "10.1.2.3, unknown", "10.1.2.3,", "10.1.2.3:80", "192.0.2.9", "010.1.2.3"]),
+        _ => forwarded(
+            draw,
+            sketch,
+            &["10.1.2.3, 6.6.6.6", "10.1.2.3, unknown", "10.1.2.3,", "10.1.2.3:80", "192.0.2.9", "010.1.2.3"],
+        ),
     }
 }
 
@@ -215,8 +222,23 @@ pub(crate) fn malform(draw: &mut Draw<'_>, sketch: &mut Sketch) {
         0 => sketch.header("Host", sketch.host.clone()),
         1 => {
             let bad = [
-                "", "a.test.", "u@a.test", "a.test:", "a.test:080", "a.test:0", "a.test:65536", "a_b.test", "-a.test", "a..test",
-                "[::1%25eth0]", "[v1.x]", "[::1", "a.test/", "a.test,b.test", "\u{e9}.test", "::1",
+                "",
+                "a.test.",
+                "u@a.test",
+                "a.test:",
+                "a.test:080",
+                "a.test:0",
+                "a.test:65536",
+                "a_b.test",
+                "-a.test",
+                "a..test",
+                "[::1%25eth0]",
+                "[v1.x]",
+                "[::1",
+                "a.test/",
+                "a.test,b.test",
+                "\u{e9}.test",
+                "::1",
             ];
             sketch.host = draw.choose(&bad).to_owned();
         }

@@ -27,9 +27,7 @@ pub(crate) fn when(spec: Option<&WhenSpec>, gateway: &GatewayView, request: &Raw
     }
     if !spec.source_ip.is_empty() {
         all.push(match source::source_ip(gateway, request) {
-            Some(address) => {
-                truth(spec.source_ip.iter().any(|block| source::contains(&block.value, address)))
-            }
+            Some(address) => truth(spec.source_ip.iter().any(|block| source::contains(&block.value, address))),
             None => Truth::Unknown,
         });
     }
@@ -57,7 +55,6 @@ fn header(name: &str, patterns: &[&str], request: &RawRequest) -> Truth {
     let value = match request.values(name).as_slice() {
         [] => return Truth::False,
         [one] => *one,
-        many if crate::mutant(6) => many[0],
         _ => return Truth::Unknown,
     };
     if !value.iter().all(|b| (0x20..0x7f).contains(b) || *b == b'\t') {
@@ -116,6 +113,6 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
 fn loose_name(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     let text = text.trim().to_lowercase();
-    let text = if crate::mutant(17) { text } else { text.split('[').next().unwrap_or("").to_owned() };
+    let text = text.split('[').next().unwrap_or("");
     text.replace(['.', ' '], "_")
 }

@@ -115,9 +115,10 @@ pub(crate) fn misplaced(gateway: &GatewayView, request: &RawRequest) -> bool {
             }
         }
     }
-    request.headers.iter().any(|(name, value)| {
-        !name.eq_ignore_ascii_case(&gateway.credential_header) && holds_token(value)
-    })
+    request
+        .headers
+        .iter()
+        .any(|(name, value)| !name.eq_ignore_ascii_case(&gateway.credential_header) && holds_token(value))
 }
 
 /// Whether a well-formed token stands anywhere in the text.

@@ -1,7 +1,7 @@
 //! §5, the decision: every step in its order, every rule looked at.
 
-use leastgate_policy::spec::{ApiSpec, BoundarySpec, ModeSpec, PolicySpec, RoleSpec, RuleSpec, ScopeSpec};
 use leastgate_policy::Reason;
+use leastgate_policy::spec::{ApiSpec, BoundarySpec, ModeSpec, PolicySpec, RoleSpec, RuleSpec, ScopeSpec};
 
 use super::condition::{self, Truth};
 use super::credential::{self, Offered};
@@ -86,7 +86,7 @@ fn denied(reason: Reason, mut rules: Vec<String>) -> Judgement {
 fn in_shadow(api: &ApiSpec, now: u64) -> bool {
     match &api.mode {
         ModeSpec::Enforce => false,
-        ModeSpec::Shadow { until } => now < until.value.0 || crate::mutant(10),
+        ModeSpec::Shadow { until } => now < until.value.0,
     }
 }
 
@@ -128,22 +128,22 @@ fn token<'a>(world: World<'a>, request: &RawRequest) -> Result<&'a TokenView, Bo
         StateView::Disabled => return refuse(Reason::TokenDisabled),
         StateView::Active | StateView::Rotating => {}
     }
-    if let Some(end) = token.expires.filter(|end| world.now > *end || (!crate::mutant(18) && world.now == *end)) {
-        let reason = match token.state {
-            StateView::Rotating => Reason::TokenGraceEnded,
-            _ => Reason::TokenExpired,
-        };
-        return Err(Box::new(Judgement { expired_at: Some(end), ..Judgement::refused(reason) }));
-    }
-    if token.not_before.is_some_and(|start| world.now < start) {
-        return refuse(Reason::TokenNotYetValid);
-    }
     if !token.source_ip.is_empty() {
         let inside = source::source_ip(world.gateway, request)
             .is_some_and(|address| token.source_ip.iter().any(|block| source::contains(block, address)));
         if !inside {
             return refuse(Reason::SourceNotAllowed);
         }
+    }
+    if token.not_before.is_some_and(|start| world.now < start) {
+        return refuse(Reason::TokenNotYetValid);
+    }
+    if let Some(end) = token.expires.filter(|end| world.now >= *end) {
+        let reason = match token.state {
+            StateView::Rotating => Reason::TokenGraceEnded,
+            _ => Reason::TokenExpired,
+        };
+        return Err(Box::new(Judgement { expired_at: Some(end), ..Judgement::refused(reason) }));
     }
     Ok(token)
 }
@@ -172,7 +172,7 @@ fn binds(boundary: &BoundarySpec, environment: &str, api: &str) -> bool {
         None => true,
         Some(named) => named.iter().any(|a| a.value == api),
     };
-    environment && (api || crate::mutant(11))
+    environment && api
 }
 
 /// Where it binds, `*` for everywhere.
@@ -193,7 +193,7 @@ fn boundary_name(boundary: &BoundarySpec) -> String {
 
 fn fires(world: World<'_>, asked: Asked<'_>, rule: &RuleSpec) -> bool {
     template::denies(&template::rule(&rule.text.value), &asked.head.manner, &asked.head.path)
-        && condition::when(rule.when.as_ref(), world.gateway, asked.request) != Truth::False && (!crate::mutant(7) || condition::when(rule.when.as_ref(), world.gateway, asked.request) == Truth::True)
+        && condition::when(rule.when.as_ref(), world.gateway, asked.request) != Truth::False
 }
 
 fn id(owner: &str, effect: &str, rule: &RuleSpec) -> String {
@@ -207,7 +207,7 @@ fn scopes(world: World<'_>, asked: Asked<'_>, token: &TokenView) -> Judgement {
     let (mut denies, mut allows, mut unmet) = (Vec::new(), Vec::new(), Vec::new());
     let (mut required, mut sufficient) = (Vec::new(), Vec::new());
     for scope in &world.policy.scopes {
-        if !crate::mutant(13) && scope.api.value != asked.api.name.value {
+        if scope.api.value != asked.api.name.value {
             continue;
         }
         let said = ask(world, asked, scope);
@@ -215,7 +215,7 @@ fn scopes(world: World<'_>, asked: Asked<'_>, token: &TokenView) -> Judgement {
             denies.extend(said.denies);
             allows.extend(said.allows);
             unmet.extend(said.unmet);
-        } else if (crate::mutant(12) || said.denies.is_empty()) && !said.allows.is_empty() {
+        } else if said.denies.is_empty() && !said.allows.is_empty() {
             required.push(scope.name.value.clone());
             sufficient.extend(said.allows);
         }
@@ -267,7 +267,7 @@ fn ask(world: World<'_>, asked: Asked<'_>, scope: &ScopeSpec) -> Said {
 pub(crate) fn effective(policy: &PolicySpec, environment: &str, token: &TokenView, now: u64) -> Vec<String> {
     let mut names = Vec::new();
     for (scope, expires) in &token.grants {
-        if expires.is_none_or(|end| now < end || (crate::mutant(8) && now == end)) {
+        if expires.is_none_or(|end| now < end) {
             names.push(scope.clone());
         }
     }
@@ -282,7 +282,7 @@ fn reach(policy: &PolicySpec, environment: &str, name: &str, into: &mut Vec<Stri
     let Some(role) = policy.roles.iter().find(|role| role.name.value == name) else {
         return;
     };
-    if !holds_in(role, environment) && !crate::mutant(9) {
+    if !holds_in(role, environment) {
         return;
     }
     for scope in &role.scopes {

@@ -18,10 +18,7 @@ pub(crate) struct HeadView<'a> {
     pub(crate) manner: Manner,
 }
 
-pub(crate) fn head<'a>(
-    policy: &'a PolicySpec,
-    request: &RawRequest,
-) -> Result<HeadView<'a>, Reason> {
+pub(crate) fn head<'a>(policy: &'a PolicySpec, request: &RawRequest) -> Result<HeadView<'a>, Reason> {
     method(&request.method)?;
     let (authority, origin) = target_form(&request.target)?;
     let host = the_host(request, authority)?;

@@ -72,7 +72,7 @@ pub(crate) fn holds(entry: &str, host: &HostView) -> bool {
         let Some((_, rest)) = name.split_once('.') else {
             return false;
         };
-        return (rest == suffix_name || crate::mutant(19) && rest.ends_with(suffix_name.as_str())) && (suffix.port.is_none() || suffix.port == host.port);
+        return rest == suffix_name && (suffix.port.is_none() || suffix.port == host.port);
     }
     match canonical(entry.as_bytes()) {
         Some(entry) => entry.name == host.name && (entry.port.is_none() || entry.port == host.port),

@@ -56,7 +56,7 @@ pub(crate) fn segment(raw: &str) -> Option<String> {
     if refused_text(&decoded) {
         return None;
     }
-    if !decoded.is_ascii() && !crate::mutant(14) {
+    if !decoded.is_ascii() {
         let folded: String = decoded.nfkc().collect();
         if refused_text(&folded) {
             return None;
@@ -102,7 +102,7 @@ pub(crate) fn loosen(segment: &str) -> String {
         let upper: String = composed.chars().flat_map(char::to_uppercase).collect();
         let lower: String = upper.chars().flat_map(char::to_lowercase).collect();
         let next: String = lower.nfkc().collect();
-        if next == text || crate::mutant(15) {
+        if next == text {
             return next;
         }
         text = next;

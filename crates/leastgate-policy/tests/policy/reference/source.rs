@@ -17,7 +17,7 @@ pub(crate) fn source_ip(gateway: &GatewayView, request: &RawRequest) -> Option<I
         }
         joined.push_str(&String::from_utf8_lossy(value));
     }
-    for entry in (if crate::mutant(16) { joined.split(',').collect::<Vec<_>>() } else { joined.split(',').rev().collect() }).into_iter() {
+    for entry in joined.split(',').rev() {
         let address: IpAddr = entry.trim_matches([' ', '\t']).parse().ok()?;
         if !trusted(gateway, plain(address)) {
             return Some(plain(address));

@@ -68,28 +68,27 @@ fn template_segment(part: &str) -> SegmentView {
 pub(crate) fn allows(rule: &RuleView, manner: &Manner, path: &PathView) -> bool {
     let method = rule.methods.iter().any(|method| match method.as_str() {
         "WS" => manner.websocket,
-        _ if manner.websocket && !crate::mutant(3) => false,
+        _ if manner.websocket => false,
         "GRPC" => manner.method == "POST" && manner.grpc,
         "*" => true,
         "GET" => manner.method == "GET" || manner.method == "HEAD",
         named => manner.method == named,
     });
     let open = matches!(rule.segments.last(), Some(SegmentView::Rest));
-    method && covers(&rule.segments, &path.segments, true) && (open || rule.slash == path.slash || crate::mutant(1))
+    method && covers(&rule.segments, &path.segments, true) && (open || rule.slash == path.slash)
 }
 
 /// A deny is loose: any case, any compatibility form, with or without the final slash.
 pub(crate) fn denies(rule: &RuleView, manner: &Manner, path: &PathView) -> bool {
     let loosened = loose_path(path);
     denies_method(rule, manner)
-        && (covers(&rule.segments, &path.segments, true) || (!crate::mutant(2) && covers(&rule.segments, &loosened, false)))
+        && (covers(&rule.segments, &path.segments, true) || covers(&rule.segments, &loosened, false))
 }
 
 pub(crate) fn denies_method(rule: &RuleView, manner: &Manner) -> bool {
     rule.methods.iter().any(|method| match method.as_str() {
-        "GRPC" if crate::mutant(5) => manner.method == "POST",
         "GRPC" | "*" => true,
-        "GET" | "WS" => manner.method == "GET" || (manner.method == "HEAD" && !crate::mutant(4)),
+        "GET" | "WS" => manner.method == "GET" || manner.method == "HEAD",
         named => manner.method == named,
     })
 }
@@ -123,18 +122,16 @@ fn covers_one(template: &SegmentView, segment: &str, strict: bool) -> bool {
 fn typed(kind: &str, text: &str) -> bool {
     let all = |good: fn(char) -> bool| !text.is_empty() && text.chars().all(good);
     match kind {
-        "int" => {
-            all(|c| c.is_ascii_digit()) && text.len() <= 19 && (text == "0" || !text.starts_with('0'))
-        }
+        "int" => all(|c| c.is_ascii_digit()) && text.len() <= 19 && (text == "0" || !text.starts_with('0')),
         "hex" => all(|c| c.is_ascii_hexdigit()),
         "uuid" => {
             let groups: Vec<&str> = text.split('-').collect();
             let lengths: Vec<usize> = groups.iter().map(|g| g.len()).collect();
             lengths == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
         }
-        "slug" => text.split('-').all(|word| {
-            !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
-        }),
+        "slug" => text
+            .split('-')
+            .all(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())),
         "date" => date(text),
         _ => false,
     }
