@@ -26,7 +26,9 @@ fn authorize(criterion: &mut Criterion) {
 fn facts(criterion: &mut Criterion) {
     let fixture = Fixture::new(1_000, 10_000);
     let parts = fixture.request(0);
-    criterion.bench_function("head to facts (with the hash)", |bencher| bencher.iter(|| black_box(fixture.facts(black_box(&parts)))));
+    criterion.bench_function("head to facts (with the hash)", |bencher| {
+        bencher.iter(|| black_box(fixture.facts(black_box(&parts))))
+    });
 }
 
 criterion_group!(benches, authorize, facts);

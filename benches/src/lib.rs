@@ -58,7 +58,12 @@ pub fn policy(rules: usize) -> PolicySpec {
     };
     PolicySpec {
         environments: vec![text("prod".into())],
-        apis: vec![ApiSpec { name: text("api".into()), base: text("/".into()), upstream: text("up".into()), ..ApiSpec::default() }],
+        apis: vec![ApiSpec {
+            name: text("api".into()),
+            base: text("/".into()),
+            upstream: text("up".into()),
+            ..ApiSpec::default()
+        }],
         scopes: (0..scopes).map(scope).collect(),
         roles: (0..scopes).map(role).collect(),
         ..PolicySpec::default()
@@ -98,7 +103,10 @@ impl Fixture {
     pub fn request(&self, index: u64) -> Parts {
         let resource = (usize::try_from(index).unwrap_or(0) % self.rules.div_ceil(RULES_PER_SCOPE)) * RULES_PER_SCOPE;
         let resource = resource - resource % 4;
-        let uri = format!("/v1/resource-{}/123e4567-e89b-12d3-a456-426614174000?page=2", resource.next_multiple_of(20) % self.rules);
+        let uri = format!(
+            "/v1/resource-{}/123e4567-e89b-12d3-a456-426614174000?page=2",
+            resource.next_multiple_of(20) % self.rules
+        );
         let request = http::Request::get(uri)
             .header("host", "api.internal")
             .header("user-agent", "bench/1.0 (x86_64)")
@@ -116,7 +124,8 @@ impl Fixture {
     #[must_use]
     pub fn facts(&self, parts: &Parts) -> RequestFacts {
         let source = Source { peer: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 40_000 };
-        RequestFacts::parse(parts, &source, &self.snapshot, self.authority.key(), NOW).expect("the fixture's request is well-formed")
+        RequestFacts::parse(parts, &source, &self.snapshot, self.authority.key(), NOW)
+            .expect("the fixture's request is well-formed")
     }
 
     /// Facts to decision: look-up and match.

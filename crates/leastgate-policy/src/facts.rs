@@ -251,9 +251,8 @@ fn credential(headers: &HeaderMap, name: &HeaderName, key: &EnvironmentKey, envi
     let digest = key.digest(text);
     let credential = match token::inspect(text) {
         Err(CodecError::Shape | CodecError::Checksum) => Credential::Malformed,
-        Ok(parsed) if parsed.kind == TokenKind::Token && parsed.environment != environment => {
-            Credential::Foreign(digest)
-        }
+        Ok(parsed) if parsed.kind == TokenKind::Admin => Credential::Admin,
+        Ok(parsed) if parsed.environment != environment => Credential::Foreign(digest),
         Ok(_) => Credential::Presented(digest),
     };
     (credential, is_doubled)
@@ -295,4 +294,24 @@ fn is_misplaced(parts: &Parts, target: &PathAndQuery, path: &CanonicalPath, name
 /// A query's escapes are decoded for the look: nobody is helped by a token that hides behind `%5F`.
 fn decoded_query_has_token(query: &str) -> bool {
     query.contains('%') && token::contains_token(&query::decode_leniently(query))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::{Accessor, Pepper, mint};
+
+    #[test]
+    fn an_admin_credential_is_none_of_ours_even_if_its_digest_were_declared() {
+        let key = EnvironmentKey::derive(&Pepper::new(vec![1; 32]).unwrap(), "prod");
+        let read = |kind, environment| {
+            let secret = mint(kind, environment, Accessor::from_random(1), &[2; 32]);
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, format!("Bearer {}", secret.expose()).parse().unwrap());
+            credential(&headers, &header::AUTHORIZATION, &key, "prod").0
+        };
+        assert!(matches!(read(TokenKind::Token, "prod"), Credential::Presented(_)));
+        assert!(matches!(read(TokenKind::Token, "staging"), Credential::Foreign(_)));
+        assert!(matches!(read(TokenKind::Admin, "prod"), Credential::Admin));
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! A binary of its own, because it replaces the global allocator.
 
+#![allow(clippy::unwrap_used, reason = "a fixture that is wrong should end the test")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 

@@ -1,0 +1,39 @@
+//! One module for each command; this table sends each to its own.
+
+mod admin;
+mod check;
+mod client;
+mod config;
+mod demo;
+mod health;
+mod init;
+mod manual;
+mod policy;
+mod serve;
+mod token;
+
+use crate::cli::{Cli, Command};
+use crate::exit::Failure;
+use crate::output;
+
+/// Runs a command.
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Demo(arguments) => demo::run(&global, &arguments),
+        Command::Serve(arguments) => serve::run(&global, &arguments),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Health(arguments) => health::run(&global, &arguments),
+        Command::Token(command) => token::run(&global, command),
+        Command::Admin(command) => admin::run(&global, command),
+        Command::Check(arguments) => check::run(&global, &arguments),
+        Command::Policy(command) => policy::run(&global, command),
+        Command::Config(command) => config::run(&global, &command),
+        Command::Completion { shell } => manual::completion(shell),
+        Command::Man { dir } => manual::man(dir.as_deref()),
+        Command::Version => {
+            output::data(format_args!("leastgate {}", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `leastgate token`: making, listing, showing and ending tokens.
+
+mod declare;
+
+use leastgate_admin::api::{CreateToken, TokenChanged, TokenUsage, TokenView};
+use leastgate_admin::client::{Answered, Client, ListTokens};
+
+use super::client;
+use crate::cli::{self, Global, Token, TokenChange, TokenCreate};
+use crate::exit::Failure;
+use crate::output::{self, DIM, Format, WARN};
+
+/// Tokens asked for at a time.
+const PAGE: u32 = 200;
+
+pub(super) fn run(global: &Global, command: Token) -> Result<(), Failure> {
+    match command {
+        Token::Create(arguments) if arguments.declare => declare::run(global, &arguments),
+        Token::Create(arguments) => create(global, &arguments),
+        Token::List(arguments) => list(global, &arguments),
+        Token::Show { token } => show(global, &client::connect(global)?.token(named(&token)?)?),
+        Token::Revoke(arguments) => change(global, &arguments, "Revoke", Client::revoke_token),
+        Token::Disable(arguments) => change(global, &arguments, "Disable", Client::disable_token),
+        Token::Enable(arguments) => {
+            change(global, &TokenChange { yes: true, ..arguments }, "Enable", Client::enable_token)
+        }
+        Token::Usage { token } => usage(global, &client::connect(global)?.usage(named(&token)?)?),
+    }
+}
+
+fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
+    let request = CreateToken {
+        name: arguments.name.clone(),
+        env: None,
+        owner: arguments.owner.clone(),
+        roles: arguments.roles.clone(),
+        scopes: arguments.scopes.clone(),
+        ttl: arguments.ttl.as_deref().map(client::ttl).transpose()?,
+        expires: None,
+        allow_cidr: arguments.allow_cidrs.clone(),
+        not_before: arguments.not_before.as_deref().map(client::moment).transpose()?,
+        note: arguments.note.clone(),
+    };
+    let issued = client::connect(global)?.create_token(&request)?;
+    client::hand_over(global, &issued.token, issued.secret.expose(), arguments.secret_file.as_deref())
+}
+
+fn list(global: &Global, arguments: &cli::TokenList) -> Result<(), Failure> {
+    let client = client::connect(global)?;
+    let mut tokens: Vec<TokenView> = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = client.tokens(&ListTokens {
+            limit: Some(PAGE),
+            cursor,
+            state: arguments.state.clone(),
+            owner: arguments.owner.clone(),
+            sort: None,
+        })?;
+        tokens.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    match global.output {
+        Format::Json => return output::json(&tokens),
+        Format::Name => tokens.iter().for_each(|token| output::data(&token.name)),
+        Format::Table if tokens.is_empty() => output::note("no tokens"),
+        Format::Table => {
+            let rows = tokens.iter().map(|token| {
+                vec![
+                    token.name.clone(),
+                    token.accessor.clone(),
+                    token.state.clone(),
+                    holdings(token),
+                    token.owner.clone().unwrap_or_else(|| "-".into()),
+                    token.expires.map_or_else(|| "never".into(), |end| end.to_string()),
+                ]
+            });
+            output::data(output::table(&["NAME", "ACCESSOR", "STATE", "HOLDS", "OWNER", "EXPIRES"], rows.collect()));
+        }
+    }
+    Ok(())
+}
+
+fn holdings(token: &TokenView) -> String {
+    let grants = token.grants.iter().map(|grant| grant.scope.as_str());
+    let all: Vec<&str> = token.roles.iter().map(String::as_str).chain(grants).collect();
+    if all.is_empty() { "-".into() } else { all.join(",") }
+}
+
+fn show(global: &Global, token: &TokenView) -> Result<(), Failure> {
+    match global.output {
+        Format::Json => return output::json(token),
+        Format::Name => output::data(&token.name),
+        Format::Table => {
+            let row = |name: &str, value: String| {
+                if !value.is_empty() {
+                    output::data(format_args!("{DIM}{name:<12}{DIM:#} {value}"));
+                }
+            };
+            row("name", token.name.clone());
+            row("accessor", token.accessor.clone());
+            row("environment", token.env.clone());
+            row("state", token.state.clone());
+            row("owner", token.owner.clone().unwrap_or_default());
+            row("roles", token.roles.join(", "));
+            row("scopes", token.grants.iter().map(|grant| grant.scope.as_str()).collect::<Vec<_>>().join(", "));
+            row("source_ip", token.restrictions.source_ip.join(", "));
+            row("not_before", token.restrictions.not_before.map(|start| start.to_string()).unwrap_or_default());
+            row("created", token.created.map(|at| at.to_string()).unwrap_or_default());
+            row("created by", token.created_by.clone().unwrap_or_default());
+            row("expires", token.expires.map_or_else(|| "never".into(), |end| end.to_string()));
+            if let Some(change) = &token.state_changed {
+                row("changed", format!("{} by {} at {}: {}", change.change, change.by, change.at, change.reason));
+            }
+            row("note", token.note.clone().unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
+type Change = fn(&Client, &str, &str) -> Answered<TokenChanged>;
+
+fn change(global: &Global, arguments: &TokenChange, verb: &str, change: Change) -> Result<(), Failure> {
+    let token = named(&arguments.token)?;
+    client::confirm(&format!("{verb} token {token}?"), arguments.yes)?;
+    let changed = change(&client::connect(global)?, token, &arguments.reason)?;
+    match global.output {
+        Format::Json => return output::json(&changed),
+        Format::Name => output::data(&changed.name),
+        Format::Table => output::data(format_args!("{} ({}) is {}", changed.name, changed.accessor, changed.state)),
+    }
+    if !changed.durable {
+        output::note(format_args!(
+            "{WARN}warning{WARN:#}: in force, but not on disk yet; the gateway tries again until it is"
+        ));
+    }
+    Ok(())
+}
+
+fn usage(global: &Global, usage: &TokenUsage) -> Result<(), Failure> {
+    match global.output {
+        Format::Json => return output::json(usage),
+        Format::Name => usage.rules.iter().for_each(|rule| output::data(&rule.rule)),
+        Format::Table if usage.rules.is_empty() => output::note(format_args!("{} was not used", usage.name)),
+        Format::Table => {
+            let rows = usage
+                .rules
+                .iter()
+                .map(|rule| vec![rule.rule.clone(), rule.count.to_string(), rule.last_used.to_string()]);
+            output::data(output::table(&["RULE", "COUNT", "LAST USED"], rows.collect()));
+        }
+    }
+    Ok(())
+}
+
+fn named(token: &str) -> Result<&str, Failure> {
+    client::refuse_secret(token).map(|()| token)
+}

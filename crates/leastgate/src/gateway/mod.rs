@@ -1,0 +1,211 @@
+//! A running gateway: the planes, built from one configuration and wired together.
+//!
+//! `serve` and `demo` both start here; they differ in where the parts come from, not in what runs.
+
+pub mod loading;
+mod parts;
+mod reload;
+mod signals;
+mod upkeep;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use leastgate_admin::{AdminHandle, AdminPlane};
+use leastgate_policy::Authority;
+use leastgate_proxy::{DataPlane, DataPlaneHandle};
+use leastgate_store::{StateDir, TokenStore};
+use leastgate_telemetry::{Clock, LifecycleEvent, SystemClock, Telemetry};
+
+pub(crate) use parts::runtime_dir;
+pub use parts::{Parts, PolicyOrigin};
+pub use signals::Signals;
+
+use crate::exit::{Exit, Failure};
+use crate::gateway::reload::Reloader;
+use crate::gateway::upkeep::Upkeep;
+
+/// How long the last events and the last usage may take to reach disk.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// A gateway that serves.
+pub struct Gateway {
+    data: Option<DataPlaneHandle>,
+    admin: AdminHandle,
+    shared: Arc<Shared>,
+    reloader: Reloader,
+    upkeep: Upkeep,
+    drain: Drain,
+    _state_dir: Option<StateDir>,
+}
+
+/// What the parts of a gateway have in common.
+pub(crate) struct Shared {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Arc<dyn TokenStore>,
+    pub(crate) state: parts::RunState,
+    unwritten: Mutex<upkeep::Unwritten>,
+}
+
+/// How long a drain may take.
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    delay: Duration,
+    timeout: Duration,
+}
+
+impl Gateway {
+    /// Starts everything. When it returns, all listeners are bound and the first policy is in force.
+    ///
+    /// # Errors
+    /// A port in use, a store or sink that can't be opened: one line that says what to do.
+    pub fn start(parts: Parts) -> Result<Self, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let config = Arc::new(parts.config);
+        let telemetry =
+            Telemetry::start(parts::telemetry(&config, &parts.key), Arc::clone(&clock)).map_err(anyhow::Error::from)?;
+        let authority = Arc::new(Authority::new(parts.key));
+        parts::load_tokens(&config, &authority, &*parts.store, &parts.policy.snapshot)?;
+        let (state, unwritten) = Default::default();
+        let shared = Arc::new(Shared { authority, telemetry, clock, store: parts.store, state, unwritten });
+        let fingerprint = parts.policy.fingerprint;
+        shared.telemetry.policy_loaded(&parts.policy.snapshot);
+        let snapshot = shared.authority.replace(parts.policy.snapshot);
+        let data = DataPlane::start(
+            parts::data_plane(&config),
+            &shared.authority,
+            &Arc::new(shared.telemetry.clone()),
+            &shared.clock,
+        )
+        .map_err(|error| Failure::new(Exit::Failed, format!("data listener: {error}")))?;
+        let admin = AdminPlane::start(
+            &parts::admin_config(&config, parts.socket),
+            parts::admin_state(&config, &shared, data.local_addr()),
+        )
+        .map_err(|error| Failure::new(Exit::Failed, error))?;
+        shared.state.set_bound();
+        shared.telemetry.reloaded(true);
+        shared.telemetry.lifecycle(&LifecycleEvent {
+            operation: "start".into(),
+            result: "ok".into(),
+            policy_rev: Some(snapshot.revision().to_owned()),
+            ..LifecycleEvent::default()
+        });
+        let drain = Drain { delay: config.limits.drain_delay, timeout: config.limits.drain_timeout };
+        let upkeep =
+            Upkeep::start(Arc::clone(&shared), config.retention).context("the upkeep thread can't be started")?;
+        let reloader = Reloader::start(config, Arc::clone(&shared), parts.origin, fingerprint)
+            .context("the reload thread can't be started")?;
+        Ok(Self { data: Some(data), admin, shared, reloader, upkeep, drain, _state_dir: parts.state_dir })
+    }
+
+    /// Where the gateway itself listens.
+    #[must_use]
+    pub fn data_address(&self) -> SocketAddr {
+        self.data.as_ref().map_or(SocketAddr::from(([0, 0, 0, 0], 0)), DataPlaneHandle::local_addr)
+    }
+
+    /// The control plane's listeners.
+    #[must_use]
+    pub fn admin(&self) -> &AdminHandle {
+        &self.admin
+    }
+
+    /// How many tokens there are.
+    #[must_use]
+    pub fn token_count(&self) -> usize {
+        self.shared.authority.tokens().len()
+    }
+
+    /// Whether every part still runs.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.data.as_ref().is_some_and(DataPlaneHandle::is_healthy)
+    }
+
+    /// Writes the listeners' addresses as JSON, in one step.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn write_ready_file(&self, path: &Path) -> Result<(), Failure> {
+        let addresses = serde_json::json!({
+            "data": self.data_address().to_string(),
+            "ops": self.admin.ops().map(|address| address.to_string()),
+            "admin": self.admin.admin().map(|address| address.to_string()),
+        });
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, addresses.to_string()).and_then(|()| fs::rename(&fresh, path)).map_err(|error| {
+            Failure::new(Exit::Failed, format!("the ready file {} can't be written: {error}", path.display()))
+        })
+    }
+
+    /// Takes the policy's files anew and reopens the audit files: `SIGHUP`.
+    pub fn reload(&self) {
+        self.shared.telemetry.reopen();
+        self.reloader.reload();
+    }
+
+    /// Serves until a signal asks for the end, then drains.
+    pub fn serve(self, signals: &Signals) {
+        let workers_ended = || !self.is_healthy();
+        while let Some(signal) = signals.next(Duration::from_secs(1)) {
+            match signal {
+                signals::Signal::Reload => self.reload(),
+                signals::Signal::Terminate => break,
+                signals::Signal::None if workers_ended() => {
+                    tracing::error!("a worker has ended by itself; the gateway goes down");
+                    break;
+                }
+                signals::Signal::None => {}
+            }
+        }
+        self.drain(signals);
+    }
+
+    /// Not ready any more; after the delay no new connections; what is under way is finished, the rest cut.
+    fn drain(mut self, signals: &Signals) {
+        self.shared.state.set_draining();
+        tracing::info!(delay = ?self.drain.delay, timeout = ?self.drain.timeout, "draining; a second signal ends at once");
+        self.lifecycle("drain");
+        let hurry = signals.cut_short();
+        if let Some(data) = self.data.take() {
+            data.begin_drain();
+            hurry.wait(self.drain.delay);
+            let timeout = if hurry.is_set() { Duration::ZERO } else { self.drain.timeout };
+            let cut = data.drain(Duration::ZERO, timeout);
+            if cut > 0 {
+                tracing::warn!(requests = cut, "requests were still under way at the deadline and were cut");
+            }
+        }
+        self.reloader.stop();
+        self.upkeep.stop();
+        self.lifecycle("stop");
+        if !self.shared.telemetry.shut_down(FLUSH) {
+            tracing::error!("audit events were still unwritten after {FLUSH:?}");
+        }
+        let _ = self.admin.shutdown(Duration::from_secs(1));
+        if let Err(error) = self.shared.store.close(FLUSH) {
+            tracing::error!(%error, "the store was not closed in time");
+        }
+    }
+
+    fn lifecycle(&self, operation: &str) {
+        self.shared.telemetry.lifecycle(&LifecycleEvent {
+            operation: operation.into(),
+            result: "ok".into(),
+            ..LifecycleEvent::default()
+        });
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("data", &self.data).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,227 @@
+//! What a gateway is started from, and how the configuration's parts become what each plane wants to know.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use leastgate_admin::api::{ListenerView, Moment, ReloadView};
+use leastgate_admin::{AdminConfig, AdminState, Hooks, ProbeTarget, Tokens};
+use leastgate_config::{AdminAddress, ClassPolicy, Classes, Fsync, GatewayConfig, SinkKind, TokenSource, Workers};
+use leastgate_policy::{Authority, EnvironmentKey, PolicySnapshot};
+use leastgate_proxy::DataPlaneConfig;
+use leastgate_store::{SqliteStore, StateDir, TokenStore};
+use leastgate_telemetry::{self as telemetry, FileSinkConfig, RedactionKey, TelemetryConfig};
+
+use super::{Shared, loading};
+use crate::exit::{Exit, Failure};
+
+/// Everything a gateway is started from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The gateway's file.
+    pub config: GatewayConfig,
+    /// The environment's key.
+    pub key: EnvironmentKey,
+    /// The first policy.
+    pub policy: loading::Policy,
+    /// Where it came from.
+    pub origin: PolicyOrigin,
+    /// Administrators, and tokens unless they are declared.
+    pub store: Arc<SqliteStore>,
+    /// The locked folder, where there is one.
+    pub state_dir: Option<StateDir>,
+    /// The unix socket on which the CLI finds this gateway.
+    pub socket: Option<PathBuf>,
+}
+
+/// Where a policy came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyOrigin {
+    /// Its files, which are watched.
+    Files,
+    /// This program: the demo's.
+    BuiltIn,
+}
+
+/// What the ops listener tells about the gateway as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct RunState {
+    is_bound: AtomicBool,
+    is_draining: AtomicBool,
+    reload: Mutex<ReloadView>,
+}
+
+impl RunState {
+    pub(super) fn set_bound(&self) {
+        self.is_bound.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_draining(&self) {
+        self.is_draining.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_reloaded(&self, at: leastgate_policy::Timestamp, error: Option<String>) {
+        let view = ReloadView { successful: Some(error.is_none()), at: Some(Moment(at)), error };
+        *self.reload.lock().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+
+    fn reload(&self) -> ReloadView {
+        self.reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Fills the token table before the first request: from the store, or from what the policy declares.
+pub(super) fn load_tokens(
+    config: &GatewayConfig,
+    authority: &Authority,
+    store: &dyn TokenStore,
+    snapshot: &PolicySnapshot,
+) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("tokens can't be loaded: {error}"));
+    match config.tokens {
+        TokenSource::Declared => {
+            authority.sync_tokens(snapshot.declared_tokens().to_vec()).map_err(|error| failed(&error))
+        }
+        TokenSource::Store => {
+            let mut collision = None;
+            let load = store.for_each_entry(&mut |entry| {
+                if let Err(error) = authority.upsert(entry) {
+                    collision = Some(error);
+                }
+            });
+            load.map_err(|error| failed(&error))?;
+            collision.map_or(Ok(()), |error| Err(failed(&error)))
+        }
+    }
+}
+
+pub(super) fn telemetry(config: &GatewayConfig, key: &EnvironmentKey) -> TelemetryConfig {
+    let variable = |name| loading::variable(name).and_then(|value| value.into_string().ok());
+    TelemetryConfig {
+        environment: config.environment.clone(),
+        state_dir: config.state_dir.clone(),
+        listener: config.listeners.data.address.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build_revision: option_env!("LEASTGATE_REVISION").unwrap_or("unknown").to_owned(),
+        pod: variable("POD_NAME"),
+        namespace: variable("POD_NAMESPACE"),
+        node: variable("NODE_NAME"),
+        sinks: config.audit.sinks.iter().map(sink).collect(),
+        unauthenticated_per_source: per_second(config.audit.unauthenticated_per_source.hertz()),
+        recent: config.audit.recent,
+        max_routes: config.metrics.max_routes,
+        redaction_key: RedactionKey::new(key.derive_for("redacted path parameters")),
+        ..TelemetryConfig::default()
+    }
+}
+
+fn sink(sink: &leastgate_config::SinkConfig) -> telemetry::SinkConfig {
+    let kind = match &sink.kind {
+        SinkKind::Stdout => telemetry::SinkKind::Stdout,
+        SinkKind::File(file) => telemetry::SinkKind::File(FileSinkConfig {
+            path: file.path.clone(),
+            max_bytes: Some(file.rotate_size),
+            max_age: Some(file.rotate_age),
+            fsync: match file.fsync {
+                Fsync::Batch => telemetry::Fsync::Batch,
+                Fsync::Never => telemetry::Fsync::Never,
+            },
+        }),
+    };
+    telemetry::SinkConfig { name: sink.name.clone(), kind, classes: Some(classes(sink.classes)) }
+}
+
+fn classes(classes: Classes) -> telemetry::Classes {
+    let policy = |policy| match policy {
+        ClassPolicy::Drop => telemetry::ClassPolicy::Drop,
+        ClassPolicy::Block => telemetry::ClassPolicy::Block,
+    };
+    telemetry::Classes {
+        allow: policy(classes.allow),
+        deny: policy(classes.deny),
+        admin: policy(classes.admin),
+        lifecycle: policy(classes.lifecycle),
+    }
+}
+
+/// Rates below one a second record one a second: an event too many is better than none.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range of u32 first")]
+fn per_second(hertz: f64) -> u32 {
+    hertz.clamp(1.0, f64::from(u32::MAX)) as u32
+}
+
+pub(super) fn data_plane(config: &GatewayConfig) -> DataPlaneConfig {
+    DataPlaneConfig {
+        addresses: vec![config.listeners.data.address],
+        workers: workers(config.workers),
+        limits: config.limits.clone(),
+        upstreams: config.upstreams.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
+    }
+}
+
+/// One worker for each CPU this process may use; the standard library honours the cgroup's quota and affinity.
+fn workers(workers: Workers) -> NonZeroUsize {
+    match workers {
+        Workers::Count(count) => count,
+        Workers::Auto => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    }
+}
+
+pub(super) fn admin_state(config: &Arc<GatewayConfig>, shared: &Arc<Shared>, data: SocketAddr) -> AdminState {
+    AdminState {
+        authority: Arc::clone(&shared.authority),
+        store: Arc::clone(&shared.store),
+        telemetry: shared.telemetry.clone(),
+        environment: config.environment.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        tokens: match config.tokens {
+            TokenSource::Store => Tokens::Store,
+            TokenSource::Declared => Tokens::Declared { files: config.policy.files.clone() },
+        },
+        probes: probes(config),
+        hooks: hooks(config, shared, data),
+    }
+}
+
+fn hooks(config: &Arc<GatewayConfig>, shared: &Arc<Shared>, data: SocketAddr) -> Hooks {
+    let [bound, draining, reload, flush] = [0; 4].map(|_| Arc::clone(shared));
+    let config = Arc::clone(config);
+    Hooks {
+        is_bound: Box::new(move || bound.state.is_bound.load(Ordering::Acquire)),
+        is_draining: Box::new(move || draining.state.is_draining.load(Ordering::Acquire)),
+        listeners: Box::new(move || vec![listener("data", data), listener("ops", config.listeners.ops)]),
+        reload: Box::new(move || reload.state.reload()),
+        flush_usage: Box::new(move || flush.flush_usage()),
+        ..Hooks::default()
+    }
+}
+
+fn listener(name: &str, address: SocketAddr) -> ListenerView {
+    ListenerView { name: name.to_owned(), address: address.to_string() }
+}
+
+fn probes(config: &GatewayConfig) -> Vec<ProbeTarget> {
+    config.upstreams.iter().map(ProbeTarget::from).collect()
+}
+
+/// The control plane's listeners: those of the file, and the socket on which the CLI finds this gateway.
+pub(super) fn admin_config(config: &GatewayConfig, socket: Option<PathBuf>) -> AdminConfig {
+    let (admin, own) = match &config.listeners.admin {
+        AdminAddress::Tcp(address) => (Some(*address), None),
+        AdminAddress::Unix(path) => (None, Some(path.clone())),
+    };
+    let mut unix_sockets: Vec<PathBuf> = own.into_iter().chain(socket).collect();
+    unix_sockets.dedup();
+    AdminConfig { ops: Some(config.listeners.ops), admin, unix_sockets }
+}
+
+/// Where the CLI looks for a local gateway that has no state_dir: a folder that only this user can use.
+pub(crate) fn runtime_dir() -> PathBuf {
+    match loading::variable("XDG_RUNTIME_DIR") {
+        Some(dir) => PathBuf::from(dir).join("leastgate"),
+        None => std::env::temp_dir().join(format!("leastgate-{}", rustix::process::getuid().as_raw())),
+    }
+}

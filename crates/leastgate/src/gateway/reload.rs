@@ -1,0 +1,126 @@
+//! Hot reload: the policy's files are read anew when their content changes, or when SIGHUP asks.
+//!
+//! Content is hashed once a second: file notifications go deaf when Kubernetes swaps the `..data` link. Start-up and
+//! reload compile through the same function; a file that does not compile keeps the policy that is in force.
+
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use leastgate_config::{Fingerprint, GatewayConfig, TokenSource};
+use leastgate_telemetry::LifecycleEvent;
+
+use super::parts::PolicyOrigin;
+use super::{Shared, loading};
+
+/// How often the files are looked at.
+const POLL: Duration = Duration::from_millis(500);
+
+/// The thread that watches the policy's files.
+pub(super) struct Reloader {
+    ask: Option<SyncSender<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Watch {
+    config: Arc<GatewayConfig>,
+    shared: Arc<Shared>,
+    seen: Fingerprint,
+}
+
+impl Reloader {
+    /// Starts watching; a policy that came from no file is not watched.
+    pub(super) fn start(
+        config: Arc<GatewayConfig>,
+        shared: Arc<Shared>,
+        origin: PolicyOrigin,
+        seen: Fingerprint,
+    ) -> std::io::Result<Self> {
+        if origin == PolicyOrigin::BuiltIn {
+            return Ok(Self { ask: None, thread: Mutex::new(None) });
+        }
+        let (ask, asked) = sync_channel::<()>(1);
+        let mut watch = Watch { config, shared, seen };
+        let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
+            loop {
+                match asked.recv_timeout(POLL) {
+                    Ok(()) => watch.reload(),
+                    Err(RecvTimeoutError::Timeout) => watch.poll(),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        })?;
+        Ok(Self { ask: Some(ask), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Asks for a reload whether or not anything changed. One that waits already will do.
+    pub(super) fn reload(&self) {
+        if let Some(Err(TrySendError::Disconnected(()))) = self.ask.as_ref().map(|ask| ask.try_send(())) {
+            tracing::error!("the reload thread has ended; the policy in force stays");
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.ask = None;
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the reload thread has panicked");
+        }
+    }
+}
+
+impl Watch {
+    fn poll(&mut self) {
+        if loading::fingerprint(&self.config.policy.files) != self.seen {
+            self.reload();
+        }
+    }
+
+    fn reload(&mut self) {
+        let looked_at = loading::fingerprint(&self.config.policy.files);
+        match loading::policy(&self.config, self.shared.clock.timestamp()) {
+            Ok(policy) => {
+                self.seen = policy.fingerprint;
+                self.put_in_force(policy);
+            }
+            Err(fault) => {
+                self.seen = looked_at;
+                self.refuse(&fault.summary_line());
+            }
+        }
+    }
+
+    fn put_in_force(&self, policy: loading::Policy) {
+        let Shared { authority, telemetry, .. } = &*self.shared;
+        telemetry.policy_loaded(&policy.snapshot);
+        let snapshot = authority.replace(policy.snapshot);
+        if self.config.tokens == TokenSource::Declared
+            && let Err(error) = authority.sync_tokens(snapshot.declared_tokens().to_vec())
+        {
+            return self.refuse(&error.to_string());
+        }
+        telemetry.reloaded(true);
+        self.shared.state.set_reloaded(self.shared.clock.timestamp(), None);
+        tracing::info!(revision = snapshot.revision(), rules = snapshot.rules().len(), "policy reloaded");
+        self.record("policy.loaded", "ok", Some(snapshot.revision()));
+    }
+
+    /// One line, so that a log search finds it: what is wrong, where, and that the old policy stays.
+    fn refuse(&self, fault: &str) {
+        self.shared.telemetry.reloaded(false);
+        self.shared.state.set_reloaded(self.shared.clock.timestamp(), Some(fault.to_owned()));
+        tracing::error!("policy not reloaded, the one in force stays: {fault}");
+        let revision = self.shared.authority.snapshot().map(|snapshot| snapshot.revision().to_owned());
+        self.record("policy.refused", fault, revision.as_deref());
+    }
+
+    fn record(&self, operation: &str, result: &str, revision: Option<&str>) {
+        self.shared.telemetry.lifecycle(&LifecycleEvent {
+            operation: operation.into(),
+            result: result.into(),
+            policy_rev: revision.map(str::to_owned),
+            ..LifecycleEvent::default()
+        });
+    }
+}

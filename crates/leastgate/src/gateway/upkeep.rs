@@ -1,0 +1,172 @@
+//! What is done on a timer and never by a request: usage to the store, gauges of tokens, dead records purged.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use leastgate_policy::{Accessor, Timestamp, TokenState};
+use leastgate_store::UsageDelta;
+use leastgate_telemetry::TokenGauge;
+
+use super::Shared;
+
+/// How often usage is handed to the store.
+const FLUSH: Duration = Duration::from_secs(10);
+/// How often tokens are counted by state: a walk over all of them.
+const COUNT: Duration = Duration::from_secs(15);
+/// How often dead records are looked for.
+const PURGE: Duration = Duration::from_secs(3600);
+/// Dead records forgotten in one commit.
+const PURGE_BATCH: u32 = 1000;
+/// A token that ends within this time counts as expiring.
+const EXPIRING: u64 = 7 * 24 * 3600;
+/// Usage kept in memory while the store can't be written; beyond it counts are lost, and that is logged.
+const MOST_UNWRITTEN: usize = 100_000;
+
+/// The thread that does it.
+pub(super) struct Upkeep {
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Tasks {
+    shared: Arc<Shared>,
+    retention: Duration,
+}
+
+/// How often something is done, and what.
+type Task = (Duration, fn(&mut Tasks));
+
+/// Usage that the store did not take yet, by token and rule.
+pub(super) type Unwritten = HashMap<(Accessor, Arc<str>), (u64, Timestamp)>;
+
+impl Upkeep {
+    pub(super) fn start(shared: Arc<Shared>, retention: Duration) -> std::io::Result<Self> {
+        let (stop, stopped) = sync_channel::<()>(0);
+        let mut tasks = Tasks { shared, retention };
+        let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || {
+            let mut next = [Instant::now(), Instant::now() + FLUSH, Instant::now() + PURGE];
+            loop {
+                let wait = next.iter().min().map_or(FLUSH, |next| next.saturating_duration_since(Instant::now()));
+                if stopped.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
+                    return tasks.flush_usage();
+                }
+                tasks.run_due(&mut next);
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Hands the last usage over and ends.
+    pub(super) fn stop(&mut self) {
+        self.stop = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the upkeep thread has panicked");
+        }
+    }
+}
+
+impl Tasks {
+    fn run_due(&mut self, next: &mut [Instant; 3]) {
+        let tasks: [Task; 3] = [(COUNT, Self::count_tokens), (FLUSH, Self::flush_usage), (PURGE, Self::purge)];
+        for (due, (every, task)) in next.iter_mut().zip(tasks) {
+            if *due <= Instant::now() {
+                task(self);
+                *due = Instant::now() + every;
+            }
+        }
+    }
+
+    fn count_tokens(&mut self) {
+        let now = self.shared.clock.timestamp();
+        let mut counts = [0_u64; GAUGES.len()];
+        let mut next_expiry: Option<Timestamp> = None;
+        self.shared.authority.tokens().for_each(|_, token| {
+            let gauge = gauge_of(token.state, token.expires, now);
+            for (count, _) in counts.iter_mut().zip(GAUGES).filter(|(_, own)| *own == gauge) {
+                *count += 1;
+            }
+            if let Some(end) = token.expires.filter(|end| *end > now && token.state != TokenState::Revoked) {
+                next_expiry = Some(next_expiry.map_or(end, |next| next.min(end)));
+            }
+        });
+        for (gauge, count) in GAUGES.into_iter().zip(counts) {
+            self.shared.telemetry.set_tokens(gauge, count);
+        }
+        self.shared.telemetry.set_next_expiry(next_expiry);
+    }
+
+    fn flush_usage(&mut self) {
+        self.shared.flush_usage();
+    }
+
+    fn purge(&mut self) {
+        let before = Timestamp(self.shared.clock.timestamp().0.saturating_sub(self.retention.as_secs()));
+        loop {
+            match self.shared.store.purge(before, PURGE_BATCH) {
+                Ok(purged) => {
+                    for digest in &purged {
+                        self.shared.authority.remove(digest);
+                    }
+                    if purged.len() < PURGE_BATCH as usize {
+                        return;
+                    }
+                }
+                Err(error) => return tracing::warn!(%error, "dead tokens could not be purged; tried again in an hour"),
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Hands the usage counted so far to the store; what it does not take is kept for the next time.
+    pub(super) fn flush_usage(&self) {
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        for delta in self.telemetry.usage().drain() {
+            let Some(rule) = self.authority.rule_id(delta.rule) else { continue };
+            let (count, last_used) = unwritten.entry((delta.accessor, rule)).or_default();
+            *count += delta.count;
+            *last_used = delta.last_used.max(*last_used);
+        }
+        if unwritten.is_empty() {
+            return;
+        }
+        let deltas = unwritten.iter().map(|((accessor, rule), (count, last_used))| UsageDelta {
+            accessor: *accessor,
+            rule: Arc::clone(rule),
+            count: *count,
+            last_used: *last_used,
+        });
+        match self.store.record_usage(deltas.collect()) {
+            Ok(()) => unwritten.clear(),
+            Err(error) if unwritten.len() > MOST_UNWRITTEN => {
+                tracing::error!(%error, lost = unwritten.len(), "usage could not be stored for too long and is lost");
+                unwritten.clear();
+            }
+            Err(error) => tracing::warn!(%error, "usage is kept in memory until the store takes it"),
+        }
+    }
+}
+
+const GAUGES: [TokenGauge; 6] = [
+    TokenGauge::Active,
+    TokenGauge::Expiring,
+    TokenGauge::Expired,
+    TokenGauge::Disabled,
+    TokenGauge::Revoked,
+    TokenGauge::Rotating,
+];
+
+fn gauge_of(state: TokenState, expires: Option<Timestamp>, now: Timestamp) -> TokenGauge {
+    let ends_within = |seconds| expires.is_some_and(|end| end <= now.plus(seconds));
+    match state {
+        TokenState::Revoked => TokenGauge::Revoked,
+        TokenState::Disabled => TokenGauge::Disabled,
+        _ if ends_within(0) => TokenGauge::Expired,
+        TokenState::Rotating => TokenGauge::Rotating,
+        TokenState::Active if ends_within(EXPIRING) => TokenGauge::Expiring,
+        TokenState::Active => TokenGauge::Active,
+    }
+}
