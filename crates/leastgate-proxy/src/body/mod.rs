@@ -1,0 +1,12 @@
+//! Bodies on their way through: frames are passed on as they come, one at a time and only when the other side takes
+//! them. Trailers stay behind (P17).
+
+mod download;
+mod drain;
+mod request;
+mod response;
+
+pub(crate) use download::{DownloadError, UpstreamBody};
+pub(crate) use drain::drain_buffered;
+pub(crate) use request::{BodyLimits, RequestBody, Upload, UploadFault};
+pub use response::{BodyError, ProxyBody};

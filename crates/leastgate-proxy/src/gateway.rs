@@ -1,0 +1,240 @@
+//! The spine of the data plane: one request from its head to its answer. Each call names the next file to open, and none
+//! calls back up. The order is plain code, because the order is the security property.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use leastgate_policy::{AuthorizedRequest, Denial, PolicySnapshot, Reason, RequestFacts, Source, Verdict, authorize};
+use leastgate_telemetry::LimitKind;
+use tower::Service;
+
+use crate::body::{ProxyBody, RequestBody, Upload, UpstreamBody};
+use crate::connection::ConnectionState;
+use crate::exchange::{Exchange, Refused};
+use crate::forward::{Failed, Fault, ForwardContext, ForwardError};
+use crate::headers::{self, Screen};
+use crate::worker::Worker;
+
+/// The gateway as one client connection sees it: a request in, a response out, never an error.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    worker: Rc<Worker>,
+    source: Source,
+    connection: Rc<ConnectionState>,
+}
+
+type ClientBody = RequestBody<Incoming>;
+
+/// A refusal, and the request's body if it is still at hand.
+type Turned = (Refused, ClientBody);
+
+impl Service<Request<Incoming>> for Gateway {
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<ProxyBody>, Infallible>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let gateway = self.clone();
+        Box::pin(async move { Ok(gateway.handle(request).await) })
+    }
+}
+
+impl Gateway {
+    pub(crate) fn new(worker: Rc<Worker>, source: Source, connection: Rc<ConnectionState>) -> Self {
+        Self { worker, source, connection }
+    }
+
+    /// From a head to an answer.
+    async fn handle(self, request: Request<Incoming>) -> Response<ProxyBody> {
+        let (parts, incoming) = request.into_parts();
+        let upload = Rc::new(Upload::new());
+        let mut exchange = Exchange::begin(&self.worker, self.source, &self.connection, &parts, &upload);
+        let record = (!incoming.is_end_stream()).then(|| exchange.record().handle());
+        let body = RequestBody::new(incoming, self.worker.settings.body(), upload, record);
+        match self.judge(&mut exchange, parts, body) {
+            Err(turned) => {
+                let (refused, body) = *turned;
+                exchange.refuse(refused, body).await
+            }
+            Ok(authorized) => match self.forward(&exchange, authorized).await {
+                Err(refused) => exchange.fail(&refused),
+                Ok(response) => exchange.relay(response),
+            },
+        }
+    }
+
+    /// Everything between a head and the permission to forward it: nothing goes upstream unless this says so.
+    fn judge(
+        &self,
+        exchange: &mut Exchange,
+        parts: Parts,
+        body: ClientBody,
+    ) -> Result<AuthorizedRequest<ClientBody>, Box<Turned>> {
+        let began = Instant::now();
+        let Some(snapshot) = self.worker.snapshot() else {
+            exchange.record().refused(Reason::AuthorizationUnavailable);
+            return Err(Box::new((Refused::Unjudged(Reason::AuthorizationUnavailable), body)));
+        };
+        let (authority, now) = (self.worker.authority(), self.worker.now());
+        let facts = self.enter(exchange, &parts, &snapshot).and_then(|()| {
+            RequestFacts::parse(&parts, &self.source, &snapshot, authority.key(), now).map_err(Box::new)
+        });
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(denial) => return Err(turned(exchange, Refused::Denied(denial), body, began)),
+        };
+        let path = facts.path();
+        exchange.record().decoded_path(path.segments(), path.has_trailing_slash());
+        if let Some(client) = facts.client() {
+            exchange.record().client(client);
+        }
+        let declared = body.size_hint().lower();
+        match authorize(Request::from_parts(parts, body), &facts, &snapshot, authority.tokens(), now) {
+            Verdict::Allow(authorized) => self.admit(exchange, authorized, facts, declared, began),
+            Verdict::Deny(denial, request) => {
+                let refused = self.limit_failures(denial, &facts);
+                Err(turned(exchange, refused, request.into_body(), began))
+            }
+            Verdict::Answer(preflight, request) => {
+                exchange.record().answered(&preflight, began.elapsed());
+                let denial = Denial::outside_policy(Reason::MethodUnsupported, Some(NO_PREFLIGHT), &snapshot, now);
+                Err(turned(exchange, denial.into(), request.into_body(), began))
+            }
+        }
+    }
+
+    /// What is asked before the policy is: a place among the requests in flight, and a head two readers can't differ on.
+    fn enter(&self, exchange: &mut Exchange, parts: &Parts, snapshot: &Arc<PolicySnapshot>) -> Result<(), Box<Denial>> {
+        let denial = |reason, detail| Box::new(Denial::outside_policy(reason, detail, snapshot, self.worker.now()));
+        if !exchange.enter() {
+            self.worker.limited(LimitKind::InFlight);
+            return Err(denial(Reason::Overloaded, None));
+        }
+        let limits = &self.worker.settings.limits;
+        let screen = Screen {
+            credential: snapshot.credential_header(),
+            conditions: snapshot.condition_headers(),
+            field_bytes: limits.field_size,
+            target_bytes: limits.target_size,
+            path_segments: limits.path_segments,
+        };
+        headers::screen(parts, &screen).map_err(|(reason, detail)| denial(reason, Some(detail)))
+    }
+
+    /// What the policy lets through still has limits, and must be sure of its record.
+    fn admit(
+        &self,
+        exchange: &mut Exchange,
+        authorized: AuthorizedRequest<ClientBody>,
+        facts: RequestFacts,
+        declared: u64,
+        began: Instant,
+    ) -> Result<AuthorizedRequest<ClientBody>, Box<Turned>> {
+        let permit = authorized.permit();
+        exchange.record().permitted(permit, began.elapsed());
+        let own_limit = permit.case().api().and_then(|api| api.limits.body);
+        let limit = own_limit.unwrap_or(self.worker.settings.limits.body);
+        let beyond = if permit.is_websocket() {
+            Some((Reason::MethodUnsupported, Some(NO_WEBSOCKET)))
+        } else if declared > limit {
+            Some((Reason::BodyTooLarge, None))
+        } else if exchange.record().reserve().is_err() {
+            Some((Reason::AuthorizationUnavailable, Some("the audit stream has no room for the decision")))
+        } else {
+            None
+        };
+        if let Some((reason, detail)) = beyond {
+            let (request, permit) = authorized.into_parts();
+            let denial = Denial::of_permit(&permit, reason, detail);
+            return Err(turned(exchange, denial.into(), request.into_body(), began));
+        }
+        exchange.upload.limit_to(limit);
+        exchange.watch(facts);
+        Ok(authorized)
+    }
+
+    /// A source that presents one bad token after the other is told to wait in place of being told what is wrong. Only
+    /// a 401 is ever replaced, and sending no credential is no attempt.
+    fn limit_failures(&self, denial: Denial, facts: &RequestFacts) -> Refused {
+        if denial.reason.status() != Some(401) || denial.reason == Reason::CredentialMissing {
+            return denial.into();
+        }
+        let source = facts.client().unwrap_or(self.source.peer);
+        match self.worker.shared.failures.record(source, self.worker.clock.elapsed()) {
+            Ok(()) => denial.into(),
+            Err(wait) => {
+                self.worker.limited(LimitKind::Source);
+                Refused::Limited(Box::new(denial.with_reason(Reason::SourceFailuresLimited)), wait)
+            }
+        }
+    }
+
+    /// Sends an authorized request and waits for the head of its response, or for the request to be refused after all.
+    async fn forward(
+        &self,
+        exchange: &Exchange,
+        authorized: AuthorizedRequest<ClientBody>,
+    ) -> Result<Response<UpstreamBody>, Refused> {
+        let context = ForwardContext {
+            peer: self.source.peer,
+            peer_is_trusted: self.worker.is_trusted(&self.source),
+            request_id: &exchange.request_id,
+            trace: &exchange.trace,
+            decision: exchange.decision(),
+            upload: &exchange.upload,
+        };
+        if let Some(api) = authorized.permit().case().api() {
+            exchange.record().upstream(&api.upstream);
+        }
+        tokio::select! {
+            biased;
+            denial = exchange.denied() => Err(denial.into()),
+            sent = self.worker.forwarder.forward(authorized, &context) => {
+                sent.map_err(|failed| self.failed(exchange, &failed))
+            }
+        }
+    }
+
+    fn failed(&self, exchange: &Exchange, failed: &Failed) -> Refused {
+        let Failed { error, permit } = failed;
+        let reason = error.reason();
+        let denial = Denial::of_permit(permit, reason, None);
+        match error.fault() {
+            Fault::Client => exchange.record().denied(&denial, Duration::ZERO),
+            Fault::Gateway => exchange.record().failed(reason.as_str()),
+            Fault::Upstream => exchange.record().upstream_failed(reason),
+        }
+        let upstream = permit.case().api().map_or("", |api| &*api.upstream);
+        if let ForwardError::Connect(error) = error
+            && let Some(label) = error.label()
+        {
+            self.worker.telemetry.upstream_connect_error(upstream, label);
+        }
+        tracing::debug!(upstream, %error, is_retryable = error.is_retryable(), "a request was not answered by its upstream");
+        denial.into()
+    }
+}
+
+const NO_PREFLIGHT: &str = "CORS preflights are not answered yet";
+const NO_WEBSOCKET: &str = "WebSocket connections are not supported yet";
+
+/// Records a refusal, and keeps it together with the body that has to be dealt with.
+fn turned(exchange: &Exchange, refused: Refused, body: ClientBody, began: Instant) -> Box<Turned> {
+    if let Some(denial) = refused.denial() {
+        exchange.record().denied(denial, began.elapsed());
+    }
+    Box::new((refused, body))
+}

@@ -1,0 +1,114 @@
+//! The head that comes back: whether its framing can be trusted, and what a client must not see of it.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+
+use super::table::{self, Kind, Names};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Why a response can't be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadResponse {
+    #[error("it switched protocols, which nobody asked for")]
+    SwitchedProtocols,
+    #[error("it carries both a Content-Length and a Transfer-Encoding")]
+    TwoFramings,
+    #[error("it carries more than one Content-Length")]
+    TwoLengths,
+    #[error("its Transfer-Encoding is not \"chunked\"")]
+    UnknownCoding,
+}
+
+/// Refuses a response two readers could frame differently (P20), and an answer to an upgrade that was never sent (P24).
+/// hyper prefers the Transfer-Encoding where both are given and leaves both in the map, so the map tells.
+pub(crate) fn check_framing(status: StatusCode, headers: &HeaderMap) -> Result<(), BadResponse> {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(BadResponse::SwitchedProtocols);
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() || length.is_some_and(|line| line.as_bytes().contains(&b',')) {
+        return Err(BadResponse::TwoLengths);
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(_), _) if length.is_some() => Err(BadResponse::TwoFramings),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(BadResponse::UnknownCoding),
+    }
+}
+
+/// Takes away what was meant for the gateway, and names in an upstream's mouth that only the gateway may use. hyper
+/// frames the body anew from its size; only a HEAD's length is kept, because there is no body to take it from.
+pub(crate) fn clean_response(headers: &mut HeaderMap, method: &Method, request_id: &HeaderValue) {
+    let length = if *method == Method::HEAD { headers.get(header::CONTENT_LENGTH).cloned() } else { None };
+    let mut gone: Names = table::connection_names(headers).unwrap_or_default();
+    gone.extend(headers.keys().filter(|name| matches!(table::kind(name), Kind::HopByHop | Kind::Identity)).cloned());
+    for name in &gone {
+        headers.remove(name);
+    }
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
+    headers.append(header::VIA, HeaderValue::from_static("1.1 leastgate"));
+    headers.insert(REQUEST_ID, request_id.clone());
+}
+
+/// Ends the connection after this response.
+pub(crate) fn close_after(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn ambiguous_framing_is_a_bad_response() {
+        let check = |fields: &[(&str, &str)]| check_framing(StatusCode::OK, &map(fields)).err();
+        assert_eq!(check(&[("content-length", "5")]), None);
+        assert_eq!(check(&[("transfer-encoding", "chunked")]), None);
+        assert_eq!(check(&[("content-length", "5"), ("transfer-encoding", "chunked")]), Some(BadResponse::TwoFramings));
+        assert_eq!(check(&[("content-length", "5"), ("content-length", "5")]), Some(BadResponse::TwoLengths));
+        assert_eq!(check(&[("content-length", "5, 6")]), Some(BadResponse::TwoLengths));
+        assert_eq!(check(&[("transfer-encoding", "gzip, chunked")]), Some(BadResponse::UnknownCoding));
+        assert_eq!(
+            check_framing(StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new()),
+            Err(BadResponse::SwitchedProtocols)
+        );
+    }
+
+    #[test]
+    fn a_client_sees_nothing_that_was_meant_for_the_gateway() {
+        let mut headers = map(&[
+            ("connection", "x-private, close"),
+            ("x-private", "1"),
+            ("X-Leastgate-Subject", "admin"),
+            ("x_leastgate_decision", "no"),
+            ("upgrade", "h2c"),
+            ("content-length", "5"),
+            ("server", "upstream/1"),
+        ]);
+        clean_response(&mut headers, &Method::GET, &HeaderValue::from_static("id-1"));
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["server", "via", "x-request-id"]);
+    }
+
+    #[test]
+    fn the_length_of_a_head_response_is_kept() {
+        let mut headers = map(&[("content-length", "5")]);
+        clean_response(&mut headers, &Method::HEAD, &HeaderValue::from_static("id-1"));
+        assert_eq!(headers[header::CONTENT_LENGTH], "5");
+    }
+}

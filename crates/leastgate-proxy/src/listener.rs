@@ -1,0 +1,234 @@
+//! The sockets that accept: one for each worker on the same address, so that the kernel spreads connections and no
+//! request changes threads. A connection takes its permits here, before anything is allocated for it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::future::{Future, poll_fn};
+use std::io::{self, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use leastgate_policy::Source;
+use leastgate_telemetry::LimitKind;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tower::Service;
+use tower::limit::ConcurrencyLimit;
+
+use crate::connection;
+use crate::respond::AT_CAPACITY;
+use crate::worker::Worker;
+
+const BACKLOG: i32 = 1024;
+
+/// How long accepting rests when the process is out of descriptors or memory.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// Finds out whether an address is free, and takes a port where none is named. `SO_REUSEPORT` would let a second
+/// gateway join the first one's address in silence; this socket, without it, is refused beside a listening one.
+pub(crate) fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
+    let socket = socket(address)?;
+    socket.bind(&address.into())?;
+    let bound = socket.local_addr()?;
+    bound.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// A worker's own socket on a probed address.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted gateway does not wait for its predecessor's closed connections to be forgotten.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+/// Accepts until `stopped` says so, then takes what the kernel has already accepted and closes.
+pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, stopped: impl Future<Output = ()>) {
+    let mut connections = admission(&worker);
+    let mut stopped = std::pin::pin!(stopped);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopped => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(&mut connections, stream, peer, &worker).await,
+            Err(error) if is_exhaustion(&error) => {
+                tracing::warn!(%error, "no connection can be accepted for now");
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+            // The client was gone before it was accepted.
+            Err(_) => {}
+        }
+    }
+    while let Some(Ok((stream, peer))) = now_or_never(listener.accept()).await {
+        admit(&mut connections, stream, peer, &worker).await;
+    }
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
+}
+
+/// Serves a connection with a permit, or turns it away unread.
+async fn admit(connections: &mut ConcurrencyLimit<Serve>, stream: TcpStream, address: SocketAddr, worker: &Rc<Worker>) {
+    let source = Source { peer: address.ip().to_canonical(), port: address.port() };
+    let Some(place) = worker.shared.sources.take(source.peer, worker.is_trusted(&source)) else {
+        return turn_away(stream, worker, LimitKind::ConnectionsPerSource);
+    };
+    if now_or_never(poll_fn(|cx| connections.poll_ready(cx))).await.is_none() {
+        // A claim left in the queue would keep the next free place from the other workers.
+        *connections = connections.clone();
+        return turn_away(stream, worker, LimitKind::Connections);
+    }
+    // Nagle's algorithm would hold back the end of a response.
+    if stream.set_nodelay(true).is_ok() {
+        tokio::task::spawn_local(connections.call((stream, source, place)));
+    }
+}
+
+/// The first answer of a future, if it has one at once.
+async fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// A fixed answer into an empty socket buffer: no task, no parser, nothing read.
+fn turn_away(stream: TcpStream, worker: &Worker, limit: LimitKind) {
+    worker.limited(limit);
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(AT_CAPACITY.as_bytes());
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+}
+
+/// Serving one connection, as a service: so that the cap on all of them is tower's, shared by the workers.
+#[derive(Clone)]
+struct Serve {
+    worker: Rc<Worker>,
+}
+
+fn admission(worker: &Rc<Worker>) -> ConcurrencyLimit<Serve> {
+    let permits = Arc::clone(&worker.shared.connections);
+    ConcurrencyLimit::with_semaphore(Serve { worker: Rc::clone(worker) }, permits)
+}
+
+impl Service<(TcpStream, Source, Place)> for Serve {
+    type Response = ();
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<(), Self::Error>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (stream, source, place): (TcpStream, Source, Place)) -> Self::Future {
+        let worker = Rc::clone(&self.worker);
+        Box::pin(async move {
+            connection::serve(stream, source, worker).await;
+            drop(place);
+            Ok(())
+        })
+    }
+}
+
+/// The cap on all connections of the data plane.
+pub(crate) fn permits(connections: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)))
+}
+
+/// How many connections each source has open. It never holds more entries than there are connections.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    most: usize,
+    open: Arc<Counts>,
+}
+
+type Counts = Mutex<HashMap<IpAddr, usize>>;
+
+/// A source's claim to one connection.
+#[derive(Debug)]
+pub(crate) struct Place {
+    counted: Option<(IpAddr, Arc<Counts>)>,
+}
+
+impl Sources {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, open: Arc::default() }
+    }
+
+    /// A trusted proxy speaks for many clients and is not counted.
+    fn take(&self, source: IpAddr, is_trusted: bool) -> Option<Place> {
+        if is_trusted {
+            return Some(Place { counted: None });
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(source).or_insert(0);
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { counted: Some((source, Arc::clone(&self.open))) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((source, open)) = self.counted.take() else { return };
+        if let Entry::Occupied(mut count) = open.lock().unwrap_or_else(PoisonError::into_inner).entry(source) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_gateway_is_noticed_in_spite_of_shared_ports() {
+        let address = probe("127.0.0.1:0".parse().unwrap()).unwrap();
+        let first = bind(address).unwrap();
+        let _second_worker = bind(address).unwrap();
+        assert_eq!(probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(first.local_addr().unwrap(), address);
+    }
+
+    #[test]
+    fn a_source_has_so_many_places_and_gets_them_back() {
+        let sources = Sources::new(2);
+        let peer = "192.0.2.1".parse().unwrap();
+        let first = sources.take(peer, false).unwrap();
+        let _second = sources.take(peer, false).unwrap();
+        assert!(sources.take(peer, false).is_none());
+        assert!(sources.take(peer, true).is_some());
+        assert!(sources.take("192.0.2.2".parse().unwrap(), false).is_some());
+        drop(first);
+        assert!(sources.take(peer, false).is_some());
+    }
+}

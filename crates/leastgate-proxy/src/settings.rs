@@ -1,0 +1,74 @@
+//! What the data plane is told when it starts: plain values of the configuration, and what follows from them.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use leastgate_config::{Limits, Upstream};
+
+use crate::body::BodyLimits;
+use crate::connection::PhaseLimits;
+
+/// Everything [`crate::DataPlane::start`] needs besides the shared parts.
+#[derive(Clone, Debug)]
+pub struct DataPlaneConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub addresses: Vec<SocketAddr>,
+    /// Worker threads, each with a runtime, a listener and connection pools of its own.
+    pub workers: NonZeroUsize,
+    /// Caps and deadlines.
+    pub limits: Limits,
+    /// The upstreams that the policy's apis name.
+    pub upstreams: Vec<Upstream>,
+    /// Networks whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The configuration as the workers use it.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) workers: NonZeroUsize,
+    pub(crate) phases: PhaseLimits,
+}
+
+impl Settings {
+    pub(crate) fn new(config: DataPlaneConfig) -> Self {
+        let limits = config.limits;
+        let phases =
+            PhaseLimits { first_byte: limits.first_byte, head: limits.head_timeout, idle: limits.keep_alive_client };
+        Self {
+            limits,
+            upstreams: config.upstreams,
+            trusted_proxies: config.trusted_proxies,
+            workers: config.workers,
+            phases,
+        }
+    }
+
+    /// hyper counts one time from the last response to the end of the next head.
+    pub(crate) fn header_read_timeout(&self) -> Duration {
+        self.phases.idle.max(self.phases.first_byte) + self.phases.head
+    }
+
+    /// The limits of a request's body, where its api sets none of its own.
+    pub(crate) fn body(&self) -> BodyLimits {
+        let limits = &self.limits;
+        BodyLimits {
+            bytes: limits.body,
+            idle: limits.body_idle,
+            min_rate: limits.body_min_rate,
+            grace: limits.body_grace,
+            trailer_bytes: limits.trailer_size,
+            trailer_fields: limits.trailer_fields,
+        }
+    }
+
+    /// A worker's share of an upstream's connections: together they open no more than rounding up makes.
+    pub(crate) fn share(&self, connections: usize) -> usize {
+        connections.div_ceil(self.workers.get()).max(1)
+    }
+}

@@ -1,0 +1,173 @@
+//! Requests that last: each one older than 50 ms is decided again when it enters this view, and then whenever the policy
+//! or a token changes and once a second, because expiries are whole seconds. What would now be refused is cut (P29).
+//!
+//! One task a worker looks at all of them, so that a short request pays for an entry in a list and not for a timer.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use leastgate_policy::{Decision, Denial, PolicySnapshot, RequestFacts, Timestamp, decide};
+use leastgate_telemetry::RecordHandle;
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::connection::ConnectionState;
+use crate::worker::Worker;
+
+/// From this age a request is decided again.
+const LONG: Duration = Duration::from_millis(50);
+/// From this age it leaves a record while it is open.
+const STREAM: Duration = Duration::from_secs(10);
+/// How often the list is looked at while it is not empty.
+const TICK: Duration = Duration::from_millis(25);
+
+/// The requests under way on one worker that were let through.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    open: RefCell<Slab<Rc<Underway>>>,
+    began: Notify,
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(crate) struct Underway {
+    facts: RequestFacts,
+    connection: Rc<ConnectionState>,
+    record: RecordHandle,
+    began: Instant,
+    /// Whether it was decided again on entering.
+    entered: Cell<bool>,
+    reported: Cell<bool>,
+    /// Whether its response is on the way: it can then only be cut off, not answered.
+    streaming: Cell<bool>,
+    denial: RefCell<Option<Denial>>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+/// A request's entry in the list; dropped with the request.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    worker: Rc<Worker>,
+    underway: Rc<Underway>,
+    key: usize,
+}
+
+impl Streams {
+    /// Puts a request on the list.
+    pub(crate) fn enter(
+        worker: &Rc<Worker>,
+        facts: RequestFacts,
+        connection: &Rc<ConnectionState>,
+        record: RecordHandle,
+    ) -> Entry {
+        let underway = Rc::new(Underway {
+            facts,
+            connection: Rc::clone(connection),
+            record,
+            began: Instant::now(),
+            entered: Cell::new(false),
+            reported: Cell::new(false),
+            streaming: Cell::new(false),
+            denial: RefCell::new(None),
+            waiting: RefCell::new(None),
+        });
+        let mut open = worker.streams.open.borrow_mut();
+        if open.is_empty() {
+            worker.streams.began.notify_one();
+        }
+        let key = open.insert(Rc::clone(&underway));
+        Entry { worker: Rc::clone(worker), underway, key }
+    }
+
+    /// Looks after the list, for as long as the worker lives.
+    pub(crate) async fn watch(worker: Rc<Worker>) {
+        let mut judged = Judged::default();
+        loop {
+            while worker.streams.open.borrow().is_empty() {
+                worker.streams.began.notified().await;
+            }
+            tokio::time::sleep(TICK).await;
+            worker.streams.review(&worker, &mut judged);
+        }
+    }
+
+    fn review(&self, worker: &Worker, judged: &mut Judged) {
+        let judging = Judged { changes: worker.authority().changes(), second: worker.now() };
+        let is_stale = judging != *judged;
+        let Some(snapshot) = worker.snapshot() else { return };
+        let now = Instant::now();
+        for (_, underway) in self.open.borrow().iter() {
+            underway.review(worker, &snapshot, &judging, is_stale, now);
+        }
+        *judged = judging;
+    }
+}
+
+/// What the list was last decided under.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Judged {
+    changes: u64,
+    second: Timestamp,
+}
+
+impl Underway {
+    fn review(&self, worker: &Worker, snapshot: &Arc<PolicySnapshot>, judging: &Judged, is_stale: bool, now: Instant) {
+        let age = now - self.began;
+        if age < LONG || self.denial.borrow().is_some() {
+            return;
+        }
+        if is_stale || !self.entered.replace(true) {
+            self.decide_again(worker, snapshot, judging.second);
+        }
+        if age >= STREAM && !self.reported.replace(true) {
+            self.record.stream_open();
+        }
+    }
+
+    fn decide_again(&self, worker: &Worker, snapshot: &Arc<PolicySnapshot>, now: Timestamp) {
+        let denial = match decide(&self.facts, snapshot, worker.authority().tokens(), now) {
+            Decision::Deny(denial) => denial,
+            Decision::Allow(_) | Decision::Answer(_) => return,
+        };
+        self.record.recut(&denial);
+        *self.denial.borrow_mut() = Some(denial);
+        if self.streaming.get() {
+            self.connection.cut();
+        } else if let Some(waiting) = self.waiting.borrow_mut().take() {
+            waiting.wake();
+        }
+    }
+
+    fn poll_denied(&self, cx: &Context<'_>) -> Poll<Denial> {
+        if let Some(denial) = &*self.denial.borrow() {
+            return Poll::Ready(denial.clone());
+        }
+        *self.waiting.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Entry {
+    /// Waits for the request to be refused after all. The future is for racing against its response.
+    pub(crate) async fn denied(&self) -> Denial {
+        std::future::poll_fn(|cx| self.underway.poll_denied(cx)).await
+    }
+
+    /// The response begins: from now on the connection is what is cut.
+    pub(crate) fn streams(&self) {
+        self.underway.streaming.set(true);
+        if self.underway.denial.borrow().is_some() {
+            self.underway.connection.cut();
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.worker.streams.open.borrow_mut().remove(self.key);
+    }
+}

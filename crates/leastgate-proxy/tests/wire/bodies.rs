@@ -1,0 +1,114 @@
+//! Bodies: limits, expectations, and what is left of them when a request is refused.
+
+use std::time::Duration;
+
+use crate::harness::{Connection, OK, harness, harness_with};
+
+#[test]
+fn a_body_is_asked_for_only_when_the_request_is_allowed() {
+    let harness = harness(|upstream| {
+        upstream.read_until("hello");
+        upstream.write(OK);
+        upstream.wait_until_closed();
+    });
+    let mut client = harness.connect();
+    client.send(harness.head("POST /v1/a", "Expect: 100-continue\r\nContent-Length: 5\r\n"));
+    assert_eq!(client.reply().status, 100);
+    client.send("hello");
+    assert_eq!(client.reply().status, 200);
+    assert!(!harness.upstream.all().to_ascii_lowercase().contains("expect"));
+
+    let mut client = harness.connect();
+    client.send(harness.head("POST /nowhere", "Expect: 100-continue\r\nContent-Length: 5\r\n"));
+    let refused = client.reply();
+    assert_eq!(refused.status, 403);
+    assert!(refused.has("connection: close"));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_refused_body_that_is_here_is_drained_and_one_that_is_not_ends_the_connection() {
+    let harness = harness(|upstream| upstream.answer_all(OK));
+    let mut client = harness.connect();
+    client.send(
+        harness.head("POST /nowhere", "Content-Length: 50\r\n") + &"GET /v1/smuggled HTTP/1.1\r\n".repeat(2)[..50],
+    );
+    let refused = client.reply();
+    assert_eq!(refused.status, 403);
+    assert!(!refused.has("connection: close"));
+    client.send(harness.head("GET /v1/next", ""));
+    assert_eq!(client.reply().status, 200);
+
+    client.send(harness.head("POST /nowhere", "Transfer-Encoding: chunked\r\n") + "2\r\nhi\r\n3\r\nyou\r\n0\r\n\r\n");
+    assert!(!client.reply().has("connection: close"), "a small chunked body is drained too");
+
+    client.send(harness.head("POST /nowhere", "Content-Length: 50\r\n") + "GET /v1/smu");
+    let refused = client.reply();
+    assert!(refused.has("connection: close"));
+    assert!(client.is_closed());
+    assert!(!harness.upstream.all().contains("smu"));
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_before_or_while_it_comes() {
+    let harness = harness_with(Connection::wait_until_closed, |limits| limits.body = 10);
+    let declared = harness.ask(harness.head("POST /v1/a", "Content-Length: 11\r\n") + "hello world");
+    assert_eq!(declared.status, 413);
+    assert_eq!(harness.upstream.all(), "");
+    let streamed = harness.ask(harness.head("POST /v1/a", "Transfer-Encoding: chunked\r\n") + "b\r\nhello world\r\n");
+    assert_eq!(streamed.status, 413);
+    assert!(!harness.upstream.all().contains("hello world"));
+    assert!(harness.events(2).iter().all(|event| event.contains("body_too_large")));
+}
+
+#[test]
+fn a_body_that_comes_too_slowly_is_a_408() {
+    let harness = harness_with(Connection::wait_until_closed, |limits| limits.body_idle = Duration::from_millis(200));
+    let reply = harness.ask(harness.head("POST /v1/a", "Content-Length: 5\r\n") + "he");
+    assert_eq!(reply.status, 408);
+    assert!(reply.has("connection: close"));
+    let event = harness.events(1).remove(0);
+    assert!(event.contains("request_timeout"), "{event}");
+}
+
+#[test]
+fn an_early_answer_ends_the_upstream_connection() {
+    let harness = harness(|upstream| {
+        if upstream.index() == 0 {
+            upstream.read_until("hel");
+            upstream.write("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly");
+            upstream.wait_until_closed();
+        } else {
+            upstream.answer_all(OK);
+        }
+    });
+    let mut client = harness.connect();
+    client.send(harness.head("POST /v1/a", "Content-Length: 500\r\n") + "hel");
+    assert_eq!(client.reply().body, "early");
+    client.send("lo GET /v1/smuggled HTTP/1.1\r\n\r\n");
+    assert!(client.is_closed());
+    assert_eq!(harness.ask(harness.head("GET /v1/b", "")).body, "ok");
+    let received = harness.upstream.received();
+    assert_eq!(received.len(), 2, "{received:?}");
+    assert!(!received.concat().contains("smuggled"));
+}
+
+#[test]
+fn large_bodies_stream_both_ways() {
+    let harness = harness(|upstream| {
+        upstream.read_until("END");
+        upstream.write(&format!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n{}\r\n0\r\n\r\n",
+            "y".repeat(1 << 20)
+        ));
+        upstream.wait_until_closed();
+    });
+    let body = "x".repeat((4 << 20) - 3) + "END";
+    let mut client = harness.connect();
+    client.send(harness.head("PUT /v1/a", &format!("Content-Length: {}\r\n", body.len())));
+    client.send(&body);
+    let reply = client.reply();
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.body.matches('y').count(), 1 << 20);
+    assert!(harness.upstream.all().ends_with(&body[body.len() - 100..]));
+}

@@ -1,0 +1,375 @@
+//! A gateway of one process, an upstream that records every byte and answers from a script, and a client of raw bytes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderName;
+use leastgate_config::{GatewayInputs, Limits, Override, load_gateway, parse_policy};
+use leastgate_policy::token::mint;
+use leastgate_policy::{
+    Accessor, Authority, CompileContext, EnvironmentKey, Pepper, PolicySnapshot, Restrictions, TokenDigest, TokenEntry,
+    TokenKind, TokenState,
+};
+use leastgate_proxy::{DataPlane, DataPlaneConfig, DataPlaneHandle};
+use leastgate_telemetry::{Clock, RecentFilter, SystemClock, Telemetry, TelemetryConfig};
+
+/// Ten times the longest promise a test waits for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) const POLICY: &str = r#"
+version: 1
+environments: [test]
+apis:
+  orders:
+    hosts: [orders.internal]
+    base: /
+    upstream: up
+    public: [ "GET /healthz" ]
+scopes:
+  orders:read: { api: orders, allow: [ "GET /v1/**" ] }
+  orders:write: { api: orders, allow: [ "POST /v1/**", "PUT /v1/**" ] }
+  orders:refund: { api: orders, allow: [ "POST /refunds" ] }
+"#;
+
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+pub(crate) struct Harness {
+    pub(crate) plane: Option<DataPlaneHandle>,
+    pub(crate) upstream: Upstream,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) token: String,
+    pub(crate) digest: TokenDigest,
+    pub(crate) entry: TokenEntry,
+}
+
+pub(crate) fn harness(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Harness {
+    harness_with(script, |_| {})
+}
+
+pub(crate) fn harness_with(
+    script: impl Fn(&mut Connection) + Send + Sync + 'static,
+    set: impl FnOnce(&mut Limits),
+) -> Harness {
+    let upstream = Upstream::start(script);
+    start(upstream, set)
+}
+
+pub(crate) fn start(upstream: Upstream, set: impl FnOnce(&mut Limits)) -> Harness {
+    start_with(upstream, set, Some(POLICY))
+}
+
+pub(crate) fn start_with(upstream: Upstream, set: impl FnOnce(&mut Limits), policy: Option<&str>) -> Harness {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let telemetry = Telemetry::start(TelemetryConfig::default(), Arc::clone(&clock)).unwrap();
+    let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "test");
+    let accessor = Accessor::from_random(42);
+    let token = mint(TokenKind::Token, "test", accessor, &[9; 32]).expose().to_owned();
+    let digest = key.digest(token.as_bytes());
+    let authority = Arc::new(Authority::new(key));
+    if let Some(policy) = policy {
+        put_policy_in_force(&authority, &telemetry, policy);
+    }
+    let entry = entry(accessor, digest);
+    authority.upsert(entry.clone()).unwrap();
+    let mut limits = Limits { response_stall: Duration::from_secs(2), ..Limits::default() };
+    set(&mut limits);
+    let config = DataPlaneConfig {
+        addresses: vec!["127.0.0.1:0".parse().unwrap()],
+        workers: NonZeroUsize::MIN.saturating_add(1),
+        limits,
+        upstreams: upstreams(upstream.address),
+        trusted_proxies: Vec::new(),
+    };
+    let plane = DataPlane::start(config, &authority, &telemetry, &clock).unwrap();
+    Harness { plane: Some(plane), upstream, authority, telemetry, token, digest, entry }
+}
+
+fn entry(accessor: Accessor, digest: TokenDigest) -> TokenEntry {
+    TokenEntry {
+        digest,
+        accessor,
+        name: "reader".into(),
+        owner: None,
+        roles: Vec::new(),
+        grants: vec![("orders:read".into(), None), ("orders:write".into(), None)],
+        restrictions: Restrictions::default(),
+        expires: None,
+        state: TokenState::Active,
+    }
+}
+
+pub(crate) fn put_policy_in_force(authority: &Authority, telemetry: &Telemetry, text: &str) {
+    let loaded = parse_policy(&[("policy.yaml", text)]).unwrap();
+    let context = CompileContext {
+        environment: "test",
+        revision: &loaded.revision,
+        now: SystemClock::new().timestamp(),
+        credential_header: HeaderName::from_static("authorization"),
+        trusted_proxies: Vec::new(),
+        upstreams: None,
+    };
+    let snapshot = PolicySnapshot::compile(&loaded.spec, &context).unwrap();
+    telemetry.policy_loaded(&snapshot);
+    authority.replace(snapshot);
+}
+
+fn upstreams(address: SocketAddr) -> Vec<leastgate_config::Upstream> {
+    let set = |path: &[&str], value: &str| Override {
+        name: path.join("."),
+        path: path.iter().map(|part| (*part).to_owned()).collect(),
+        value: value.to_owned(),
+    };
+    let inputs = GatewayInputs {
+        file: None,
+        env: Vec::new(),
+        flags: vec![
+            set(&["environment"], "test"),
+            set(&["state_dir"], "/nowhere"),
+            set(&["upstreams"], &format!("{{ up: {{ endpoints: [ \"http://{address}\" ], response_timeout: 1s }} }}")),
+            set(&["pepper"], "{ current: { file: /nowhere/pepper } }"),
+            set(&["policy"], "{ files: [ policy.yaml ] }"),
+        ],
+    };
+    load_gateway(&inputs).unwrap_or_else(|errors| panic!("{errors}")).config.upstreams
+}
+
+impl Harness {
+    pub(crate) fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.plane.as_ref().unwrap().local_addr()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream, buffer: Vec::new() }
+    }
+
+    /// A head with Host and the token.
+    pub(crate) fn head(&self, line: &str, fields: &str) -> String {
+        format!("{line} HTTP/1.1\r\nHost: orders.internal\r\nAuthorization: Bearer {}\r\n{fields}\r\n", self.token)
+    }
+
+    /// Sends bytes over a connection of their own and reads one response.
+    pub(crate) fn ask(&self, bytes: impl AsRef<[u8]>) -> Reply {
+        let mut client = self.connect();
+        client.send(bytes);
+        client.reply()
+    }
+
+    /// The events recorded so far, newest last, once there are as many as wanted.
+    pub(crate) fn events(&self, wanted: usize) -> Vec<String> {
+        let started = Instant::now();
+        loop {
+            self.telemetry.flush(PATIENCE);
+            let events: Vec<Bytes> = self.telemetry.recent(&RecentFilter::default());
+            let texts = events.iter().map(|event| String::from_utf8(event.to_vec()).unwrap());
+            let decisions: Vec<String> = texts.filter(|text| text.contains("\"kind\":\"decision\"")).collect();
+            if decisions.len() >= wanted || started.elapsed() > PATIENCE {
+                return decisions;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        if let Some(plane) = self.plane.take() {
+            plane.shutdown();
+        }
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Reply {
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.head.lines().any(|line| line.to_ascii_lowercase().starts_with(&field.to_ascii_lowercase()))
+    }
+}
+
+impl Client {
+    /// What can't be written is not the test's business: the gateway may have closed before.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    /// Reads one response; interim ones have a status and no body.
+    pub(crate) fn reply(&mut self) -> Reply {
+        self.try_reply().expect("a response")
+    }
+
+    pub(crate) fn try_reply(&mut self) -> Option<Reply> {
+        let head = self.until(b"\r\n\r\n")?;
+        let status = head[9..12].parse().unwrap();
+        let field = |name: &str| {
+            let lines = head.lines().filter_map(|line| line.split_once(": "));
+            lines.filter(|line| line.0.eq_ignore_ascii_case(name)).map(|line| line.1.to_owned()).next()
+        };
+        let body = match field("content-length") {
+            Some(length) => self.exactly(length.parse().unwrap()),
+            None if field("transfer-encoding").is_some() => self.until(b"0\r\n\r\n").unwrap_or_default(),
+            None => String::new(),
+        };
+        Some(Reply { status, head, body })
+    }
+
+    fn until(&mut self, end: &[u8]) -> Option<String> {
+        loop {
+            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+                let rest = self.buffer.split_off(at + end.len());
+                return String::from_utf8(std::mem::replace(&mut self.buffer, rest)).ok();
+            }
+            self.fill()?;
+        }
+    }
+
+    fn exactly(&mut self, length: usize) -> String {
+        while self.buffer.len() < length && self.fill().is_some() {}
+        let rest = self.buffer.split_off(length.min(self.buffer.len()));
+        String::from_utf8_lossy(&std::mem::replace(&mut self.buffer, rest)).into_owned()
+    }
+
+    fn fill(&mut self) -> Option<()> {
+        let mut chunk = [0; 4096];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => None,
+            Ok(read) => {
+                self.buffer.extend_from_slice(&chunk[..read]);
+                Some(())
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("nothing came for too long: {error}"),
+        }
+    }
+
+    /// Reads up to and with `text`.
+    pub(crate) fn read_to(&mut self, text: &str) {
+        self.until(text.as_bytes()).expect("the connection to stay open");
+    }
+
+    /// Everything up to the end of the connection.
+    pub(crate) fn rest(&mut self) -> String {
+        while self.fill().is_some() {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.rest().is_empty()
+    }
+}
+
+/// An upstream that keeps what it receives.
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    received: Arc<Mutex<Vec<String>>>,
+}
+
+/// One connection to it, as its script sees it.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    index: usize,
+    received: Arc<Mutex<Vec<String>>>,
+}
+
+impl Upstream {
+    pub(crate) fn start(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let script = Arc::new(script);
+        let shared = Arc::clone(&received);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                stream.set_nodelay(true).unwrap();
+                let mut all = shared.lock().unwrap();
+                all.push(String::new());
+                let mut connection = Connection { stream, index: all.len() - 1, received: Arc::clone(&shared) };
+                let script = Arc::clone(&script);
+                thread::spawn(move || script(&mut connection));
+            }
+        });
+        Self { address, received }
+    }
+
+    /// Where nobody listens.
+    pub(crate) fn absent() -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self { address, received: Arc::default() }
+    }
+
+    /// What each connection has received so far.
+    pub(crate) fn received(&self) -> Vec<String> {
+        self.received.lock().unwrap().clone()
+    }
+
+    pub(crate) fn all(&self) -> String {
+        self.received().concat()
+    }
+
+    /// Waits until it has received something.
+    pub(crate) fn wait_for(&self, text: &str) {
+        let started = Instant::now();
+        while !self.all().contains(text) {
+            assert!(started.elapsed() < PATIENCE, "the upstream never received {text:?}: {:?}", self.received());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Reads until `end` stands at the end of what this connection has received; `false`: the gateway closed it.
+    pub(crate) fn read_until(&mut self, end: &str) -> bool {
+        let mut chunk = [0; 4096];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) | Err(_) => return false,
+                Ok(read) => {
+                    let mut received = self.received.lock().unwrap();
+                    received[self.index].push_str(&String::from_utf8_lossy(&chunk[..read]));
+                    if received[self.index].ends_with(end) {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn write(&mut self, text: &str) {
+        let _ = self.stream.write_all(text.as_bytes());
+    }
+
+    /// Closes, and leaves a mark once the end of the stream is on its way.
+    pub(crate) fn close(&mut self, mark: &str) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.received.lock().unwrap()[self.index].push_str(mark);
+    }
+
+    /// Answers every bodiless request the same.
+    pub(crate) fn answer_all(&mut self, answer: &str) {
+        while self.read_until("\r\n\r\n") {
+            self.write(answer);
+        }
+    }
+
+    pub(crate) fn wait_until_closed(&mut self) {
+        while self.read_until("\u{0}never") {}
+    }
+}
