@@ -110,7 +110,7 @@ fn references_must_exist() {
     );
     refused(
         |spec| {
-            spec.roles.push(RoleSpec { name: text("r"), environments: Some(vec![text("qa")]), ..RoleSpec::default() })
+            spec.roles.push(RoleSpec { name: text("r"), environments: Some(vec![text("qa")]), ..RoleSpec::default() });
         },
         "no environment `qa`",
     );

@@ -2,6 +2,7 @@
 //! that shares no code with it and must agree on everything random policies and requests bring up.
 
 mod agreement;
+mod documents;
 mod engine;
 mod examples;
 mod generate;
