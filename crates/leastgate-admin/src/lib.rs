@@ -1,1 +1,30 @@
-//! .
+//! The control plane: the admin API, the ops endpoints, and the client that the commands use.
+//!
+//! Read in this order: [`AdminPlane::start`] binds the listeners and starts the one thread; `listener` takes
+//! connections; `gate` refuses what no honest client sends; `routes` is the whole API at a glance; `call` is the way of
+//! each call (who, may they, the body, the work, the event); `operations` is the work. [`api`] holds what goes over the
+//! wire, shared with [`client`].
+//!
+//! Nothing here is on the way of a proxied request: what is allowed changes through the one writer, `Authority`, and
+//! the workers see it with their next request.
+
+pub mod api;
+mod bootstrap;
+mod call;
+mod ceiling;
+pub mod client;
+mod gate;
+mod listener;
+mod operations;
+mod ops;
+mod plane;
+mod problem;
+mod replays;
+mod routes;
+mod state;
+mod unsynced;
+
+pub use bootstrap::{BootstrapError, bootstrap};
+pub use ops::ProbeTarget;
+pub use plane::{AdminConfig, AdminHandle, AdminPlane, StartError};
+pub use state::{AdminState, Hooks, Tokens};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle as TaskHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::worker::{Shared, Worker};
 
@@ -80,14 +80,18 @@ impl DataPlaneHandle {
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Drains: serves on for `delay`, then stops accepting, gives what is under way until `deadline` more, and cuts the
-    /// rest. Returns how many requests were still under way when they were cut. Blocks until all workers have ended.
-    pub fn drain(mut self, delay: Duration, deadline: Duration) -> usize {
+    /// Drains: stops accepting, gives what is under way until `deadline`, and cuts the rest; at once when `hurry` says
+    /// so. Returns how many requests were still under way when they were cut. Blocks until all workers have ended.
+    pub fn drain(mut self, deadline: Duration, hurry: &dyn Fn() -> bool) -> usize {
         self.begin_drain();
-        thread::sleep(delay);
-        let _ = self.phase.send(Phase::Ending(Instant::now() + deadline));
+        let at_deadline = Instant::now() + deadline;
+        let _ = self.phase.send(Phase::Ending(at_deadline));
+        let is_running = |threads: &[JoinHandle<()>]| threads.iter().any(|thread| !thread.is_finished());
+        while is_running(&self.threads) && Instant::now() < at_deadline && !hurry() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.phase.send(Phase::Ending(Instant::now()));
         for thread in self.threads.drain(..) {
-            // A worker that panicked has nothing left to wait for.
             let _ = thread.join();
         }
         self.shared.cut.load(Ordering::Relaxed)
@@ -95,7 +99,7 @@ impl DataPlaneHandle {
 
     /// Stops at once: cuts whatever is under way.
     pub fn shutdown(self) {
-        self.drain(Duration::ZERO, Duration::ZERO);
+        self.drain(Duration::ZERO, &|| true);
     }
 }
 
@@ -105,16 +109,23 @@ pub(crate) async fn stopped(phases: watch::Receiver<Phase>) {
 }
 
 /// Runs until the end of the data plane, then sees what is under way to its end.
-pub(crate) async fn finish(worker: &Rc<Worker>, phases: watch::Receiver<Phase>, accepting: Vec<TaskHandle<()>>) {
-    let deadline = ending(phases).await;
+pub(crate) async fn finish(worker: &Rc<Worker>, mut phases: watch::Receiver<Phase>, accepting: Vec<TaskHandle<()>>) {
+    ending(phases.clone()).await;
     for accepted in accepting {
         let _ = accepted.await;
     }
     worker.connections.drain();
-    if timeout_at(deadline, worker.connections.all_closed()).await.is_err() {
-        worker.shared.cut.fetch_add(worker.connections.cut(), Ordering::Relaxed);
-        let _ = timeout(CUTTING, worker.connections.all_closed()).await;
+    loop {
+        let Phase::Ending(deadline) = *phases.borrow_and_update() else { break };
+        tokio::select! {
+            () = worker.connections.all_closed() => return,
+            () = sleep_until(deadline) => break,
+            // The deadline may come closer.
+            changed = phases.changed() => if changed.is_err() { break },
+        }
     }
+    worker.shared.cut.fetch_add(worker.connections.cut(), Ordering::Relaxed);
+    let _ = timeout(CUTTING, worker.connections.all_closed()).await;
 }
 
 async fn ending(mut phases: watch::Receiver<Phase>) -> Instant {

@@ -27,7 +27,7 @@ fn a_drain_lets_requests_finish_and_idle_connections_go() {
     harness.upstream.wait_for("/v1/busy");
     let plane = harness.plane.take().unwrap();
     let started = Instant::now();
-    let drain = thread::spawn(move || plane.drain(Duration::ZERO, Duration::from_secs(10)));
+    let drain = thread::spawn(move || plane.drain(Duration::from_secs(10), &|| false));
     assert!(idle.is_closed());
     let reply = busy.reply();
     assert_eq!(reply.status, 200);
@@ -43,7 +43,7 @@ fn what_does_not_finish_in_time_is_cut() {
     client.send(harness.head("GET /v1/a", ""));
     harness.upstream.wait_for("/v1/a");
     let plane = harness.plane.take().unwrap();
-    assert_eq!(plane.drain(Duration::ZERO, Duration::from_millis(100)), 1);
+    assert_eq!(plane.drain(Duration::from_millis(100), &|| false), 1);
     assert!(client.is_closed());
     assert_eq!(harness.events(1).len(), 1);
 }

@@ -85,7 +85,7 @@ fn say_what_next(arguments: &Init, until: &str) {
     output::note(format_args!(
         "\nUntil {until} the api is in shadow mode: what no scope allows is forwarded and recorded. Next:\n\n  \
          {BOLD}{cd}leastgate serve{BOLD:#}\n  \
-         {BOLD}leastgate token create --name me --role reader --owner $USER --ttl 1d{BOLD:#}\n  \
+         {BOLD}leastgate token create --name me --role reader --owner me --ttl 1d{BOLD:#}\n  \
          {BOLD}curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8080/{BOLD:#}\n"
     ));
 }

@@ -1,5 +1,6 @@
 //! `leastgate serve`: from the files to a gateway that runs until a signal.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     let wants_first_token = parts.config.tokens == TokenSource::Store;
     let gateway = Gateway::start(parts)?;
     let (data, admin) = (gateway.data_address(), gateway.admin());
-    tracing::info!(data = %data, ops = ?admin.ops(), admin = ?admin.admin(), "leastgate serves");
+    let shown = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+    tracing::info!(data = %data, ops = shown(admin.ops()), admin = shown(admin.admin()), "leastgate serves");
     if wants_first_token && gateway.token_count() == 0 {
         say_first_steps(&data.to_string());
     }
@@ -95,7 +97,7 @@ pub(super) fn runtime_dir_made() -> Result<PathBuf, Failure> {
 fn say_first_steps(data: &str) {
     output::note(format_args!(
         "There are no tokens yet. Three commands make the first one and try it:\n\n  \
-         {BOLD}leastgate token create --name me --role reader --owner $USER --ttl 1d --secret-file me.token{BOLD:#}\n  \
+         {BOLD}leastgate token create --name me --role reader --owner me --ttl 1d --secret-file me.token{BOLD:#}\n  \
          {BOLD}leastgate check me GET http://{data}/{BOLD:#}\n  \
          {BOLD}curl -H \"Authorization: Bearer $(cat me.token)\" http://{data}/{BOLD:#}\n"
     ));

@@ -177,8 +177,7 @@ impl Gateway {
         if let Some(data) = self.data.take() {
             data.begin_drain();
             hurry.wait(self.drain.delay);
-            let timeout = if hurry.is_set() { Duration::ZERO } else { self.drain.timeout };
-            let cut = data.drain(Duration::ZERO, timeout);
+            let cut = data.drain(self.drain.timeout, &|| hurry.is_set());
             if cut > 0 {
                 tracing::warn!(requests = cut, "requests were still under way at the deadline and were cut");
             }

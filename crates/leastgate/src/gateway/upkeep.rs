@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use leastgate_policy::{Accessor, Timestamp, TokenState};
+use leastgate_admin::api::TokenCounts;
+use leastgate_policy::{Accessor, Timestamp};
 use leastgate_store::UsageDelta;
 use leastgate_telemetry::TokenGauge;
 
@@ -20,8 +21,6 @@ const COUNT: Duration = Duration::from_secs(15);
 const PURGE: Duration = Duration::from_secs(3600);
 /// Dead records forgotten in one commit.
 const PURGE_BATCH: u32 = 1000;
-/// A token that ends within this time counts as expiring.
-const EXPIRING: u64 = 7 * 24 * 3600;
 /// Usage kept in memory while the store can't be written; beyond it counts are lost, and that is logged.
 const MOST_UNWRITTEN: usize = 100_000;
 
@@ -80,22 +79,20 @@ impl Tasks {
     }
 
     fn count_tokens(&mut self) {
-        let now = self.shared.clock.timestamp();
-        let mut counts = [0_u64; GAUGES.len()];
-        let mut next_expiry: Option<Timestamp> = None;
-        self.shared.authority.tokens().for_each(|_, token| {
-            let gauge = gauge_of(token.state, token.expires, now);
-            for (count, _) in counts.iter_mut().zip(GAUGES).filter(|(_, own)| *own == gauge) {
-                *count += 1;
-            }
-            if let Some(end) = token.expires.filter(|end| *end > now && token.state != TokenState::Revoked) {
-                next_expiry = Some(next_expiry.map_or(end, |next| next.min(end)));
-            }
-        });
-        for (gauge, count) in GAUGES.into_iter().zip(counts) {
-            self.shared.telemetry.set_tokens(gauge, count);
+        let counts = TokenCounts::of(self.shared.authority.tokens(), self.shared.clock.timestamp());
+        let telemetry = &self.shared.telemetry;
+        for (gauge, count) in [
+            // A state for each token: those that end soon are not counted as active again.
+            (TokenGauge::Active, counts.active - counts.expiring),
+            (TokenGauge::Expiring, counts.expiring),
+            (TokenGauge::Expired, counts.expired),
+            (TokenGauge::Disabled, counts.disabled),
+            (TokenGauge::Revoked, counts.revoked),
+            (TokenGauge::Rotating, counts.rotating),
+        ] {
+            telemetry.set_tokens(gauge, count);
         }
-        self.shared.telemetry.set_next_expiry(next_expiry);
+        telemetry.set_next_expiry(counts.next_expiry.map(|end| end.0));
     }
 
     fn flush_usage(&mut self) {
@@ -147,26 +144,5 @@ impl Shared {
             }
             Err(error) => tracing::warn!(%error, "usage is kept in memory until the store takes it"),
         }
-    }
-}
-
-const GAUGES: [TokenGauge; 6] = [
-    TokenGauge::Active,
-    TokenGauge::Expiring,
-    TokenGauge::Expired,
-    TokenGauge::Disabled,
-    TokenGauge::Revoked,
-    TokenGauge::Rotating,
-];
-
-fn gauge_of(state: TokenState, expires: Option<Timestamp>, now: Timestamp) -> TokenGauge {
-    let ends_within = |seconds| expires.is_some_and(|end| end <= now.plus(seconds));
-    match state {
-        TokenState::Revoked => TokenGauge::Revoked,
-        TokenState::Disabled => TokenGauge::Disabled,
-        _ if ends_within(0) => TokenGauge::Expired,
-        TokenState::Rotating => TokenGauge::Rotating,
-        TokenState::Active if ends_within(EXPIRING) => TokenGauge::Expiring,
-        TokenState::Active => TokenGauge::Active,
     }
 }

@@ -1,0 +1,68 @@
+//! Administrators on the wire.
+
+use serde::{Deserialize, Serialize};
+
+use super::moment::Moment;
+use super::secret::SecretText;
+
+/// An administrator to be made: `POST /v1/admins`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateAdmin {
+    /// Its name: 1 to 63 of a-z, 0-9 and -.
+    pub name: String,
+    /// `viewer`, `operator` or `admin`.
+    pub role: String,
+    /// The most it may give to others; left out, nothing.
+    #[serde(default)]
+    pub may_grant: Ceiling,
+}
+
+/// The ceiling of what an administrator may give, by name.
+pub type Ceiling = leastgate_store::MayGrant;
+/// `"*"`, or a list of names.
+pub type Names = leastgate_store::NameSet;
+
+/// An administrator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdminView {
+    /// The accessor of the credential.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `viewer`, `operator` or `admin`.
+    pub role: String,
+    /// The most it may give to others.
+    pub may_grant: Ceiling,
+    /// When it was made.
+    pub created: Moment,
+    /// Who made it.
+    pub created_by: String,
+    /// Since when it is revoked; `None`: it isn't.
+    pub revoked: Option<Moment>,
+}
+
+/// All administrators.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdminList {
+    /// By name, the revoked ones included.
+    pub items: Vec<AdminView>,
+}
+
+/// An administrator that was just made.
+#[derive(Clone, Debug, Deserialize)]
+pub struct IssuedAdminView {
+    /// The administrator.
+    pub admin: AdminView,
+    /// The credential, this once.
+    pub secret: SecretText,
+}
+
+/// The answer of a revocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminRevoked {
+    /// The administrator.
+    pub id: String,
+    /// Whether the store holds it. If not, it is in force all the same, and is tried again until it does.
+    pub durable: bool,
+}

@@ -1,0 +1,89 @@
+//! The explanation of one decision.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A request that nobody sends: `POST /v1/check`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckRequest {
+    /// A token's name or accessor; left out, a request without a credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The method.
+    pub method: String,
+    /// `http://host/path?query`, or a path alone.
+    pub url: String,
+    /// Header fields that conditions may read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The caller's address; left out, 127.0.0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_ip: Option<String>,
+}
+
+/// What would come of it, and why. Nothing was forwarded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckResult {
+    /// `allow` or `deny`.
+    pub effect: String,
+    /// The reason's name.
+    pub reason: String,
+    /// Which rule of the notation was broken, in words.
+    pub detail: Option<String>,
+    /// `enforce` or `shadow`.
+    pub mode: String,
+    /// The status a caller would get; `None` where the request goes to the upstream.
+    pub status: Option<u16>,
+    /// The token that was meant.
+    pub token: Option<CheckedToken>,
+    /// The api that judges it.
+    pub api: Option<String>,
+    /// The first of `rules`.
+    pub rule: Option<String>,
+    /// The rules that bring it about: those that allow, those that deny, or those that would have allowed.
+    pub rules: Vec<String>,
+    /// The path template of `rule`.
+    pub template: Option<String>,
+    /// The scopes that grant it.
+    pub granted_by: Vec<String>,
+    /// The scopes any one of which would do.
+    pub required_any_of: Vec<String>,
+    /// The scopes the token holds.
+    pub held: Vec<String>,
+    /// The conditions that are not met.
+    pub failed_conditions: Vec<String>,
+    /// What comes closest to an allow.
+    pub nearest_miss: Option<NearestMiss>,
+    /// A command that would make it pass, or words that say what would.
+    pub fix: Option<String>,
+    /// The policy it was decided under.
+    pub policy_rev: String,
+}
+
+/// The token of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedToken {
+    /// Its public id.
+    pub accessor: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A request like this one that a scope allows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NearestMiss {
+    /// What differs: `method` or `trailing_slash`.
+    pub differs: String,
+    /// That request's method.
+    pub method: String,
+    /// That request's path.
+    pub path: String,
+    /// The rule that allows it.
+    pub rule: String,
+    /// The scopes that would allow it.
+    pub scopes: Vec<String>,
+    /// Whether the token holds one of them already.
+    pub held: bool,
+}

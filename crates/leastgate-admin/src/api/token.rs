@@ -1,0 +1,184 @@
+//! Tokens on the wire: scope-language.md §7 without digest and secret.
+
+use serde::{Deserialize, Serialize};
+
+use super::moment::Moment;
+use super::secret::SecretText;
+use super::ttl::Ttl;
+
+/// A token to be made: `POST /v1/tokens`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// Its name: 1 to 63 of a-z, 0-9 and -.
+    pub name: String,
+    /// Its environment; left out, the gateway's own, and no other is possible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<String>,
+    /// Who answers for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Roles, by name.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Scopes, by name.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// How long it lives from now on. Not together with `expires`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Ttl>,
+    /// When its life ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Moment>,
+    /// Networks it may be used from; empty: any.
+    #[serde(default)]
+    pub allow_cidr: Vec<String>,
+    /// When its life begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Moment>,
+    /// A word for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Why something is done: the body of revoke, disable and enable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReasonRequest {
+    /// The reason, for the record.
+    pub reason: String,
+}
+
+/// A token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenView {
+    /// Its public id.
+    pub accessor: String,
+    /// Its name: the subject.
+    pub name: String,
+    /// Its environment.
+    pub env: String,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Its scopes.
+    pub grants: Vec<GrantView>,
+    /// Where and from when it may be used.
+    pub restrictions: RestrictionsView,
+    /// How much it may be used.
+    pub limits: LimitsView,
+    /// When it was made; unknown for declared tokens.
+    pub created: Option<Moment>,
+    /// Who made it.
+    pub created_by: Option<String>,
+    /// When its life ends; `None`: never.
+    pub expires: Option<Moment>,
+    /// `active`, `rotating`, `disabled`, `revoked`; past its end `expired`, unless it is revoked.
+    pub state: String,
+    /// The last change of its state.
+    pub state_changed: Option<StateChangeView>,
+    /// The accessor of the token that took its name over.
+    pub successor: Option<String>,
+    /// A word for people.
+    pub note: Option<String>,
+    /// Counts its changes: the entity tag.
+    pub version: Option<u64>,
+}
+
+/// A scope granted by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantView {
+    /// The scope.
+    pub scope: String,
+    /// When the grant ends; `None`: with the token.
+    pub expires: Option<Moment>,
+    /// Why it was given.
+    pub reason: Option<String>,
+}
+
+/// Where and from when a token may be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestrictionsView {
+    /// Networks; empty: any.
+    pub source_ip: Vec<String>,
+    /// The first moment of its life.
+    pub not_before: Option<Moment>,
+}
+
+/// How much a token may be used. Kept, and not enforced yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsView {
+    /// Requests a second.
+    pub rate: Option<u32>,
+    /// Requests at once above the rate.
+    pub burst: Option<u32>,
+    /// Requests in flight.
+    pub concurrent: Option<u32>,
+}
+
+/// Who changed a token's state, when and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateChangeView {
+    /// `revoke`, `disable` or `enable`.
+    pub change: String,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Moment,
+}
+
+/// A page of tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenList {
+    /// The tokens.
+    pub items: Vec<TokenView>,
+    /// Where the next page begins; `None`: this was the last.
+    pub next_cursor: Option<String>,
+}
+
+/// A token that was just made. There is no other answer with a secret in it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct IssuedTokenView {
+    /// The token.
+    pub token: TokenView,
+    /// Its text, this once.
+    pub secret: SecretText,
+}
+
+/// The answer of revoke, disable and enable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenChanged {
+    /// Its public id.
+    pub accessor: String,
+    /// Its name.
+    pub name: String,
+    /// Its state from now on.
+    pub state: String,
+    /// Whether the store holds the change. If not, it is in force all the same, and is tried again until it does.
+    pub durable: bool,
+}
+
+/// What a token was used for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenUsage {
+    /// Its public id.
+    pub accessor: String,
+    /// Its name.
+    pub name: String,
+    /// By rule.
+    pub rules: Vec<RuleUseView>,
+}
+
+/// The use of one rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleUseView {
+    /// The rule's id.
+    pub rule: String,
+    /// How often.
+    pub count: u64,
+    /// When last.
+    pub last_used: Moment,
+}

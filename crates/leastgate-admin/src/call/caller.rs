@@ -1,0 +1,121 @@
+//! Who calls: an administrator by credential, or the gateway's own user over its unix socket.
+
+use std::net::IpAddr;
+
+use http::request::Parts;
+use http::{HeaderMap, header};
+use leastgate_policy::{Accessor, TokenDigest, TokenKind, token};
+use leastgate_store::{AdminRecord, AdminRole, MayGrant};
+use leastgate_telemetry::AdminActor;
+
+use crate::listener::Peer;
+use crate::problem::{Kind, Problem};
+use crate::state::Shared;
+
+/// A caller who has shown who they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// The administrator's name, or `uid:N`.
+    pub(crate) subject: String,
+    /// The public id of the credential.
+    pub(crate) accessor: Option<Accessor>,
+    pub(crate) role: AdminRole,
+    pub(crate) may_grant: MayGrant,
+}
+
+impl Caller {
+    pub(crate) fn actor(&self) -> AdminActor {
+        AdminActor {
+            accessor: self.accessor.map(|accessor| accessor.to_string()),
+            subject: self.subject.clone(),
+            role: Some(self.role.to_string()),
+        }
+    }
+
+    fn of_user(uid: u32) -> Self {
+        Self {
+            subject: format!("uid:{uid}"),
+            accessor: None,
+            role: AdminRole::Admin,
+            may_grant: MayGrant::everything(),
+        }
+    }
+
+    fn of_record(record: AdminRecord) -> Self {
+        Self {
+            subject: record.name.to_string(),
+            accessor: Some(record.id),
+            role: record.role,
+            may_grant: record.may_grant,
+        }
+    }
+}
+
+/// Who makes this request. Blocks: it asks the store.
+///
+/// Over the socket a credential that is shown counts, so that a script can be less than its user.
+pub(crate) fn identify(shared: &Shared, parts: &Parts) -> Result<Caller, Problem> {
+    match parts.extensions.get() {
+        Some(&Peer::Unix { uid }) if !is_admitted(uid) => Err(Problem::new(
+            Kind::PeerRefused,
+            format!("the user with uid {uid} is neither root nor the gateway's own"),
+        )
+        .hint("run the command as root or as the gateway's user (sudo -u), or use the TCP listener with a credential")),
+        Some(&Peer::Unix { uid }) if !parts.headers.contains_key(header::AUTHORIZATION) => Ok(Caller::of_user(uid)),
+        Some(Peer::Unix { .. }) => verify(shared, &parts.headers),
+        Some(Peer::Tcp { source, .. }) => {
+            verify(shared, &parts.headers).map_err(|problem| limited(shared, source.ip(), problem))
+        }
+        None => Err(Problem::new(Kind::Internal, "the connection's peer is not known")),
+    }
+}
+
+fn is_admitted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+fn verify(shared: &Shared, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let text = presented(headers)?;
+    // Hashed whatever it looks like, so that a refusal costs the same (P31).
+    let digest = shared.given.authority.key().digest(text);
+    if token::inspect(text).is_ok_and(|parsed| parsed.kind == TokenKind::Token) {
+        return Err(Problem::new(
+            Kind::InvalidCredential,
+            "this is a token of the data plane, not an admin credential",
+        )
+        .hint("send an admin credential (lga_…): `leastgate admin create` makes one"));
+    }
+    find(shared, &digest)?.map(Caller::of_record).ok_or_else(|| {
+        Problem::new(Kind::InvalidCredential, "no administrator has this credential, or it was revoked")
+            .hint("check which gateway and environment it was made for; on the host, `leastgate admin list` over the unix socket shows who there is")
+    })
+}
+
+fn presented(headers: &HeaderMap) -> Result<&[u8], Problem> {
+    let missing = || {
+        Problem::new(Kind::CredentialRequired, "there must be exactly one `Authorization: Bearer lga_…`")
+            .hint("set LEASTGATE_ADMIN_TOKEN or LEASTGATE_ADMIN_TOKEN_FILE, or run the command on the gateway's host, where the unix socket needs none")
+    };
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return Err(missing()) };
+    let (scheme, text) = field.as_bytes().split_at_checked(7).ok_or_else(missing)?;
+    if scheme.eq_ignore_ascii_case(b"bearer ") && !text.is_empty() { Ok(text) } else { Err(missing()) }
+}
+
+fn find(shared: &Shared, digest: &TokenDigest) -> Result<Option<AdminRecord>, Problem> {
+    let found = shared.given.store.find_admin(digest)?;
+    let is_living = |admin: &AdminRecord| {
+        admin.digest == *digest && admin.revoked.is_none() && !shared.revoked_admins().contains(&admin.id)
+    };
+    Ok(found.filter(is_living))
+}
+
+/// Counts a refused credential against its source; above the limit the 401 becomes a 429. A valid credential is
+/// never refused for its neighbours: on loopback all are one source.
+fn limited(shared: &Shared, source: IpAddr, problem: Problem) -> Problem {
+    if problem.status() != 401 || shared.failures.admit(source, shared.given.telemetry.clock().elapsed()) {
+        return problem;
+    }
+    Problem::new(Kind::TooManyFailures, "too many refused credentials from this address")
+        .hint("stop what keeps trying; a valid credential still works")
+}

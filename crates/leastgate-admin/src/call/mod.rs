@@ -1,0 +1,251 @@
+//! The way of a call: who is it, may they, what do they say, the work, the record.
+//!
+//! The work of every call is a plain function that blocks ([`Run`]); it runs on a thread made for that, and records
+//! its event there: a client that hangs up meanwhile changes neither what happened nor what is known of it.
+
+mod body;
+mod caller;
+mod failures;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use leastgate_policy::Timestamp;
+use leastgate_store::AdminRole;
+use leastgate_telemetry::{AdminActor, AdminEvent, Reservation};
+
+pub(crate) use self::body::{from_json, from_query};
+pub(crate) use self::caller::Caller;
+pub(crate) use self::failures::Failures;
+use crate::listener::Peer;
+use crate::problem::{Kind, Problem};
+use crate::state::Shared;
+
+/// A call of the API: its name in metrics and events, and who may make it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operation {
+    pub(crate) name: &'static str,
+    pub(crate) role: AdminRole,
+    pub(crate) effect: Effect,
+}
+
+/// What a call does to what is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing; it has no body.
+    Reads,
+    /// Nothing; its body is a question.
+    Asks,
+    /// It gives access: refused when it can't be recorded.
+    Gives,
+    /// It only takes access away: never refused for the record.
+    Takes,
+}
+
+impl Effect {
+    fn is_change(self) -> bool {
+        matches!(self, Self::Gives | Self::Takes)
+    }
+}
+
+/// The work of a call. Blocks.
+pub(crate) type Run = fn(&Call<'_>) -> Result<Reply, Problem>;
+
+/// A call whose caller is known and permitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) caller: &'a Caller,
+    pub(crate) uri: &'a Uri,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a [u8],
+    pub(crate) now: Timestamp,
+}
+
+impl<'a> Call<'a> {
+    /// The third segment of the path: whom the call is about.
+    pub(crate) fn target(&self) -> &'a str {
+        target(self.uri).unwrap_or_default()
+    }
+}
+
+/// `/v1/<kind>/<target>/…`
+fn target(uri: &Uri) -> Option<&str> {
+    uri.path().split('/').nth(3)
+}
+
+/// The answer of a call that was done, and what the record says about it.
+#[derive(Debug, Default)]
+pub(crate) struct Reply {
+    pub(crate) created_at: Option<String>,
+    pub(crate) version: Option<u64>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) change: Change,
+}
+
+/// What an event says of a change.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) target: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) durable: Option<bool>,
+    pub(crate) details: Vec<(String, String)>,
+}
+
+impl Reply {
+    /// 200 with a JSON value.
+    pub(crate) fn json(value: &impl serde::Serialize) -> Result<Self, Problem> {
+        let body = serde_json::to_vec(value).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+        Ok(Self { body, ..Self::default() })
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(version) = self.version.and_then(|version| HeaderValue::try_from(format!("\"{version}\"")).ok()) {
+            headers.insert(header::ETAG, version);
+        }
+        if let Some(location) = self.created_at.and_then(|path| HeaderValue::try_from(path).ok()) {
+            headers.insert(header::LOCATION, location);
+            *response.status_mut() = StatusCode::CREATED;
+        }
+        response
+    }
+}
+
+/// How long a call may take once its head is read: more than the store's own patience.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Answers a request to an operation.
+pub(crate) async fn answer(shared: Arc<Shared>, operation: &'static Operation, run: Run, request: Request) -> Response {
+    let way = enter(Arc::clone(&shared), operation, run, request);
+    let response = tokio::time::timeout(PATIENCE, way).await.unwrap_or_else(|_| {
+        Problem::new(Kind::Timeout, "the call took too long: a change may still be made")
+            .hint("look before you repeat it")
+            .into_response()
+    });
+    shared.given.telemetry.admin_request(operation.name, response.status().as_u16());
+    response
+}
+
+async fn enter(shared: Arc<Shared>, operation: &'static Operation, run: Run, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let parts = Arc::new(parts);
+    let (caller, body) = match read(&shared, operation, &parts, body).await {
+        Ok(read) => read,
+        Err((caller, problem)) => {
+            // A source that keeps failing is not worth an event each time.
+            if problem.kind != Kind::TooManyFailures && (operation.effect.is_change() || caller.is_none()) {
+                let refused = Recorded { operation, caller: caller.as_ref(), source: source(&parts), uri: &parts.uri };
+                refused.record(&shared, &Err(problem.clone()), None);
+            }
+            return problem.into_response();
+        }
+    };
+    blocking(move || work(&shared, operation, run, &parts, &caller, &body)).await.unwrap_or_else(Problem::into_response)
+}
+
+/// Who calls, and with which body.
+async fn read(
+    shared: &Arc<Shared>,
+    operation: &Operation,
+    parts: &Arc<Parts>,
+    body: Body,
+) -> Result<(Caller, Vec<u8>), (Option<Caller>, Problem)> {
+    let (by, head) = (Arc::clone(shared), Arc::clone(parts));
+    let caller = blocking(move || caller::identify(&by, &head))
+        .await
+        .and_then(|found| found)
+        .map_err(|problem| (None, problem))?;
+    if caller.role < operation.role {
+        let detail = format!("`{}` is {}; this needs {}", caller.subject, caller.role, operation.role);
+        let problem =
+            Problem::new(Kind::InsufficientRole, detail).hint("use the credential of an administrator with that role");
+        return Err((Some(caller), problem));
+    }
+    let body = match operation.effect {
+        Effect::Reads => body::none(parts),
+        Effect::Asks | Effect::Gives | Effect::Takes => body::read(parts, body).await,
+    };
+    match body {
+        Ok(body) => Ok((caller, body)),
+        Err(problem) => Err((Some(caller), problem)),
+    }
+}
+
+fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller: &Caller, body: &[u8]) -> Response {
+    let recorded = Recorded { operation, caller: Some(caller), source: source(parts), uri: &parts.uri };
+    let reservation = match operation.effect {
+        Effect::Gives => match shared.given.telemetry.reserve_admin() {
+            Ok(reservation) => Some(reservation),
+            Err(_) => return audit_full().into_response(),
+        },
+        Effect::Reads | Effect::Asks | Effect::Takes => None,
+    };
+    let result = run(&Call { shared, caller, uri: &parts.uri, headers: &parts.headers, body, now: shared.now() });
+    if operation.effect.is_change() {
+        recorded.record(shared, &result, reservation);
+    }
+    result.map_or_else(Problem::into_response, Reply::into_response)
+}
+
+fn audit_full() -> Problem {
+    Problem::new(Kind::AuditFull, "the audit sinks can't keep up, and what gives access is not done unrecorded")
+        .hint("look at leastgate_audit_queue_depth and the sinks' disks; revoke and disable work all the same")
+}
+
+/// Runs what blocks where blocking is no harm.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a call of the admin API failed");
+        Problem::new(Kind::Internal, "the call failed; the gateway's log says more")
+    })
+}
+
+fn source(parts: &Parts) -> Option<std::net::SocketAddr> {
+    match parts.extensions.get() {
+        Some(Peer::Tcp { source, .. }) => Some(*source),
+        Some(Peer::Unix { .. }) | None => None,
+    }
+}
+
+/// A call as the audit stream tells it.
+struct Recorded<'a> {
+    operation: &'a Operation,
+    caller: Option<&'a Caller>,
+    source: Option<std::net::SocketAddr>,
+    uri: &'a Uri,
+}
+
+impl Recorded<'_> {
+    fn record(&self, shared: &Shared, result: &Result<Reply, Problem>, reservation: Option<Reservation>) {
+        let mut event = AdminEvent {
+            operation: self.operation.name.to_owned(),
+            actor: self.caller.map_or_else(nobody, Caller::actor),
+            source: self.source.map(|source| (source.ip(), source.port())),
+            target: target(self.uri).map(str::to_owned),
+            result: result.as_ref().err().map_or("ok", Problem::name).to_owned(),
+            policy_rev: shared.given.authority.snapshot().map(|policy| policy.revision().to_owned()),
+            ..AdminEvent::default()
+        };
+        if let Ok(Reply { change, .. }) = result {
+            event.target = change.target.clone().or(event.target);
+            event.reason.clone_from(&change.reason);
+            event.durable = change.durable;
+            event.details.clone_from(&change.details);
+        }
+        shared.given.telemetry.admin(&event, reservation);
+    }
+}
+
+fn nobody() -> AdminActor {
+    AdminActor { subject: "unknown".to_owned(), ..AdminActor::default() }
+}

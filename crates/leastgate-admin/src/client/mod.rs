@@ -1,0 +1,342 @@
+//! A small blocking client of the admin API, for the commands: over the unix socket of a local gateway, or over TCP
+//! with a credential.
+//!
+//! Each call makes a connection and a runtime of its own and throws both away: a command makes one call or two.
+
+mod endpoint;
+mod error;
+mod exchange;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+pub use self::endpoint::{Endpoint, InvalidEndpoint};
+pub use self::error::ClientError;
+use self::exchange::{Answer, Ask, exchange};
+use crate::api::{
+    AdminList, AdminRevoked, CheckRequest, CheckResult, CreateAdmin, CreateToken, EventList, IssuedAdminView,
+    IssuedTokenView, PolicyView, ProblemView, ReasonRequest, StatusView, TokenChanged, TokenList, TokenUsage,
+    TokenView,
+};
+
+/// A client of one gateway.
+#[derive(Clone)]
+pub struct Client {
+    endpoint: Endpoint,
+    credential: Option<Zeroizing<String>>,
+    timeout: Duration,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoint", &self.endpoint)
+            .field("has_credential", &self.credential.is_some())
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+/// Which tokens to list. What is `None` is not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListTokens {
+    /// At most so many; the server's most is 200.
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+    /// `active`, `rotating`, `disabled`, `expired` or `revoked`.
+    pub state: Option<String>,
+    /// Those of this owner.
+    pub owner: Option<String>,
+    /// `name`, `created` or `expires`.
+    pub sort: Option<String>,
+}
+
+/// Which events to list. What is `None` is not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListEvents {
+    /// At most so many, the newest.
+    pub limit: Option<usize>,
+    /// Those with a greater sequence number.
+    pub after_seq: Option<u64>,
+    /// `decision`, `admin`, …
+    pub kind: Option<String>,
+    /// `allow` or `deny`.
+    pub effect: Option<String>,
+    /// A reason's name.
+    pub reason: Option<String>,
+    /// A token's name or accessor.
+    pub token: Option<String>,
+    /// An api's name.
+    pub api: Option<String>,
+}
+
+/// The answer of every call.
+pub type Answered<T> = Result<T, ClientError>;
+
+impl Client {
+    /// A client without a credential, as the unix socket needs none. `timeout` is for a whole call.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, timeout: Duration) -> Self {
+        Self { endpoint, credential: None, timeout }
+    }
+
+    /// Sends this credential along; surrounding blanks, such as a file's last line break, are not part of it.
+    #[must_use]
+    pub fn with_credential(mut self, credential: &str) -> Self {
+        self.credential = Some(Zeroizing::new(credential.trim().to_owned()));
+        self
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// One page of tokens.
+    ///
+    /// # Errors
+    /// As every call: no connection, a refusal, an answer that can't be read.
+    pub fn tokens(&self, list: &ListTokens) -> Answered<TokenList> {
+        let ListTokens { limit, cursor, state, owner, sort } = list;
+        let limit = limit.map(|limit| limit.to_string());
+        self.get(&query(
+            "/v1/tokens",
+            &[("limit", &limit), ("cursor", cursor), ("state", state), ("owner", owner), ("sort", sort)],
+        ))
+    }
+
+    /// One token.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn token(&self, token: &str) -> Answered<TokenView> {
+        self.get(&format!("/v1/tokens/{}", segment(token)?))
+    }
+
+    /// Makes a token.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn create_token(&self, token: &CreateToken) -> Answered<IssuedTokenView> {
+        self.post("/v1/tokens", token)
+    }
+
+    /// Revokes a token, for good.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn revoke_token(&self, token: &str, reason: &str) -> Answered<TokenChanged> {
+        self.change_token(token, "revoke", reason)
+    }
+
+    /// Disables a token until it is enabled again.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn disable_token(&self, token: &str, reason: &str) -> Answered<TokenChanged> {
+        self.change_token(token, "disable", reason)
+    }
+
+    /// Enables a disabled token.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn enable_token(&self, token: &str, reason: &str) -> Answered<TokenChanged> {
+        self.change_token(token, "enable", reason)
+    }
+
+    /// What a token was used for.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn usage(&self, token: &str) -> Answered<TokenUsage> {
+        self.get(&format!("/v1/tokens/{}/usage", segment(token)?))
+    }
+
+    /// Explains one decision.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn check(&self, request: &CheckRequest) -> Answered<CheckResult> {
+        self.post("/v1/check", request)
+    }
+
+    /// One recorded decision: an event of the audit stream.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn decision(&self, id: &str) -> Answered<Value> {
+        self.get(&format!("/v1/decisions/{}", segment(id)?))
+    }
+
+    /// Recorded events.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn events(&self, list: &ListEvents) -> Answered<EventList> {
+        let ListEvents { limit, after_seq, kind, effect, reason, token, api } = list;
+        let limit = limit.map(|limit| limit.to_string());
+        let after_seq = after_seq.map(|after| after.to_string());
+        let pairs = [
+            ("limit", &limit),
+            ("after_seq", &after_seq),
+            ("kind", kind),
+            ("effect", effect),
+            ("reason", reason),
+            ("token", token),
+            ("api", api),
+        ];
+        self.get(&query("/v1/events", &pairs))
+    }
+
+    /// How the gateway is.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn status(&self) -> Answered<StatusView> {
+        self.get("/v1/status")
+    }
+
+    /// The policy in force.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn policy(&self) -> Answered<PolicyView> {
+        self.get("/v1/policy")
+    }
+
+    /// All administrators.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn admins(&self) -> Answered<AdminList> {
+        self.get("/v1/admins")
+    }
+
+    /// Makes an administrator.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn create_admin(&self, admin: &CreateAdmin) -> Answered<IssuedAdminView> {
+        self.post("/v1/admins", admin)
+    }
+
+    /// Revokes an administrator, by name or id.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn revoke_admin(&self, admin: &str, reason: &str) -> Answered<AdminRevoked> {
+        self.post(&format!("/v1/admins/{}/revoke", segment(admin)?), &ReasonRequest { reason: reason.to_owned() })
+    }
+
+    fn change_token(&self, token: &str, change: &str, reason: &str) -> Answered<TokenChanged> {
+        self.post(&format!("/v1/tokens/{}/{change}", segment(token)?), &ReasonRequest { reason: reason.to_owned() })
+    }
+
+    fn get<T: DeserializeOwned>(&self, target: &str) -> Answered<T> {
+        self.call(Method::GET, target, None)
+    }
+
+    fn post<T: DeserializeOwned>(&self, target: &str, body: &impl Serialize) -> Answered<T> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Protocol { detail: error.to_string() })?;
+        self.call(Method::POST, target, Some(body))
+    }
+
+    fn call<T: DeserializeOwned>(&self, method: Method, target: &str, body: Option<Vec<u8>>) -> Answered<T> {
+        let ask = Ask {
+            method,
+            target: target.to_owned(),
+            credential: self.credential.as_ref().map(|text| text.as_str()),
+            body,
+        };
+        let answer = exchange(&self.endpoint, &ask, self.timeout)?;
+        if !(200..300).contains(&answer.status) {
+            return Err(refused(&answer));
+        }
+        serde_json::from_slice(&answer.body).map_err(|error| ClientError::Protocol { detail: error.to_string() })
+    }
+}
+
+/// Asks the ops listener, for `health`: the status and the text of the answer.
+///
+/// # Errors
+/// No connection, or no answer in time.
+pub fn ops(address: SocketAddr, path: &str, timeout: Duration) -> Answered<(u16, String)> {
+    let endpoint = Endpoint::Tcp(address.to_string());
+    let ask = Ask { method: Method::GET, target: path.to_owned(), credential: None, body: None };
+    let answer = exchange(&endpoint, &ask, timeout)?;
+    Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
+}
+
+fn refused(answer: &Answer) -> ClientError {
+    let problem = serde_json::from_slice::<ProblemView>(&answer.body).unwrap_or_else(|_| ProblemView {
+        kind: "about:blank".to_owned(),
+        title: "The answer is not the admin API's".to_owned(),
+        status: answer.status,
+        detail: format!("status {}", answer.status),
+        hint: Some("is this address the admin listener's? listeners.admin says where it is".to_owned()),
+    });
+    match answer.status {
+        401 | 403 => ClientError::Unauthorized(problem),
+        _ => ClientError::Refused(problem),
+    }
+}
+
+/// Ids and names go into a path: what would need an escape is no id.
+fn segment(text: &str) -> Answered<&str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let is_plain = !text.is_empty() && text.len() <= 63 && text.bytes().all(plain);
+    if is_plain { Ok(text) } else { Err(ClientError::InvalidId) }
+}
+
+fn query(path: &str, pairs: &[(&str, &Option<String>)]) -> String {
+    let mut target = path.to_owned();
+    for (name, value) in pairs.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value))) {
+        target.push(if target.contains('?') { '&' } else { '?' });
+        target.push_str(name);
+        target.push('=');
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                target.push(char::from(byte));
+            } else {
+                target.push_str(&format!("%{byte:02X}"));
+            }
+        }
+    }
+    target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_escaped_and_ids_are_not() {
+        let owner = Some("a&b=ü".to_owned());
+        assert_eq!(
+            query("/v1/tokens", &[("limit", &None), ("owner", &owner), ("sort", &Some("name".into()))]),
+            "/v1/tokens?owner=a%26b%3D%C3%BC&sort=name"
+        );
+        assert!(segment("0aZ9000001").is_ok() && segment("checkout-bot").is_ok());
+        for bad in ["", "a/b", "..", "a%2f", "lgt_prod_x", "a b"] {
+            assert!(matches!(segment(bad), Err(ClientError::InvalidId)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn debug_keeps_the_credential() {
+        let client =
+            Client::new("http://127.0.0.1:1".parse().unwrap(), Duration::from_secs(1)).with_credential("lga_x\n");
+        assert!(!format!("{client:?}").contains("lga_x"));
+        assert_eq!(client.credential.unwrap().as_str(), "lga_x");
+    }
+}

@@ -1,0 +1,89 @@
+//! Administrators: listed, made and revoked.
+
+use leastgate_policy::Accessor;
+use leastgate_store::{NewAdmin, StoreError, TokenName, issue_admin};
+
+use super::issue::with_secret;
+use super::{check_text, no_query, view};
+use crate::api::{AdminList, AdminRevoked, CreateAdmin, ReasonRequest};
+use crate::call::{Call, Change, Reply, from_json};
+use crate::ceiling;
+use crate::problem::{Kind, Problem};
+use crate::unsynced::Owed;
+
+pub(crate) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
+    no_query(call)?;
+    let admins = call.shared.given.store.list_admins()?;
+    let revoked = call.shared.revoked_admins();
+    let show = |admin| {
+        let admin: &leastgate_store::AdminRecord = admin;
+        view::admin(admin, admin.revoked.or(revoked.contains(&admin.id).then_some(call.now)))
+    };
+    Reply::json(&AdminList { items: admins.iter().map(show).collect() })
+}
+
+pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
+    no_query(call)?;
+    let CreateAdmin { name, role, may_grant } = from_json(call.body)?;
+    ceiling::check_within(&call.caller.may_grant, &may_grant)?;
+    let admin = NewAdmin {
+        name: TokenName::parse(&name).map_err(|error| Problem::new(Kind::Invalid, error.to_string()))?,
+        role: role.parse().map_err(|error: leastgate_store::admin::UnknownAdminRole| {
+            Problem::new(Kind::Invalid, error.to_string())
+        })?,
+        may_grant,
+        created: call.now,
+        created_by: call.caller.subject.clone(),
+    };
+    let given = &call.shared.given;
+    let issued = issue_admin(&*given.store, &given.environment, given.authority.key(), &admin)?;
+    let id = issued.record.id.to_string();
+    let detail = |name: &str, value: String| (name.to_owned(), value);
+    let details = vec![
+        detail("name", name),
+        detail("role", admin.role.to_string()),
+        detail("may_grant", serde_json::to_string(&admin.may_grant).unwrap_or_default()),
+    ];
+    Ok(Reply {
+        created_at: Some(format!("/v1/admins/{id}")),
+        body: with_secret("admin", &view::admin(&issued.record, None), Some(issued.secret.expose()))?,
+        change: Change { target: Some(id), durable: Some(true), details, reason: None },
+        version: None,
+    })
+}
+
+/// In memory first: each call asks the store who the caller is, and a store that can't be written still answers.
+pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
+    no_query(call)?;
+    let ReasonRequest { reason } = from_json(call.body)?;
+    check_text("reason", &reason)?;
+    let id = find(call)?;
+    let given = &call.shared.given;
+    call.shared.revoked_admins().insert(id);
+    let durable = match given.store.revoke_admin(id, call.now) {
+        Ok(_) => true,
+        Err(error @ StoreError::NotFound { .. }) => {
+            call.shared.revoked_admins().remove(&id);
+            return Err(error.into());
+        }
+        Err(error) => {
+            tracing::warn!(%id, %error, "an administrator is revoked, and not in the store yet");
+            call.shared.unsynced.add(id, Owed::Admin(call.now), &given.telemetry);
+            false
+        }
+    };
+    let change = Change { target: Some(id.to_string()), reason: Some(reason), durable: Some(durable), details: vec![] };
+    Ok(Reply { change, ..Reply::json(&AdminRevoked { id: id.to_string(), durable })? })
+}
+
+/// By id, or by the name of one that isn't revoked.
+fn find(call: &Call<'_>) -> Result<Accessor, Problem> {
+    let wanted = call.target();
+    let is_id = wanted.bytes().any(|byte| byte.is_ascii_uppercase());
+    if let Some(id) = wanted.parse().ok().filter(|_| is_id) {
+        return Ok(id);
+    }
+    let admins = call.shared.given.store.list_admins()?;
+    let found = admins.iter().find(|admin| admin.name.as_str() == wanted && admin.revoked.is_none());
+    found.map(|admin| admin.id).ok_or_else(|| StoreError::NotFound { kind: "admin", wanted: wanted.to_owned() }.into())
+}

@@ -1,0 +1,159 @@
+//! Revoke, disable, enable.
+//!
+//! What takes access away is done in memory first and never refused; then the store is told, and if it can't keep it,
+//! it is told again until it can. What gives access back goes to the store first.
+
+use std::time::Duration;
+
+use leastgate_policy::{IssueRequest, TokenState};
+use leastgate_store::{Change, StateChange, StoreError, TokenRecord};
+
+use super::find::{Found, find, find_in_force};
+use super::{check_text, issue, no_query, view};
+use crate::api::{ReasonRequest, TokenChanged};
+use crate::call::{Call, Change as Recorded, Reply, from_json};
+use crate::ceiling::{self, Gift};
+use crate::problem::{Kind, Problem, revoked};
+use crate::state::Tokens;
+use crate::unsynced::Owed;
+
+pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
+    take_away(call, Change::Revoke, TokenState::Revoked)
+}
+
+pub(crate) fn disable(call: &Call<'_>) -> Result<Reply, Problem> {
+    take_away(call, Change::Disable, TokenState::Disabled)
+}
+
+pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
+    let change = asked(call, Change::Enable)?;
+    let _held = call.shared.lock_changes();
+    let found = find(call.shared, call.target())?;
+    let before = found.state(call.shared);
+    if before == TokenState::Revoked {
+        return Err(revoked(found.accessor));
+    }
+    check_may_enable(call, &found)?;
+    settle(call, &found)?;
+    let record = call.shared.given.store.change_state(found.accessor, change.clone(), None)?;
+    put_in_force(call, &record)?;
+    answer(call, &found, &change, (before, record.state), true)
+}
+
+/// Tokens that are declared in files are changed there.
+pub(super) fn check_not_declared(call: &Call<'_>) -> Result<(), Problem> {
+    let Tokens::Declared { files } = &call.shared.given.tokens else { return Ok(()) };
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    let files = files.join(", ");
+    Err(Problem::new(Kind::Declared, format!("tokens.source is declared: tokens are changed in {files}"))
+        .hint(format!("edit `tokens:` in {files}; the gateway reloads it by itself. `leastgate token create --declare` prints a new entry")))
+}
+
+fn asked(call: &Call<'_>, change: Change) -> Result<StateChange, Problem> {
+    no_query(call)?;
+    check_not_declared(call)?;
+    let ReasonRequest { reason } = from_json(call.body)?;
+    check_text("reason", &reason)?;
+    ceiling::check_environment(&call.caller.may_grant, &call.shared.given.environment)?;
+    Ok(StateChange { change, reason, by: call.caller.subject.clone(), at: call.now })
+}
+
+fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply, Problem> {
+    let change = asked(call, change)?;
+    let clock = call.shared.given.telemetry.clock();
+    let begun = clock.elapsed();
+    let found = find_in_force(call.shared, call.target())?;
+    let before = found.state(call.shared);
+    // Once before waiting for anybody, and once more when no other change can come between memory and store.
+    apply(call, &found, state);
+    observe(call, change.change, clock.elapsed().saturating_sub(begun));
+    let _held = call.shared.lock_changes();
+    apply(call, &found, state);
+    let (state, durable) = match call.shared.given.store.change_state(found.accessor, change.clone(), None) {
+        Ok(record) => (record.state, true),
+        Err(error @ (StoreError::NotFound { .. } | StoreError::Revoked { .. })) => return Err(error.into()),
+        Err(error) => {
+            tracing::warn!(accessor = %found.accessor, %error, "a change is in force and not in the store yet");
+            call.shared.unsynced.add(found.accessor, Owed::Token(change.clone()), &call.shared.given.telemetry);
+            (found.state(call.shared), false)
+        }
+    };
+    answer(call, &found, &change, (before, state), durable)
+}
+
+/// Revoked is final: nothing leads from there to a state that could be enabled.
+fn apply(call: &Call<'_>, found: &Found, state: TokenState) {
+    if found.state(call.shared) != TokenState::Revoked {
+        call.shared.given.authority.set_state(&found.digest, state);
+    }
+}
+
+fn observe(call: &Call<'_>, change: Change, took: Duration) {
+    if change == Change::Revoke {
+        call.shared.given.telemetry.revocation(took);
+    }
+}
+
+/// Enabling gives what the token holds once more: the policy of today and the caller's ceiling must permit it.
+fn check_may_enable(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
+    let Some(record) = found.record() else { return Ok(()) };
+    if record.is_expired(call.now) {
+        return Err(Problem::new(Kind::Conflict, "the token is past its end").hint("create another token"));
+    }
+    let roles: Vec<&str> = record.roles.iter().map(String::as_str).collect();
+    let scopes: Vec<&str> = record.grants.iter().map(|grant| grant.scope.as_str()).collect();
+    let request = IssueRequest {
+        owner: record.owner.as_deref(),
+        roles: &roles,
+        grants: &record.grants.iter().map(|grant| (grant.scope.as_str(), grant.expires)).collect::<Vec<_>>(),
+        from: record.created,
+        expires: record.expires,
+    };
+    call.shared.policy()?.check_issue(&request).map_err(|refusal| issue::refused(&refusal, None))?;
+    let life = record.expires.map(|end| end.since(call.now));
+    ceiling::check(
+        &call.caller.may_grant,
+        &Gift { environment: &record.env, roles: &record.roles, scopes: &scopes, life },
+    )
+}
+
+/// Gives access only when the store knows all that was taken from this token before.
+fn settle(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
+    if !call.shared.unsynced.owes(found.accessor) {
+        return Ok(());
+    }
+    call.shared.unsynced.settle(&*call.shared.given.store, &call.shared.given.telemetry);
+    if call.shared.unsynced.owes(found.accessor) {
+        return Err(Problem::new(Kind::Store, "the store still owes an earlier change of this token")
+            .hint("look at the gateway's log for what is wrong with the store, then try again"));
+    }
+    Ok(())
+}
+
+fn put_in_force(call: &Call<'_>, record: &TokenRecord) -> Result<(), Problem> {
+    let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
+    call.shared.given.authority.upsert(record.entry()).map_err(collided)
+}
+
+fn answer(
+    call: &Call<'_>,
+    found: &Found,
+    change: &StateChange,
+    (before, after): (TokenState, TokenState),
+    durable: bool,
+) -> Result<Reply, Problem> {
+    let state = view::state_name(after, found.expires(), call.now).to_owned();
+    let changed = TokenChanged { accessor: found.accessor.to_string(), name: found.name.clone(), state, durable };
+    let detail = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let recorded = Recorded {
+        target: Some(found.accessor.to_string()),
+        reason: Some(change.reason.clone()),
+        durable: Some(durable),
+        details: vec![
+            detail("name", &found.name),
+            detail("state.before", before.as_str()),
+            detail("state.after", after.as_str()),
+        ],
+    };
+    Ok(Reply { change: recorded, ..Reply::json(&changed)? })
+}

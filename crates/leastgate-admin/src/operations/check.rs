@@ -1,0 +1,262 @@
+//! One decision, explained: judged by the engine itself, forwarded nowhere.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
+use leastgate_policy::{
+    Case, Decision, Effect, PolicySnapshot, Reason, RequestFacts, Source, TokenDigest, TokenKind, decide, token,
+};
+
+use super::find::find;
+use super::no_query;
+use crate::api::{CheckRequest, CheckResult, CheckedToken, NearestMiss, Ttl};
+use crate::call::{Call, Reply, from_json};
+use crate::problem::{Kind, Problem};
+
+pub(crate) fn check(call: &Call<'_>) -> Result<Reply, Problem> {
+    no_query(call)?;
+    let asked: CheckRequest = from_json(call.body)?;
+    let question = Question {
+        call,
+        policy: call.shared.policy()?,
+        token: asked.token.as_deref().map(|wanted| Subject::find(call, wanted)).transpose()?,
+        source: source(asked.source_ip.as_deref())?,
+    };
+    let parts = head(&asked)?;
+    let decision = question.decide(&parts);
+    Reply::json(&question.explain(&decision, &parts))
+}
+
+/// What a request is judged with.
+struct Question<'a> {
+    call: &'a Call<'a>,
+    policy: Arc<PolicySnapshot>,
+    token: Option<Subject>,
+    source: Source,
+}
+
+/// The token that is meant.
+struct Subject {
+    digest: TokenDigest,
+    known: Option<CheckedToken>,
+}
+
+impl Subject {
+    /// By name or accessor; or by its text, which is hashed at once and never repeated.
+    fn find(call: &Call<'_>, wanted: &str) -> Result<Self, Problem> {
+        if token::inspect(wanted.as_bytes()).is_ok_and(|parsed| parsed.kind == TokenKind::Token) {
+            let given = &call.shared.given;
+            let digest = given.authority.key().digest(wanted.as_bytes());
+            let known = given.authority.tokens().get(&digest);
+            let known =
+                known.map(|token| CheckedToken { accessor: token.accessor.to_string(), name: token.name.to_string() });
+            return Ok(Self { digest, known });
+        }
+        let found = find(call.shared, wanted)?;
+        let known = CheckedToken { accessor: found.accessor.to_string(), name: found.name };
+        Ok(Self { digest: found.digest, known: Some(known) })
+    }
+}
+
+fn source(text: Option<&str>) -> Result<Source, Problem> {
+    let peer = match text {
+        None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Some(text) => text.parse().map_err(|_| Problem::new(Kind::Invalid, "`source_ip` must be an IP address"))?,
+    };
+    Ok(Source { peer, port: 0 })
+}
+
+/// The request's head as the gateway would read it from the wire.
+fn head(asked: &CheckRequest) -> Result<Parts, Problem> {
+    let invalid = |detail: &str| Problem::new(Kind::Invalid, detail);
+    let url: Uri = asked
+        .url
+        .parse()
+        .map_err(|_| invalid("`url` is neither a URL nor a path").hint("write http://host/path, or /path"))?;
+    let target = url.path_and_query().map_or("/", |target| target.as_str());
+    let mut request = Request::new(());
+    *request.method_mut() =
+        Method::from_bytes(asked.method.as_bytes()).map_err(|_| invalid("`method` is not a method"))?;
+    *request.uri_mut() = target.parse().map_err(|_| invalid("the path of `url` can't be read"))?;
+    let headers = request.headers_mut();
+    for (name, value) in &asked.headers {
+        let name: HeaderName = name.parse().map_err(|_| invalid("a name in `headers` is not one of a header field"))?;
+        let value =
+            HeaderValue::from_str(value).map_err(|_| invalid("a value in `headers` is not one of a header field"))?;
+        headers.append(name, value);
+    }
+    if let Some(authority) = url.authority() {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| invalid("the host of `url` can't be read"))?;
+        headers.insert(header::HOST, host);
+    }
+    headers.entry(header::HOST).or_insert(HeaderValue::from_static("localhost"));
+    Ok(request.into_parts().0)
+}
+
+/// An allow or a deny, with what both have.
+struct Judged<'a> {
+    effect: Effect,
+    reason: Reason,
+    case: &'a Case,
+    detail: Option<&'static str>,
+    granted_by: Vec<String>,
+    required_any_of: Vec<String>,
+    failed_conditions: Vec<String>,
+    status: Option<u16>,
+}
+
+impl<'a> Judged<'a> {
+    fn of(decision: &'a Decision) -> Self {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let plain = |effect, reason, case| Judged {
+            effect,
+            reason,
+            case,
+            detail: None,
+            granted_by: vec![],
+            required_any_of: vec![],
+            failed_conditions: vec![],
+            status: None,
+        };
+        match decision {
+            Decision::Allow(permit) => {
+                let mut judged = plain(Effect::Allow, permit.reason(), permit.case());
+                judged.granted_by = names(&permit.granted_by());
+                if let leastgate_policy::Basis::Shadowed(denial) = permit.basis() {
+                    judged.required_any_of = names(&denial.required_any_of());
+                    judged.failed_conditions = names(&denial.failed_conditions());
+                }
+                judged
+            }
+            Decision::Answer(preflight) => plain(Effect::Allow, Reason::Preflight, preflight.case()),
+            Decision::Deny(denial) => Judged {
+                detail: denial.detail,
+                required_any_of: names(&denial.required_any_of()),
+                failed_conditions: names(&denial.failed_conditions()),
+                status: denial.reason.status(),
+                ..plain(Effect::Deny, denial.reason, denial.case())
+            },
+        }
+    }
+}
+
+impl Question<'_> {
+    fn decide(&self, parts: &Parts) -> Decision {
+        let given = &self.call.shared.given;
+        let facts = RequestFacts::parse(parts, &self.source, &self.policy, given.authority.key(), self.call.now);
+        match (facts, &self.token) {
+            (Err(denial), _) => Decision::Deny(denial),
+            (Ok(facts), None) => self.judge(&facts),
+            (Ok(facts), Some(token)) => self.judge(&facts.with_digest(token.digest)),
+        }
+    }
+
+    fn judge(&self, facts: &RequestFacts) -> Decision {
+        decide(facts, &self.policy, self.call.shared.given.authority.tokens(), self.call.now)
+    }
+
+    fn explain(&self, decision: &Decision, parts: &Parts) -> CheckResult {
+        let judged = Judged::of(decision);
+        let case = judged.case;
+        let rules: Vec<String> = case.rules().map(|rule| rule.id.to_string()).collect();
+        CheckResult {
+            effect: judged.effect.as_str().to_owned(),
+            reason: judged.reason.as_str().to_owned(),
+            detail: judged.detail.map(str::to_owned),
+            mode: case.mode().as_str().to_owned(),
+            status: judged.status,
+            token: self.token.as_ref().and_then(|token| token.known.clone()),
+            api: case.api().map(|api| api.name.to_string()),
+            rule: rules.first().cloned(),
+            rules,
+            template: case.rules().next().map(|rule| rule.template.to_string()),
+            held: case.held().into_iter().map(str::to_owned).collect(),
+            nearest_miss: (judged.reason == Reason::NoMatchingScope).then(|| self.nearest_miss(parts)).flatten(),
+            fix: self.fix(&judged),
+            granted_by: judged.granted_by,
+            required_any_of: judged.required_any_of,
+            failed_conditions: judged.failed_conditions,
+            policy_rev: case.revision().to_owned(),
+        }
+    }
+
+    /// The same path with another method or the other trailing slash, if some scope allows that: what the token
+    /// holds already first.
+    fn nearest_miss(&self, parts: &Parts) -> Option<NearestMiss> {
+        let mut misses: Vec<NearestMiss> = neighbours(parts).into_iter().filter_map(|near| self.miss(near)).collect();
+        misses.sort_by_key(|miss| !miss.held);
+        misses.into_iter().next()
+    }
+
+    fn miss(&self, (differs, parts): (&str, Parts)) -> Option<NearestMiss> {
+        let decision = self.decide(&parts);
+        let judged = Judged::of(&decision);
+        let held = judged.reason == Reason::ScopeGranted;
+        if !held && judged.reason != Reason::InsufficientScope {
+            return None;
+        }
+        Some(NearestMiss {
+            differs: differs.to_owned(),
+            method: parts.method.to_string(),
+            path: parts.uri.path().to_owned(),
+            rule: judged.case.rules().next()?.id.to_string(),
+            scopes: if held { judged.granted_by } else { judged.required_any_of },
+            held,
+        })
+    }
+
+    /// What would make it pass: for a missing scope a token of its own that holds nothing else, and not for long.
+    fn fix(&self, judged: &Judged<'_>) -> Option<String> {
+        let name = self.token.as_ref().and_then(|token| token.known.as_ref()).map_or("NAME", |token| &token.name);
+        let words = |text: &str| Some(text.to_owned());
+        match judged.reason {
+            Reason::InsufficientScope => {
+                let scope = judged.required_any_of.first()?;
+                Some(format!(
+                    "leastgate token create --name NAME --scope {scope} --ttl {} --owner OWNER",
+                    self.grant_life(scope)
+                ))
+            }
+            Reason::TokenDisabled => Some(format!("leastgate token enable {name} --reason TEXT")),
+            Reason::TokenRevoked | Reason::TokenExpired | Reason::TokenGraceEnded | Reason::TokenUnknown => {
+                words("leastgate token create --name NAME …: this one can't be used any more")
+            }
+            Reason::CredentialMissing => words("send `Authorization: Bearer lgt_…`"),
+            Reason::HostUnknown => words("give the whole URL, with the host and path of an api of the policy"),
+            Reason::ConditionFailed => Some(format!("meet the condition: {}", judged.failed_conditions.join(", "))),
+            _ => None,
+        }
+    }
+
+    /// An hour, or less where the scope says so.
+    fn grant_life(&self, scope: &str) -> Ttl {
+        let longest = self.policy.longest_life(&[], &[scope]).ok().flatten().map(|(life, _)| Ttl::from(life));
+        longest.map_or(Ttl::HOUR, |life| life.min(Ttl::HOUR))
+    }
+}
+
+/// Requests that differ in one thing.
+fn neighbours(parts: &Parts) -> Vec<(&'static str, Parts)> {
+    let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let others = methods.into_iter().filter(|method| *method != parts.method);
+    let by_method = others.map(|method| {
+        let mut near = parts.clone();
+        near.method = method;
+        ("method", near)
+    });
+    let by_slash = other_slash(&parts.uri).map(|uri| {
+        let mut near = parts.clone();
+        near.uri = uri;
+        ("trailing_slash", near)
+    });
+    by_slash.into_iter().chain(by_method).collect()
+}
+
+fn other_slash(uri: &Uri) -> Option<Uri> {
+    match uri.path() {
+        "/" => None,
+        path => path.strip_suffix('/').map_or_else(|| format!("{path}/"), str::to_owned).parse().ok(),
+    }
+}

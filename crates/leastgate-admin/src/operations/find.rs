@@ -1,0 +1,120 @@
+//! Finding the token that a name or an accessor means, wherever tokens come from.
+
+use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenEntry, TokenState};
+use leastgate_store::{StoreError, TokenRecord};
+
+use super::view;
+use crate::api::TokenView;
+use crate::problem::Problem;
+use crate::state::{Shared, Tokens};
+
+/// A token that was found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) digest: TokenDigest,
+    pub(super) accessor: Accessor,
+    pub(super) name: String,
+    kept: Kept,
+}
+
+/// Where its record is.
+#[derive(Clone, Debug)]
+enum Kept {
+    Stored(Box<TokenRecord>),
+    Declared(Box<TokenEntry>),
+    /// The store could not be asked; all that is known is what is in force.
+    InForce(Option<Timestamp>),
+}
+
+impl Found {
+    fn stored(record: TokenRecord) -> Self {
+        Self {
+            digest: record.digest,
+            accessor: record.accessor,
+            name: record.name.to_string(),
+            kept: Kept::Stored(Box::new(record)),
+        }
+    }
+
+    fn declared(entry: TokenEntry) -> Self {
+        Self {
+            digest: entry.digest,
+            accessor: entry.accessor,
+            name: entry.name.to_string(),
+            kept: Kept::Declared(Box::new(entry)),
+        }
+    }
+
+    /// The token's own record; only tokens of the store have one.
+    pub(super) fn record(&self) -> Option<&TokenRecord> {
+        match &self.kept {
+            Kept::Stored(record) => Some(record),
+            Kept::Declared(_) | Kept::InForce(_) => None,
+        }
+    }
+
+    /// The state in force, which may be ahead of the store.
+    pub(super) fn state(&self, shared: &Shared) -> TokenState {
+        let in_force = shared.given.authority.tokens().get(&self.digest).map(|token| token.state);
+        in_force.unwrap_or(match &self.kept {
+            Kept::Stored(record) => record.state,
+            Kept::Declared(entry) => entry.state,
+            Kept::InForce(_) => TokenState::Revoked,
+        })
+    }
+
+    pub(super) fn expires(&self) -> Option<Timestamp> {
+        match &self.kept {
+            Kept::Stored(record) => record.expires,
+            Kept::Declared(entry) => entry.expires,
+            Kept::InForce(expires) => *expires,
+        }
+    }
+
+    pub(super) fn view(&self, shared: &Shared, now: Timestamp) -> Option<TokenView> {
+        match &self.kept {
+            Kept::Stored(record) => Some(view::token(record, self.state(shared), now)),
+            Kept::Declared(entry) => Some(view::declared(entry, &shared.given.environment, now)),
+            Kept::InForce(_) => None,
+        }
+    }
+}
+
+/// The token with this name or accessor.
+pub(super) fn find(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
+    match &shared.given.tokens {
+        Tokens::Store => Ok(Found::stored(shared.given.store.find_token(wanted)?)),
+        Tokens::Declared { .. } => find_declared(shared, wanted),
+    }
+}
+
+/// The same, and where the store can't be read, among what is in force: a broken disk keeps nobody from revoking.
+pub(super) fn find_in_force(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
+    let asked = match shared.given.store.find_token(wanted) {
+        Ok(record) => return Ok(Found::stored(record)),
+        Err(error @ StoreError::NotFound { .. }) => return Err(error.into()),
+        Err(error) => error,
+    };
+    let mut found = None;
+    shared.given.authority.tokens().for_each(|digest, token| {
+        let is_wanted = token.name == wanted || token.accessor.to_string() == wanted;
+        // A revoked token may have had the name before; the living one is meant.
+        if is_wanted && (found.is_none() || token.state != TokenState::Revoked) {
+            found = Some(Found {
+                digest: *digest,
+                accessor: token.accessor,
+                name: token.name.to_string(),
+                kept: Kept::InForce(token.expires),
+            });
+        }
+    });
+    found.ok_or_else(|| asked.into())
+}
+
+fn find_declared(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
+    let policy = shared.policy()?;
+    let entry =
+        policy.declared_tokens().iter().find(|entry| entry.name == wanted || entry.accessor.to_string() == wanted);
+    let missing = || StoreError::NotFound { kind: "token", wanted: wanted.chars().take(80).collect() };
+    Ok(Found::declared(entry.ok_or_else(missing)?.clone()))
+}

@@ -1,0 +1,36 @@
+//! The work of each call: plain functions that block, without a word of HTTP but the query.
+
+pub(crate) mod admins;
+pub(crate) mod changes;
+pub(crate) mod check;
+pub(crate) mod events;
+mod find;
+mod issue;
+pub(crate) mod policy;
+pub(crate) mod status;
+pub(crate) mod tokens;
+mod view;
+
+use serde::Deserialize;
+
+use crate::call::{Call, from_query};
+use crate::problem::{Kind, Problem};
+
+/// The query of a call that has none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoQuery {}
+
+/// Holds a call without parameters to that: `?stat=revoked`, ignored, would list what nobody asked for.
+fn no_query(call: &Call<'_>) -> Result<(), Problem> {
+    from_query::<NoQuery>(call.uri).map(drop)
+}
+
+/// A text for people that goes into records and terminals: visible, and of a length one reads.
+fn check_text(name: &str, text: &str) -> Result<(), Problem> {
+    let is_plain = !text.trim().is_empty() && text.chars().count() <= 500 && !text.chars().any(char::is_control);
+    if is_plain {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::Invalid, format!("`{name}` must be 1 to 500 characters in one line")))
+}

@@ -1,0 +1,136 @@
+//! Tokens: listed, made, shown, and what they were used for.
+
+use leastgate_policy::Timestamp;
+use leastgate_store::{MAX_PAGE, SortKey, StateFilter, TokenQuery};
+use serde::Deserialize;
+
+use super::find::find;
+use super::{issue, no_query, view};
+use crate::api::{Moment, RuleUseView, TokenList, TokenUsage, TokenView};
+use crate::call::{Call, Reply, from_query};
+use crate::problem::{Kind, Problem};
+use crate::state::Tokens;
+
+pub(crate) use self::issue::create;
+
+/// The query of `GET /v1/tokens`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    limit: Option<u32>,
+    cursor: Option<String>,
+    state: Option<String>,
+    owner: Option<String>,
+    sort: Option<String>,
+}
+
+pub(crate) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
+    let query = from_query::<ListQuery>(call.uri)?.parse(call.now)?;
+    match call.shared.given.tokens {
+        Tokens::Store => list_stored(call, &query),
+        Tokens::Declared { .. } => list_declared(call, &query),
+    }
+}
+
+pub(crate) fn show(call: &Call<'_>) -> Result<Reply, Problem> {
+    no_query(call)?;
+    let found = find(call.shared, call.target())?;
+    let token = found.view(call.shared, call.now);
+    let version = token.as_ref().and_then(|token| token.version);
+    Ok(Reply { version, ..Reply::json(&token)? })
+}
+
+pub(crate) fn usage(call: &Call<'_>) -> Result<Reply, Problem> {
+    no_query(call)?;
+    let found = find(call.shared, call.target())?;
+    (call.shared.given.hooks.flush_usage)();
+    let mut rows = call.shared.given.store.usage_of(found.accessor)?;
+    rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.rule.cmp(&b.rule)));
+    let rules = rows
+        .into_iter()
+        .map(|row| RuleUseView { rule: row.rule.to_string(), count: row.count, last_used: Moment(row.last_used) })
+        .collect();
+    Reply::json(&TokenUsage { accessor: found.accessor.to_string(), name: found.name, rules })
+}
+
+impl ListQuery {
+    fn parse(self, now: Timestamp) -> Result<TokenQuery, Problem> {
+        let limit = self.limit.unwrap_or(MAX_PAGE);
+        if !(1..=MAX_PAGE).contains(&limit) {
+            return Err(
+                Problem::new(Kind::Invalid, "`limit` must be from 1 to 200").hint("follow next_cursor for more")
+            );
+        }
+        Ok(TokenQuery {
+            state: self.state.as_deref().map(state).transpose()?,
+            owner: self.owner,
+            sort: sort(self.sort.as_deref())?,
+            limit,
+            cursor: self.cursor,
+            now,
+        })
+    }
+}
+
+fn state(name: &str) -> Result<StateFilter, Problem> {
+    Ok(match name {
+        "active" => StateFilter::Active,
+        "rotating" => StateFilter::Rotating,
+        "disabled" => StateFilter::Disabled,
+        "expired" => StateFilter::Expired,
+        "revoked" => StateFilter::Revoked,
+        _ => return Err(Problem::new(Kind::Invalid, "`state` is active, rotating, disabled, expired or revoked")),
+    })
+}
+
+fn sort(name: Option<&str>) -> Result<SortKey, Problem> {
+    Ok(match name {
+        None | Some("name") => SortKey::Name,
+        Some("created") => SortKey::Created,
+        Some("expires") => SortKey::Expires,
+        Some(_) => return Err(Problem::new(Kind::Invalid, "`sort` is name, created or expires")),
+    })
+}
+
+fn list_stored(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> {
+    let page = call.shared.given.store.list_tokens(query)?;
+    let tokens = call.shared.given.authority.tokens();
+    let show = |record| {
+        let record: &leastgate_store::TokenRecord = record;
+        let state = tokens.get(&record.digest).map_or(record.state, |token| token.state);
+        view::token(record, state, call.now)
+    };
+    Reply::json(&TokenList { items: page.items.iter().map(show).collect(), next_cursor: page.next_cursor })
+}
+
+/// Declared tokens are few and in memory: a page begins after the name that the cursor says.
+fn list_declared(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> {
+    if query.sort != SortKey::Name {
+        return Err(Problem::new(Kind::Invalid, "declared tokens are sorted by name only"));
+    }
+    let policy = call.shared.policy()?;
+    let mut all: Vec<TokenView> = policy
+        .declared_tokens()
+        .iter()
+        .map(|entry| view::declared(entry, &call.shared.given.environment, call.now))
+        .filter(|token| query.owner.is_none() || token.owner == query.owner)
+        .filter(|token| query.state.is_none_or(|wanted| token.state == filter_name(wanted)))
+        .filter(|token| query.cursor.as_ref().is_none_or(|after| token.name > *after))
+        .collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    let limit = query.limit as usize;
+    let is_more = all.len() > limit;
+    all.truncate(limit);
+    let next_cursor = all.last().filter(|_| is_more).map(|token| token.name.clone());
+    Reply::json(&TokenList { items: all, next_cursor })
+}
+
+fn filter_name(filter: StateFilter) -> &'static str {
+    match filter {
+        StateFilter::Active => "active",
+        StateFilter::Rotating => "rotating",
+        StateFilter::Disabled => "disabled",
+        StateFilter::Expired => "expired",
+        StateFilter::Revoked => "revoked",
+    }
+}

@@ -1,0 +1,108 @@
+//! Records as the API shows them.
+
+use leastgate_policy::{Restrictions, Timestamp, TokenEntry, TokenState};
+use leastgate_store::{AdminRecord, Change, StateChange, TokenLimits, TokenRecord};
+
+use crate::api::{AdminView, GrantView, LimitsView, Moment, RestrictionsView, StateChangeView, TokenView};
+
+/// A token of the store. `state` is what is in force, which may be ahead of the store.
+pub(super) fn token(record: &TokenRecord, state: TokenState, now: Timestamp) -> TokenView {
+    TokenView {
+        accessor: record.accessor.to_string(),
+        name: record.name.to_string(),
+        env: record.env.clone(),
+        owner: record.owner.clone(),
+        roles: record.roles.clone(),
+        grants: record
+            .grants
+            .iter()
+            .map(|grant| GrantView {
+                scope: grant.scope.clone(),
+                expires: grant.expires.map(Moment),
+                reason: grant.reason.clone(),
+            })
+            .collect(),
+        restrictions: restrictions(&record.restrictions),
+        limits: limits(record.limits),
+        created: Some(Moment(record.created)),
+        created_by: Some(record.created_by.clone()),
+        expires: record.expires.map(Moment),
+        state: state_name(state, record.expires, now).to_owned(),
+        state_changed: record.state_changed.as_ref().map(state_change),
+        successor: record.successor.map(|successor| successor.to_string()),
+        note: record.note.clone(),
+        version: Some(record.version),
+    }
+}
+
+/// A token that is declared in the policy's files.
+pub(super) fn declared(entry: &TokenEntry, environment: &str, now: Timestamp) -> TokenView {
+    TokenView {
+        accessor: entry.accessor.to_string(),
+        name: entry.name.to_string(),
+        env: environment.to_owned(),
+        owner: entry.owner.as_deref().map(str::to_owned),
+        roles: entry.roles.iter().map(ToString::to_string).collect(),
+        grants: entry
+            .grants
+            .iter()
+            .map(|(scope, expires)| GrantView { scope: scope.to_string(), expires: expires.map(Moment), reason: None })
+            .collect(),
+        restrictions: restrictions(&entry.restrictions),
+        limits: LimitsView::default(),
+        created: None,
+        created_by: None,
+        expires: entry.expires.map(Moment),
+        state: state_name(entry.state, entry.expires, now).to_owned(),
+        state_changed: None,
+        successor: None,
+        note: None,
+        version: None,
+    }
+}
+
+/// A token past its end counts as expired, unless it is revoked.
+pub(super) fn state_name(state: TokenState, expires: Option<Timestamp>, now: Timestamp) -> &'static str {
+    let is_over = expires.is_some_and(|end| end <= now);
+    if is_over && state != TokenState::Revoked { "expired" } else { state.as_str() }
+}
+
+pub(super) fn admin(record: &AdminRecord, revoked: Option<Timestamp>) -> AdminView {
+    AdminView {
+        id: record.id.to_string(),
+        name: record.name.to_string(),
+        role: record.role.to_string(),
+        may_grant: record.may_grant.clone(),
+        created: Moment(record.created),
+        created_by: record.created_by.clone(),
+        revoked: revoked.map(Moment),
+    }
+}
+
+pub(super) fn change_name(change: Change) -> &'static str {
+    match change {
+        Change::Revoke => "revoke",
+        Change::Disable => "disable",
+        Change::Enable => "enable",
+    }
+}
+
+fn restrictions(restrictions: &Restrictions) -> RestrictionsView {
+    RestrictionsView {
+        source_ip: restrictions.source_ip.iter().map(ToString::to_string).collect(),
+        not_before: restrictions.not_before.map(Moment),
+    }
+}
+
+fn limits(limits: TokenLimits) -> LimitsView {
+    LimitsView { rate: limits.rate, burst: limits.burst, concurrent: limits.concurrent }
+}
+
+fn state_change(change: &StateChange) -> StateChangeView {
+    StateChangeView {
+        change: change_name(change.change).to_owned(),
+        reason: change.reason.clone(),
+        by: change.by.clone(),
+        at: Moment(change.at),
+    }
+}

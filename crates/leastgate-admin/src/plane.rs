@@ -1,0 +1,230 @@
+//! The plane: its listeners, its thread, its end.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::call::blocking;
+use crate::listener::{SocketFile, Stop, accept_tcp, accept_unix, bind_unix};
+use crate::state::{AdminState, Shared};
+use crate::{ops, routes};
+
+/// Where the plane listens. Port 0 takes a free one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Health, metrics and probes.
+    pub ops: Option<SocketAddr>,
+    /// The admin API; a loopback address.
+    pub admin: Option<SocketAddr>,
+    /// The admin API for root and the gateway's own user.
+    pub unix_sockets: Vec<PathBuf>,
+}
+
+/// Why the plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address can't be bound.
+    #[error("listeners.{listener}: {address} can't be bound: {}", explain(source))]
+    Bind {
+        /// `ops` or `admin`.
+        listener: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The admin API must not be reachable from elsewhere without TLS.
+    #[error("listeners.admin: {0} is not a loopback address: use 127.0.0.1 or a unix socket, and reach it through ssh")]
+    NotLoopback(SocketAddr),
+    /// A unix socket can't be bound.
+    #[error("the admin socket {} can't be bound: {source}", .path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The thread or its runtime can't be started.
+    #[error("the control plane's thread can't be started: {0}")]
+    Thread(#[source] io::Error),
+}
+
+fn explain(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "the port is in use: is another gateway running?".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied: ports below 1024 need a privilege".to_owned(),
+        _ => source.to_string(),
+    }
+}
+
+/// The control plane.
+#[derive(Debug)]
+pub struct AdminPlane;
+
+impl AdminPlane {
+    /// Binds the listeners and starts the thread that serves them.
+    ///
+    /// # Errors
+    /// What can't be bound, or that there is no thread to be had.
+    pub fn start(config: &AdminConfig, state: AdminState) -> Result<AdminHandle, StartError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()
+            .map_err(StartError::Thread)?;
+        let listeners = Listeners::bind(config)?;
+        let (ops, admin) = (local_address(&listeners.ops), local_address(&listeners.admin));
+        let unix_sockets = config.unix_sockets.clone();
+        let shared = Arc::new(Shared::new(state));
+        let (stop, stopping) = watch::channel(false);
+        let (done, ended) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(move || {
+                run(&runtime, listeners, &shared, &stopping);
+                // Calls that still block are left behind: the process is about to end.
+                runtime.shutdown_background();
+                // Nobody may be waiting any more.
+                let _ = done.send(());
+            })
+            .map_err(StartError::Thread)?;
+        Ok(AdminHandle { ops, admin, unix_sockets, stop, ended, thread })
+    }
+}
+
+/// Calls at a time. Threads come and go with the calls; there are many, so that a slow store, on which the giving of
+/// access waits, keeps no revocation waiting for its turn.
+const BLOCKING_THREADS: usize = 64;
+
+/// A running plane. Dropped, it stops without being waited for.
+#[derive(Debug)]
+pub struct AdminHandle {
+    ops: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    unix_sockets: Vec<PathBuf>,
+    stop: watch::Sender<bool>,
+    ended: mpsc::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl AdminHandle {
+    /// Where the ops listener is.
+    #[must_use]
+    pub fn ops(&self) -> Option<SocketAddr> {
+        self.ops
+    }
+
+    /// Where the admin API is.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Where the unix sockets are.
+    #[must_use]
+    pub fn unix_sockets(&self) -> &[PathBuf] {
+        &self.unix_sockets
+    }
+
+    /// Takes no more connections, lets calls under way end, and removes the sockets. `false`: the deadline came
+    /// first.
+    #[must_use]
+    pub fn shutdown(self, deadline: Duration) -> bool {
+        // Nobody listens any more if the thread has ended by itself.
+        let _ = self.stop.send(true);
+        let in_time = self.ended.recv_timeout(deadline) != Err(mpsc::RecvTimeoutError::Timeout);
+        in_time && self.thread.join().is_ok()
+    }
+}
+
+/// Bound, and not served yet.
+#[derive(Debug)]
+struct Listeners {
+    ops: Option<TcpListener>,
+    admin: Option<TcpListener>,
+    sockets: Vec<(UnixListener, SocketFile)>,
+}
+
+impl Listeners {
+    fn bind(config: &AdminConfig) -> Result<Self, StartError> {
+        if let Some(address) = config.admin.filter(|address| !address.ip().is_loopback()) {
+            return Err(StartError::NotLoopback(address));
+        }
+        let socket =
+            |path: &PathBuf| bind_unix(path).map_err(|source| StartError::Socket { path: path.clone(), source });
+        Ok(Self {
+            ops: config.ops.map(|address| bind_tcp("ops", address)).transpose()?,
+            admin: config.admin.map(|address| bind_tcp("admin", address)).transpose()?,
+            sockets: config.unix_sockets.iter().map(socket).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn bind_tcp(listener: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).and_then(|bound| bound.set_nonblocking(true).map(|()| bound));
+    bound.map_err(|source| StartError::Bind { listener, address, source })
+}
+
+fn local_address(listener: &Option<TcpListener>) -> Option<SocketAddr> {
+    listener.as_ref().and_then(|listener| listener.local_addr().ok())
+}
+
+/// Serves until it is stopped and the last connection has ended.
+fn run(runtime: &Runtime, listeners: Listeners, shared: &Arc<Shared>, stop: &Stop) {
+    runtime.block_on(async {
+        let mut tasks = JoinSet::new();
+        let (ops, admin) = (ops::ops(shared), routes::admin(shared));
+        for (listener, router) in [(listeners.ops, &ops), (listeners.admin, &admin)] {
+            if let Some(listener) =
+                listener.and_then(|listener| taken_over(tokio::net::TcpListener::from_std(listener)))
+            {
+                tasks.spawn(accept_tcp(listener, router.clone(), stop.clone()));
+            }
+        }
+        let mut files = Vec::new();
+        for (listener, file) in listeners.sockets {
+            files.push(file);
+            if let Some(listener) = taken_over(tokio::net::UnixListener::from_std(listener)) {
+                tasks.spawn(accept_unix(listener, admin.clone(), stop.clone()));
+            }
+        }
+        tasks.spawn(settle(Arc::clone(shared), stop.clone()));
+        tasks.join_all().await;
+    });
+}
+
+/// The runtime refuses a bound listener only without descriptors left; the process logs it and lives on.
+fn taken_over<T>(listener: io::Result<T>) -> Option<T> {
+    listener.inspect_err(|error| tracing::error!(%error, "a listener of the control plane can't be served")).ok()
+}
+
+/// How often the store is asked to keep what it could not.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
+
+async fn settle(shared: Arc<Shared>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SETTLE_EVERY) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        if shared.unsynced.len() > 0 {
+            let shared = Arc::clone(&shared);
+            // A failure is in the log and in the metric, and the next round tries again.
+            let _ = blocking(move || {
+                let _held = shared.lock_changes();
+                shared.unsynced.settle(&*shared.given.store, &shared.given.telemetry);
+            })
+            .await;
+        }
+    }
+}

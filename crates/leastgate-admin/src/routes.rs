@@ -1,0 +1,79 @@
+//! The admin API at a glance: every route, what it is called in metrics and events, who may call it, and the work.
+//!
+//! Routes are compared whole and byte for byte; what isn't built isn't routed.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use leastgate_store::AdminRole::{self, Admin, Operator, Viewer};
+
+use crate::call::{Effect, Operation, Run, answer};
+use crate::gate::gate;
+use crate::operations::{admins, changes, check, events, policy, status, tokens};
+use crate::problem::{Kind, Problem};
+use crate::state::Shared;
+
+const fn operation(name: &'static str, role: AdminRole, effect: Effect) -> Operation {
+    Operation { name, role, effect }
+}
+
+static TOKEN_LIST: Operation = operation("token.list", Viewer, Effect::Reads);
+static TOKEN_CREATE: Operation = operation("token.create", Operator, Effect::Gives);
+static TOKEN_SHOW: Operation = operation("token.show", Viewer, Effect::Reads);
+static TOKEN_USAGE: Operation = operation("token.usage", Viewer, Effect::Reads);
+static TOKEN_REVOKE: Operation = operation("token.revoke", Operator, Effect::Takes);
+static TOKEN_DISABLE: Operation = operation("token.disable", Operator, Effect::Takes);
+static TOKEN_ENABLE: Operation = operation("token.enable", Operator, Effect::Gives);
+static CHECK: Operation = operation("check", Viewer, Effect::Asks);
+static DECISION_SHOW: Operation = operation("decision.show", Viewer, Effect::Reads);
+static EVENT_LIST: Operation = operation("event.list", Viewer, Effect::Reads);
+static STATUS: Operation = operation("status", Viewer, Effect::Reads);
+static POLICY_SHOW: Operation = operation("policy.show", Viewer, Effect::Reads);
+static ADMIN_LIST: Operation = operation("admin.list", Viewer, Effect::Reads);
+static ADMIN_CREATE: Operation = operation("admin.create", Admin, Effect::Gives);
+static ADMIN_REVOKE: Operation = operation("admin.revoke", Admin, Effect::Takes);
+
+/// The router of the admin listener.
+pub(crate) fn admin(shared: &Arc<Shared>) -> Router {
+    let on = |operation, run| endpoint(shared, operation, run);
+    let (gated, unrouted, refused) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
+    Router::new()
+        .route("/v1/tokens", get(on(&TOKEN_LIST, tokens::list)).post(on(&TOKEN_CREATE, tokens::create)))
+        .route("/v1/tokens/{token}", get(on(&TOKEN_SHOW, tokens::show)))
+        .route("/v1/tokens/{token}/usage", get(on(&TOKEN_USAGE, tokens::usage)))
+        .route("/v1/tokens/{token}/revoke", post(on(&TOKEN_REVOKE, changes::revoke)))
+        .route("/v1/tokens/{token}/disable", post(on(&TOKEN_DISABLE, changes::disable)))
+        .route("/v1/tokens/{token}/enable", post(on(&TOKEN_ENABLE, changes::enable)))
+        .route("/v1/check", post(on(&CHECK, check::check)))
+        .route("/v1/decisions/{id}", get(on(&DECISION_SHOW, events::decision)))
+        .route("/v1/events", get(on(&EVENT_LIST, events::list)))
+        .route("/v1/status", get(on(&STATUS, status::status)))
+        .route("/v1/policy", get(on(&POLICY_SHOW, policy::policy)))
+        .route("/v1/admins", get(on(&ADMIN_LIST, admins::list)).post(on(&ADMIN_CREATE, admins::create)))
+        .route("/v1/admins/{id}/revoke", post(on(&ADMIN_REVOKE, admins::revoke)))
+        .fallback(move || lost(Arc::clone(&unrouted), Kind::NotFound, "there is nothing under this path"))
+        .method_not_allowed_fallback(move || {
+            lost(Arc::clone(&refused), Kind::MethodNotAllowed, "this path has no such method; Allow says which")
+        })
+        .layer(middleware::from_fn(move |request, next| gate(Arc::clone(&gated), request, next)))
+}
+
+fn endpoint(
+    shared: &Arc<Shared>,
+    operation: &'static Operation,
+    run: Run,
+) -> impl Fn(Request) -> std::pin::Pin<Box<dyn Future<Output = Response> + Send>> + Clone + Send + Sync + 'static {
+    let shared = Arc::clone(shared);
+    move |request| Box::pin(answer(Arc::clone(&shared), operation, run, request))
+}
+
+async fn lost(shared: Arc<Shared>, kind: Kind, detail: &'static str) -> Response {
+    let problem = Problem::new(kind, detail).hint("the admin API is under /v1/; what is not built yet is not there");
+    shared.given.telemetry.admin_request("_none", problem.status());
+    problem.into_response()
+}

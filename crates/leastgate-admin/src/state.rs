@@ -1,0 +1,139 @@
+//! What the control plane works with: given by the wiring, and what it keeps for itself.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use leastgate_policy::{Accessor, Authority, PolicySnapshot, Timestamp};
+use leastgate_store::TokenStore;
+use leastgate_telemetry::Telemetry;
+
+use crate::api::{ListenerView, ReloadView, SinkView};
+use crate::call::Failures;
+use crate::ops::ProbeTarget;
+use crate::problem::{Kind, Problem};
+use crate::replays::Replays;
+use crate::unsynced::Unsynced;
+
+/// What the wiring gives.
+#[derive(Debug)]
+pub struct AdminState {
+    /// The one writer of what is allowed.
+    pub authority: Arc<Authority>,
+    /// Where administrators are kept, and tokens unless they are declared.
+    pub store: Arc<dyn TokenStore>,
+    /// Metrics, events, usage, and the clock.
+    pub telemetry: Telemetry,
+    /// The environment this gateway serves.
+    pub environment: String,
+    /// The product's version.
+    pub version: String,
+    /// Where tokens come from.
+    pub tokens: Tokens,
+    /// What `/probe/…` asks.
+    pub probes: Vec<ProbeTarget>,
+    /// What only the wiring knows.
+    pub hooks: Hooks,
+}
+
+/// Where tokens come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    /// The store.
+    Store,
+    /// The policy's files, by digest: they are changed there, not here.
+    Declared {
+        /// The files, to be named in refusals.
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Questions to the rest of the process. Each answers at once.
+pub struct Hooks {
+    /// Whether the data listeners are bound.
+    pub is_bound: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Whether the gateway is going away.
+    pub is_draining: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Where the gateway listens.
+    pub listeners: Box<dyn Fn() -> Vec<ListenerView> + Send + Sync>,
+    /// How the last reload went.
+    pub reload: Box<dyn Fn() -> ReloadView + Send + Sync>,
+    /// How the audit sinks are.
+    pub sinks: Box<dyn Fn() -> Vec<SinkView> + Send + Sync>,
+    /// Puts the usage counted so far into the store, so that an answer about it is whole. Called on a thread made
+    /// for blocking.
+    pub flush_usage: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Default for Hooks {
+    /// A gateway that is bound, stays, and has nothing to tell.
+    fn default() -> Self {
+        Self {
+            is_bound: Box::new(|| true),
+            is_draining: Box::new(|| false),
+            listeners: Box::new(Vec::new),
+            reload: Box::new(ReloadView::default),
+            sinks: Box::new(Vec::new),
+            flush_usage: Box::new(|| {}),
+        }
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks")
+            .field("is_bound", &(self.is_bound)())
+            .field("is_draining", &(self.is_draining)())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The state of a running plane.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) given: AdminState,
+    pub(crate) started: Timestamp,
+    pub(crate) failures: Failures,
+    pub(crate) unsynced: Unsynced,
+    pub(crate) replays: Replays,
+    /// Administrators whose revocation the store does not hold yet.
+    revoked_admins: Mutex<HashSet<Accessor>>,
+    /// Held while a token's state changes in memory and in the store: two changes must not interleave, or a token
+    /// would end up in one state here and in another there.
+    changes: Mutex<()>,
+}
+
+impl Shared {
+    pub(crate) fn new(given: AdminState) -> Self {
+        Self {
+            started: given.telemetry.clock().timestamp(),
+            failures: Failures::default(),
+            unsynced: Unsynced::default(),
+            replays: Replays::default(),
+            revoked_admins: Mutex::default(),
+            changes: Mutex::default(),
+            given,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.given.telemetry.clock().timestamp()
+    }
+
+    /// The policy in force.
+    pub(crate) fn policy(&self) -> Result<Arc<PolicySnapshot>, Problem> {
+        self.given.authority.snapshot().ok_or_else(|| {
+            Problem::new(Kind::NoPolicy, "no policy is in force yet")
+                .hint("look at the gateway's log: its policy files have errors")
+        })
+    }
+
+    pub(crate) fn lock_changes(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn revoked_admins(&self) -> MutexGuard<'_, HashSet<Accessor>> {
+        self.revoked_admins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

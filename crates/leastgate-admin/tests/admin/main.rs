@@ -1,0 +1,10 @@
+//! The control plane on real listeners, with the real store and the real engine.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may be blunt, their helpers too")]
+
+mod access;
+mod fixture;
+mod hostile;
+mod lifecycle;
+mod over_client;
+mod served_ops;
