@@ -163,13 +163,9 @@ impl fmt::Debug for Case {
 }
 
 impl TokenIdentity {
-    pub(crate) fn of(token: &TokenView) -> Self {
-        Self {
-            accessor: token.accessor,
-            name: token.name.clone(),
-            expires: token.expires,
-            entitlement: Arc::clone(&token.entitlement),
-        }
+    pub(crate) fn of(token: TokenView) -> Self {
+        let TokenView { accessor, name, entitlement, expires, .. } = token;
+        Self { accessor, name, expires, entitlement }
     }
 
     /// The owner, roles and grants of the token, by name.

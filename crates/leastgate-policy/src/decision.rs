@@ -12,6 +12,7 @@ use crate::case::{Basis, Case, Denial, Permit, RuleList, TokenIdentity};
 use crate::condition::Truth;
 use crate::entitlement::Resolved;
 use crate::facts::{Credential, RequestFacts};
+use crate::loosen::Loosened;
 use crate::reason::Reason;
 use crate::snapshot::{Api, Cors, Mode, PolicySnapshot, Rule, RuleKind};
 use crate::time::Timestamp;
@@ -142,8 +143,10 @@ pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, tokens: &Tok
     if let Some(cors) = api.cors.as_ref().filter(|_| facts.is_preflight) {
         return Decision::Answer(Preflight { cors: Arc::clone(cors), case });
     }
-    let denies = Matches { snapshot, facts }.of(&api.deny);
-    let public = Matches { snapshot, facts }.of(&api.public);
+    let segments: Segments<'_> = facts.path.segments().collect();
+    let matches = Matches { snapshot, facts, segments: &segments };
+    let denies = matches.of_loose(&api.deny);
+    let public = matches.of(&api.public);
     if !public.is_empty() {
         return decide_public(case, snapshot, public, &denies);
     }
@@ -151,8 +154,8 @@ pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, tokens: &Tok
         Ok(token) => token,
         Err(refusal) => return refusal.into_denial(case),
     };
-    case.identity = Some(TokenIdentity::of(&token));
-    decide_scoped(case, facts, api, &token, &denies, now)
+    case.identity = Some(TokenIdentity::of(token));
+    decide_scoped(case, &matches, api, &denies)
 }
 
 fn decide_public(case: Case, snapshot: &PolicySnapshot, public: Matched, denies: &Matched) -> Decision {
@@ -164,31 +167,26 @@ fn decide_public(case: Case, snapshot: &PolicySnapshot, public: Matched, denies:
     Decision::Allow(Permit { basis: Basis::Public, is_websocket: false, case: case.with_rules(rules) })
 }
 
-fn decide_scoped(
-    case: Case,
-    facts: &RequestFacts,
-    api: &Api,
-    token: &TokenView,
-    denies: &Matched,
-    now: Timestamp,
-) -> Decision {
-    let snapshot = Arc::clone(&case.snapshot);
-    let boundaries = denies.select(&snapshot, |rule| rule.kind == RuleKind::Boundary);
+fn decide_scoped(case: Case, matches: &Matches<'_>, api: &Api, denies: &Matched) -> Decision {
+    let Matches { snapshot, facts, .. } = matches;
+    let boundaries = denies.select(snapshot, |rule| rule.kind == RuleKind::Boundary);
     if !boundaries.is_empty() {
         return deny(case.with_rules(boundaries), Reason::BoundaryDeny, None);
     }
-    let resolved = token.entitlement.resolve(&snapshot);
-    let holds = |rule: &Rule| match (rule.scope_index, resolved.as_deref()) {
+    let resolved = case.identity.as_ref().map(|identity| identity.entitlement.resolve(snapshot));
+    let resolved = resolved.as_deref().and_then(Option::as_deref);
+    let now = case.decided;
+    let holds = |rule: &Rule| match (rule.scope_index, resolved) {
         (Some(scope), Some(resolved)) => Resolved::holds(resolved, scope, now),
         _ => false,
     };
-    let denied = denies.select(&snapshot, |rule| rule.kind == RuleKind::Deny && holds(rule));
+    let denied = denies.select(snapshot, |rule| rule.kind == RuleKind::Deny && holds(rule));
     let shadowable = Shadowable { mode: case.mode, is_websocket: facts.is_websocket };
     if !denied.is_empty() {
         return shadowable.deny(case.with_rules(denied), Reason::ExplicitDeny);
     }
-    let allows = Matches { snapshot: &snapshot, facts }.of(&api.allow);
-    let granted = allows.select(&snapshot, holds);
+    let allows = matches.of(&api.allow);
+    let granted = allows.select(snapshot, holds);
     if !granted.is_empty() {
         return Decision::Allow(Permit {
             basis: Basis::Granted,
@@ -196,14 +194,14 @@ fn decide_scoped(
             case: case.with_rules(granted),
         });
     }
-    let failing = allows.select_failing(&snapshot, holds);
+    let failing = allows.select_failing(snapshot, holds);
     if !failing.is_empty() {
         return shadowable.deny(case.with_rules(failing), Reason::ConditionFailed);
     }
     // A scope whose own deny matches would not suffice, whatever it allows.
     let self_denied =
-        |scope: Option<usize>| denies.any(&snapshot, |rule| rule.kind == RuleKind::Deny && rule.scope_index == scope);
-    let sufficient = allows.select(&snapshot, |rule| !self_denied(rule.scope_index));
+        |scope: Option<usize>| denies.any(snapshot, |rule| rule.kind == RuleKind::Deny && rule.scope_index == scope);
+    let sufficient = allows.select(snapshot, |rule| !self_denied(rule.scope_index));
     let reason = if sufficient.is_empty() { Reason::NoMatchingScope } else { Reason::InsufficientScope };
     shadowable.deny(case.with_rules(sufficient), reason)
 }
@@ -238,7 +236,7 @@ impl TokenRefusal {
     fn into_denial(self, mut case: Case) -> Decision {
         let expired = matches!(self.reason, Reason::TokenExpired | Reason::TokenGraceEnded);
         let expired_at = self.token.as_ref().filter(|_| expired).and_then(|token| token.expires);
-        case.identity = self.token.as_ref().map(TokenIdentity::of);
+        case.identity = self.token.map(TokenIdentity::of);
         Decision::Deny(Denial { reason: self.reason, detail: None, expired_at, case })
     }
 }
@@ -288,23 +286,34 @@ fn restricted(restrictions: &Restrictions, facts: &RequestFacts, now: Timestamp)
 struct Matches<'a> {
     snapshot: &'a PolicySnapshot,
     facts: &'a RequestFacts,
+    segments: &'a [&'a str],
 }
 
+type Segments<'a> = SmallVec<[&'a str; 16]>;
+
 /// Rules that speak of a request, each with the truth of its conditions.
-struct Matched(SmallVec<[(RuleIndex, Truth); 16]>);
+struct Matched(SmallVec<[(RuleIndex, Truth); 8]>);
 
 impl Matches<'_> {
     fn of(&self, trie: &Trie) -> Matched {
+        self.walk(trie, self.segments)
+    }
+
+    /// Denies and boundaries compare the loose form, which every path that matches as it is matches too.
+    fn of_loose(&self, trie: &Trie) -> Matched {
+        let loosened = Loosened::of(self.segments);
+        self.walk(trie, &loosened.segments(self.segments))
+    }
+
+    fn walk(&self, trie: &Trie, segments: &[&str]) -> Matched {
         let mut matched = SmallVec::new();
         let facts = self.facts;
-        trie.walk(&facts.path, &mut |rules| {
+        trie.walk(segments, facts.path.has_trailing_slash(), &mut |rules| {
             for &index in rules {
                 let rule = &self.snapshot.rules[index as usize];
                 if rule.covers(&facts.method, facts.is_grpc, facts.is_websocket) {
-                    let truth = rule
-                        .conditions
-                        .as_ref()
-                        .map_or(Truth::True, |conditions| conditions.evaluate(&facts.conditions()));
+                    let conditions = rule.conditions.as_ref();
+                    let truth = conditions.map_or(Truth::True, |conditions| conditions.evaluate(&facts.conditions()));
                     matched.push((index, truth));
                 }
             }

@@ -2,8 +2,8 @@
 //! compatibility has the same one.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 
+use smallvec::SmallVec;
 use unicode_normalization::UnicodeNormalization;
 
 /// NFKC, upper-case, lower-case, repeated until nothing changes.
@@ -33,9 +33,45 @@ fn loosen_once(text: &str) -> String {
     text.nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkc().collect()
 }
 
-/// Orders a loosened literal against the loose form of an ASCII segment, without building it.
-pub(crate) fn compare_ascii(literal: &str, segment: &str) -> Ordering {
-    literal.bytes().cmp(segment.bytes().map(|byte| byte.to_ascii_lowercase()))
+/// The loose form of a path's segments. A path of plain lower-case ASCII is its own and is not copied.
+pub(crate) struct Loosened {
+    text: SmallVec<[u8; 512]>,
+    /// Where each segment ends in the text; empty where the path is its own loose form.
+    ends: SmallVec<[usize; 16]>,
+}
+
+impl Loosened {
+    pub(crate) fn of(segments: &[&str]) -> Self {
+        let mut loosened = Self { text: SmallVec::new(), ends: SmallVec::new() };
+        let is_loose = |segment: &&str| segment.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+        if segments.iter().all(is_loose) {
+            return loosened;
+        }
+        for segment in segments {
+            if segment.is_ascii() {
+                loosened.text.extend(segment.bytes().map(|byte| byte.to_ascii_lowercase()));
+            } else {
+                loosened.text.extend_from_slice(loosen(segment).as_bytes());
+            }
+            loosened.ends.push(loosened.text.len());
+        }
+        loosened
+    }
+
+    /// The loose segments of the path it was made of.
+    pub(crate) fn segments<'a>(&'a self, original: &[&'a str]) -> SmallVec<[&'a str; 16]> {
+        if self.ends.is_empty() {
+            return original.into();
+        }
+        let mut start = 0;
+        let slice = |end: &usize| {
+            // Whole texts were appended, so each piece is UTF-8; were it not, it would match no literal but be a segment.
+            let piece = std::str::from_utf8(&self.text[start..*end]).unwrap_or("\u{FFFD}");
+            start = *end;
+            piece
+        };
+        self.ends.iter().map(slice).collect()
+    }
 }
 
 #[cfg(test)]
@@ -73,8 +109,11 @@ mod tests {
     }
 
     #[test]
-    fn the_ascii_order_is_the_order_of_the_loose_forms() {
-        assert_eq!(compare_ascii("admin", "ADMIN"), Ordering::Equal);
-        assert_eq!(compare_ascii("admin", "ADMIo"), Ordering::Less);
+    fn a_path_is_loosened_segment_by_segment() {
+        let original = ["V1", "caf\u{c9}", "x"];
+        let loosened = Loosened::of(&original);
+        assert_eq!(loosened.segments(&original).as_slice(), ["v1", "caf\u{e9}", "x"]);
+        let own = ["v1", "a-b", ""];
+        assert_eq!(Loosened::of(&own).segments(&own).as_slice(), own);
     }
 }

@@ -219,12 +219,12 @@ impl SegmentType {
                 [b'1'..=b'9', rest @ ..] => rest.len() <= 18 && rest.iter().all(u8::is_ascii_digit),
                 _ => false,
             },
-            Self::Uuid => has_shape(bytes, &[8, 4, 4, 4, 12], u8::is_ascii_hexdigit),
+            Self::Uuid => has_shape(bytes, 36, &[8, 13, 18, 23], u8::is_ascii_hexdigit),
             Self::Hex => !bytes.is_empty() && bytes.iter().all(u8::is_ascii_hexdigit),
             Self::Slug => segment.split('-').all(|word| {
                 !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
             }),
-            Self::Date => has_shape(bytes, &[4, 2, 2], u8::is_ascii_digit),
+            Self::Date => has_shape(bytes, 10, &[4, 7], u8::is_ascii_digit),
             Self::In(texts) => texts.iter().any(|text| **text == *segment),
         }
     }
@@ -259,11 +259,12 @@ fn literal(part: &str) -> Result<Box<str>, TemplateError> {
     }
 }
 
-/// Runs of these lengths, of one kind of byte, joined by `-`.
-fn has_shape(bytes: &[u8], lengths: &[usize], is_digit: fn(&u8) -> bool) -> bool {
-    let mut runs = bytes.split(|byte| *byte == b'-');
-    lengths.iter().all(|length| runs.next().is_some_and(|run| run.len() == *length && run.iter().all(is_digit)))
-        && runs.next().is_none()
+/// So many bytes, hyphens at these places and digits of a kind everywhere else.
+fn has_shape(bytes: &[u8], len: usize, hyphens: &[usize], is_digit: fn(&u8) -> bool) -> bool {
+    bytes.len() == len
+        && bytes.iter().enumerate().all(|(place, byte)| {
+            if *byte == b'-' { hyphens.contains(&place) } else { is_digit(byte) && !hyphens.contains(&place) }
+        })
 }
 
 #[cfg(test)]

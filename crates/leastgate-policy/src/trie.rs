@@ -2,19 +2,22 @@
 //!
 //! It is a tree, so a walk visits each node at most once: no path and no policy can make it explode.
 
-use crate::loosen::{compare_ascii, loosen};
-use crate::path::CanonicalPath;
+use std::collections::HashMap;
+
+use rustc_hash::FxBuildHasher;
+
+use crate::loosen::loosen;
 use crate::template::{Segment, SegmentType, Template};
 
 /// A rule's place in the snapshot.
 pub(crate) type RuleIndex = u32;
 
-/// How strictly a trie compares.
+/// How a trie's rules compare with a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Matching {
     /// Literals as they are, the trailing slash as the template's: allows and public rules.
     Strict,
-    /// Loosened literals against the loosened path, the trailing slash ignored: denies and boundaries.
+    /// Loosened literals, the trailing slash ignored: denies and boundaries. To be walked with a loosened path.
     Loose,
 }
 
@@ -27,8 +30,8 @@ pub(crate) struct Trie {
 
 #[derive(Debug, Default)]
 struct Node {
-    /// Sorted by literal.
-    literals: Vec<(Box<str>, usize)>,
+    /// Only the policy's own texts are in it: nobody can send keys that collide with each other.
+    literals: HashMap<Box<str>, usize, FxBuildHasher>,
     typed: Vec<(SegmentType, usize)>,
     any: Option<usize>,
     /// Rules that end here, without and with a trailing slash.
@@ -59,51 +62,26 @@ impl Trie {
     }
 
     /// Calls `found` with the rules whose templates match, in no order.
-    pub(crate) fn walk(&self, path: &CanonicalPath, found: &mut impl FnMut(&[RuleIndex])) {
-        self.visit(0, 0, path, found);
+    pub(crate) fn walk(&self, segments: &[&str], trailing_slash: bool, found: &mut impl FnMut(&[RuleIndex])) {
+        self.visit(0, segments, trailing_slash, found);
     }
 
-    fn visit(&self, at: usize, depth: usize, path: &CanonicalPath, found: &mut impl FnMut(&[RuleIndex])) {
+    fn visit(&self, at: usize, segments: &[&str], trailing_slash: bool, found: &mut impl FnMut(&[RuleIndex])) {
         let node = &self.nodes[at];
         found(&node.rest);
-        let Some(segment) = path.segment(depth) else {
-            return found(&node.ends[usize::from(path.has_trailing_slash())]);
+        let Some((segment, rest)) = segments.split_first() else {
+            return found(&node.ends[usize::from(trailing_slash)]);
         };
-        let children = [self.literal(node, segment), node.any];
-        for child in children.into_iter().flatten() {
-            self.visit(child, depth + 1, path, found);
+        if let Some(&child) = node.literals.get(*segment) {
+            self.visit(child, rest, trailing_slash, found);
+        }
+        if let Some(child) = node.any {
+            self.visit(child, rest, trailing_slash, found);
         }
         for (kind, child) in &node.typed {
-            if self.is_of(kind, segment) {
-                self.visit(*child, depth + 1, path, found);
+            if kind.matches(segment) {
+                self.visit(*child, rest, trailing_slash, found);
             }
-        }
-    }
-
-    fn literal(&self, node: &Node, segment: &str) -> Option<usize> {
-        let literals = &node.literals;
-        let place = match self.matching {
-            Matching::Strict => literals.binary_search_by(|(own, _)| (**own).cmp(segment)),
-            Matching::Loose if segment.is_ascii() => literals.binary_search_by(|(own, _)| compare_ascii(own, segment)),
-            Matching::Loose if literals.is_empty() => return None,
-            Matching::Loose => {
-                let loose = loosen(segment);
-                literals.binary_search_by(|(own, _)| (**own).cmp(&loose))
-            }
-        };
-        place.ok().map(|place| literals[place].1)
-    }
-
-    fn is_of(&self, kind: &SegmentType, segment: &str) -> bool {
-        match (self.matching, kind) {
-            (Matching::Loose, SegmentType::In(texts)) if segment.is_ascii() => {
-                texts.iter().any(|text| compare_ascii(text, segment).is_eq())
-            }
-            (Matching::Loose, SegmentType::In(texts)) => {
-                let loose = loosen(segment);
-                texts.iter().any(|text| **text == *loose)
-            }
-            _ => kind.matches(segment),
         }
     }
 
@@ -113,18 +91,9 @@ impl Trie {
         let node = &mut self.nodes[at];
         let child = match segment {
             Segment::Any(_) => *node.any.get_or_insert(next),
-            Segment::Literal(text) => {
-                let text = loosened_if(matching, text);
-                match node.literals.binary_search_by(|(own, _)| own.cmp(&text)) {
-                    Ok(place) => node.literals[place].1,
-                    Err(place) => {
-                        node.literals.insert(place, (text, next));
-                        next
-                    }
-                }
-            }
+            Segment::Literal(text) => *node.literals.entry(matching.form(text)).or_insert(next),
             Segment::Typed(_, kind) => {
-                let kind = loosened_type_if(matching, kind);
+                let kind = matching.form_of_type(kind);
                 match node.typed.iter().find(|(own, _)| *own == kind) {
                     Some((_, child)) => *child,
                     None => {
@@ -141,25 +110,29 @@ impl Trie {
     }
 }
 
-fn loosened_if(matching: Matching, text: &str) -> Box<str> {
-    match matching {
-        Matching::Strict => text.into(),
-        Matching::Loose => loosen(text).into(),
-    }
-}
-
-fn loosened_type_if(matching: Matching, kind: &SegmentType) -> SegmentType {
-    match (matching, kind) {
-        (Matching::Loose, SegmentType::In(texts)) => {
-            SegmentType::In(texts.iter().map(|text| loosen(text).into()).collect())
+impl Matching {
+    fn form(self, text: &str) -> Box<str> {
+        match self {
+            Self::Strict => text.into(),
+            Self::Loose => loosen(text).into(),
         }
-        _ => kind.clone(),
+    }
+
+    fn form_of_type(self, kind: &SegmentType) -> SegmentType {
+        match (self, kind) {
+            (Self::Loose, SegmentType::In(texts)) => {
+                SegmentType::In(texts.iter().map(|text| loosen(text).into()).collect())
+            }
+            _ => kind.clone(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loosen::Loosened;
+    use crate::path::CanonicalPath;
 
     fn matches(matching: Matching, templates: &[&str], path: &str) -> Vec<RuleIndex> {
         let mut trie = Trie::new(matching);
@@ -167,7 +140,11 @@ mod tests {
             trie.insert(&Template::parse(template).unwrap(), rule);
         }
         let mut found = Vec::new();
-        trie.walk(&CanonicalPath::parse(&path.parse().unwrap()).unwrap(), &mut |rules| found.extend_from_slice(rules));
+        let path = CanonicalPath::parse(&path.parse().unwrap()).unwrap();
+        let segments: Vec<&str> = path.segments().collect();
+        let loose = Loosened::of(&segments);
+        let segments = if matching == Matching::Loose { loose.segments(&segments) } else { segments.into() };
+        trie.walk(&segments, path.has_trailing_slash(), &mut |rules| found.extend_from_slice(rules));
         found.sort_unstable();
         found
     }

@@ -15,7 +15,8 @@ fn the_architecture_prints_the_table_of_reasons() {
     let (head, rest) = text.split_once(BEGIN).expect("ARCHITECTURE.md has the mark before the table");
     let (printed, tail) = rest.split_once(END).expect("ARCHITECTURE.md has the mark after the table");
     if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
-        fs::write(&path, format!("{head}{BEGIN}{}{END}{tail}", Reason::table())).expect("ARCHITECTURE.md can be written");
+        fs::write(&path, format!("{head}{BEGIN}{}{END}{tail}", Reason::table()))
+            .expect("ARCHITECTURE.md can be written");
     } else {
         assert_eq!(printed, Reason::table(), "run UPDATE_DOCUMENTS=1 cargo test -p leastgate-policy documents");
     }

@@ -1,0 +1,22 @@
+//! What only a running gateway shows: the real binary, real peers, and the bytes on both sides of it.
+
+// A helper of a test may be as blunt as the test.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
+
+mod admin;
+mod attacks;
+mod audit;
+mod deadlines;
+mod drain;
+mod enforcement;
+mod faults;
+mod fixtures;
+mod forwarding;
+mod limits;
+mod metrics;
+mod mutations;
+mod options;
+mod readme;
+mod refusals;
+mod reload;
+mod startup;
