@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use leastgate_benches::token_text;
-use leastgate_policy::{Accessor, Authority, EnvironmentKey, Pepper, Restrictions, Timestamp, TokenState};
+use leastgate_policy::{Accessor, Authority, EnvironmentKey, Pepper, Restrictions, Timestamp, TokenState, TokenTable};
 use leastgate_store::{SqliteOptions, SqliteStore, TokenLimits, TokenName, TokenRecord, TokenStore};
 use serde_json::json;
 
@@ -31,9 +31,10 @@ fn main() {
         store.create_tokens(batch).expect("the store takes a batch");
     }
     let filled = filling.elapsed();
-    let authority = Arc::new(Authority::new(key));
     let before = resident();
     let loading = Instant::now();
+    let table = TokenTable::with_capacity(usize::try_from(tokens).unwrap_or(0));
+    let authority = Arc::new(Authority::with_tokens(key, table));
     let loaded = store
         .for_each_entry(&mut |entry| authority.upsert(entry).expect("256-bit digests do not collide"))
         .expect("the store can be read");

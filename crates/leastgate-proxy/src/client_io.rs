@@ -15,8 +15,8 @@ use crate::connection::{ConnectionState, Phase};
 
 /// How long, and how much, is read and thrown away after the last response when the client is still sending: closing a
 /// socket with unread bytes makes the kernel send a reset, and a reset can overtake the answer.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 * 1024;
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// A client connection's IO, with deadlines.
 pub(crate) struct ClientIo<T> {

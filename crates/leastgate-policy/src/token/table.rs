@@ -128,6 +128,13 @@ const NEVER: u32 = u32::MAX;
 const LATEST: u32 = NEVER - 1;
 
 impl TokenTable {
+    /// A table with room for so many tokens: filling it moves none of them about.
+    #[must_use]
+    pub fn with_capacity(tokens: usize) -> Self {
+        let records = DashMap::with_capacity_and_hasher(tokens, BuildHasherDefault::default());
+        Self { records, entitlements: Entitlements::default() }
+    }
+
     /// Finds a token by the digest of what was presented.
     #[must_use]
     pub fn get(&self, digest: &TokenDigest) -> Option<TokenView> {
@@ -179,13 +186,6 @@ impl TokenTable {
             keep
         });
         removed
-    }
-
-    /// Makes room for so many more tokens.
-    pub fn reserve(&mut self, tokens: usize) {
-        let mut records = DashMap::with_capacity_and_hasher(self.records.len() + tokens, BuildHasherDefault::default());
-        records.extend(std::mem::take(&mut self.records));
-        self.records = records;
     }
 
     /// Number of tokens.

@@ -70,7 +70,8 @@ impl Gateway {
         let config = Arc::new(parts.config);
         let telemetry =
             Telemetry::start(parts::telemetry(&config, &parts.key), Arc::clone(&clock)).map_err(anyhow::Error::from)?;
-        let authority = Arc::new(Authority::new(parts.key));
+        let table = parts::token_table(&config, &*parts.store)?;
+        let authority = Arc::new(Authority::with_tokens(parts.key, table));
         parts::load_tokens(&config, &authority, &*parts.store, &parts.policy.snapshot)?;
         let (state, unwritten) = Default::default();
         let shared = Arc::new(Shared { authority, telemetry, clock, store: parts.store, state, unwritten });

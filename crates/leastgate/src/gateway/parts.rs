@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use leastgate_admin::api::{ListenerView, Moment, ReloadView};
 use leastgate_admin::{AdminConfig, AdminState, Hooks, ProbeTarget, Tokens};
 use leastgate_config::{AdminAddress, ClassPolicy, Classes, Fsync, GatewayConfig, SinkKind, TokenSource, Workers};
-use leastgate_policy::{Authority, EnvironmentKey, PolicySnapshot};
+use leastgate_policy::{Authority, EnvironmentKey, PolicySnapshot, TokenTable};
 use leastgate_proxy::DataPlaneConfig;
 use leastgate_store::{SqliteStore, StateDir, TokenStore};
 use leastgate_telemetry::{self as telemetry, FileSinkConfig, RedactionKey, TelemetryConfig};
@@ -72,6 +72,15 @@ impl RunState {
     }
 }
 
+/// A table with room for the tokens there are.
+pub(super) fn token_table(config: &GatewayConfig, store: &dyn TokenStore) -> Result<TokenTable, Failure> {
+    let count = match config.tokens {
+        TokenSource::Store => store.count_tokens().map_err(anyhow::Error::from)?,
+        TokenSource::Declared => 0,
+    };
+    Ok(TokenTable::with_capacity(usize::try_from(count).unwrap_or(0)))
+}
+
 /// Fills the token table before the first request: from the store, or from what the policy declares.
 pub(super) fn load_tokens(
     config: &GatewayConfig,
@@ -102,7 +111,7 @@ pub(super) fn telemetry(config: &GatewayConfig, key: &EnvironmentKey) -> Telemet
     TelemetryConfig {
         environment: config.environment.clone(),
         state_dir: config.state_dir.clone(),
-        listener: config.listeners.data.address.to_string(),
+        listener: "data".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         build_revision: option_env!("LEASTGATE_REVISION").unwrap_or("unknown").to_owned(),
         pod: variable("POD_NAME"),
