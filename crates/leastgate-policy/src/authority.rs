@@ -3,13 +3,13 @@
 //! Everything that changes access while the gateway runs comes through here: a new policy, a token put in, changed
 //! or taken out. Each change is counted, so that long requests can be decided again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwapOption;
 use arc_swap::cache::Cache;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::snapshot::{PolicySnapshot, RuleKey};
 use crate::token::{DigestCollision, EnvironmentKey, TokenDigest, TokenEntry, TokenState, TokenTable};
@@ -25,7 +25,7 @@ struct RuleKeys {
 pub struct Authority {
     key: EnvironmentKey,
     policy: Arc<ArcSwapOption<PolicySnapshot>>,
-    tokens: TokenTable,
+    tokens: ArcSwap<TokenTable>,
     rule_keys: Mutex<RuleKeys>,
     changes: AtomicU64,
 }
@@ -40,13 +40,39 @@ impl Authority {
     /// An authority over a table that was filled before, without a policy.
     #[must_use]
     pub fn with_tokens(key: EnvironmentKey, tokens: TokenTable) -> Self {
-        Self { key, policy: Arc::default(), tokens, rule_keys: Mutex::default(), changes: AtomicU64::new(0) }
+        Self {
+            key,
+            policy: Arc::default(),
+            tokens: ArcSwap::from_pointee(tokens),
+            rule_keys: Mutex::default(),
+            changes: AtomicU64::new(0),
+        }
     }
 
-    /// Puts a policy in force: whole, for every request decided from now on.
-    pub fn replace(&self, mut snapshot: PolicySnapshot) -> Arc<PolicySnapshot> {
+    /// Puts a policy in force, whole, for every request decided from now on; the tokens stay.
+    pub fn replace(&self, snapshot: PolicySnapshot) -> Arc<PolicySnapshot> {
+        self.put_in_force(snapshot, self.tokens())
+    }
+
+    /// Puts a policy in force together with the tokens it declares, in one step: no request sees the tokens of one and
+    /// the roles of another.
+    ///
+    /// # Errors
+    /// Two tokens' digests begin alike; what was in force stays.
+    pub fn replace_with_declared(&self, snapshot: PolicySnapshot) -> Result<Arc<PolicySnapshot>, DigestCollision> {
+        let declared = snapshot.declared_tokens();
+        let tokens = TokenTable::with_capacity(declared.len());
+        for entry in declared {
+            tokens.upsert(entry.clone())?;
+        }
+        Ok(self.put_in_force(snapshot, Arc::new(tokens)))
+    }
+
+    fn put_in_force(&self, mut snapshot: PolicySnapshot, tokens: Arc<TokenTable>) -> Arc<PolicySnapshot> {
         self.assign_rule_keys(&mut snapshot);
+        snapshot.tokens = Arc::clone(&tokens);
         let snapshot = Arc::new(snapshot);
+        self.tokens.store(tokens);
         self.policy.store(Some(Arc::clone(&snapshot)));
         self.changed();
         snapshot
@@ -57,35 +83,23 @@ impl Authority {
     /// # Errors
     /// Another token's digest begins alike; nothing is changed.
     pub fn upsert(&self, entry: TokenEntry) -> Result<(), DigestCollision> {
-        self.tokens.upsert(entry)?;
+        self.tokens.load().upsert(entry)?;
         self.changed();
         Ok(())
     }
 
     /// Changes a token's state. `false` where there is no such token.
     pub fn set_state(&self, digest: &TokenDigest, state: TokenState) -> bool {
-        let found = self.tokens.set_state(digest, state);
+        let found = self.tokens.load().set_state(digest, state);
         self.changed();
         found
     }
 
     /// Takes a token out. `false` where there is no such token.
     pub fn remove(&self, digest: &TokenDigest) -> bool {
-        let found = self.tokens.remove(digest);
+        let found = self.tokens.load().remove(digest);
         self.changed();
         found
-    }
-
-    /// Makes the table hold exactly these tokens, key by key: what takes access away first.
-    ///
-    /// # Errors
-    /// Two tokens' digests begin alike; the later one is not in.
-    pub fn sync_tokens(&self, entries: Vec<TokenEntry>) -> Result<(), DigestCollision> {
-        let wanted: HashSet<[u8; 32]> = entries.iter().map(|entry| *entry.digest.as_bytes()).collect();
-        self.tokens.retain(|digest| wanted.contains(digest.as_bytes()));
-        let result = entries.into_iter().map(|entry| self.tokens.upsert(entry)).fold(Ok(()), Result::and);
-        self.changed();
-        result
     }
 
     /// The policy in force; none before the first.
@@ -94,10 +108,10 @@ impl Authority {
         self.policy.load_full()
     }
 
-    /// The tokens.
+    /// The tokens in force.
     #[must_use]
-    pub fn tokens(&self) -> &TokenTable {
-        &self.tokens
+    pub fn tokens(&self) -> Arc<TokenTable> {
+        self.tokens.load_full()
     }
 
     /// The environment's key.
@@ -154,7 +168,7 @@ impl fmt::Debug for Authority {
         let revision = self.snapshot().map(|snapshot| snapshot.revision().to_owned());
         f.debug_struct("Authority")
             .field("revision", &revision)
-            .field("tokens", &self.tokens.len())
+            .field("tokens", &self.tokens.load().len())
             .finish_non_exhaustive()
     }
 }
@@ -181,5 +195,65 @@ impl Reader {
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Reader").field(&self.authority).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::CompileContext;
+    use crate::spec::{DeclaredToken, Located, PolicySpec};
+    use crate::time::Timestamp;
+    use crate::token::{Accessor, Pepper};
+
+    fn policy(revision: &str, digest: [u8; 32]) -> PolicySnapshot {
+        let text = |value: &str| Located::from(value.to_owned());
+        let token = DeclaredToken {
+            accessor: text(&Accessor::from_random(1).to_string()),
+            name: text("bot"),
+            owner: None,
+            digest: text(&TokenDigest::from_bytes(digest).to_string()),
+            env: text("prod"),
+            roles: vec![],
+            grants: vec![],
+            restrictions: Default::default(),
+            created: Timestamp(0).into(),
+            expires: None,
+            state: TokenState::Active,
+        };
+        let spec = PolicySpec { environments: vec![text("prod")], tokens: vec![token], ..PolicySpec::default() };
+        let context = CompileContext {
+            environment: "prod",
+            revision,
+            now: Timestamp(0),
+            credential_header: http::header::AUTHORIZATION,
+            trusted_proxies: vec![],
+            upstreams: None,
+        };
+        PolicySnapshot::compile(&spec, &context).unwrap()
+    }
+
+    #[test]
+    fn a_policy_and_the_tokens_it_declares_change_in_one_step() {
+        let authority = Authority::new(EnvironmentKey::derive(&Pepper::new(vec![1; 32]).unwrap(), "prod"));
+        let old = authority.replace_with_declared(policy("a", [1; 32])).unwrap();
+        let new = authority.replace_with_declared(policy("b", [2; 32])).unwrap();
+        let knows =
+            |snapshot: &PolicySnapshot, digest| snapshot.tokens().get(&TokenDigest::from_bytes(digest)).is_some();
+        assert!(knows(&old, [1; 32]) && !knows(&old, [2; 32]), "the old policy keeps its own tokens");
+        assert!(!knows(&new, [1; 32]) && knows(&new, [2; 32]));
+        assert_eq!(authority.tokens().len(), 1);
+    }
+
+    #[test]
+    fn a_live_table_is_seen_through_every_policy() {
+        let authority = Authority::new(EnvironmentKey::derive(&Pepper::new(vec![1; 32]).unwrap(), "prod"));
+        let first = authority.replace_with_declared(policy("a", [1; 32])).unwrap();
+        let second = authority.replace(policy("b", [2; 32]));
+        let digest = TokenDigest::from_bytes([1; 32]);
+        assert!(authority.set_state(&digest, TokenState::Revoked));
+        for snapshot in [first, second] {
+            assert_eq!(snapshot.tokens().get(&digest).unwrap().state, TokenState::Revoked);
+        }
     }
 }

@@ -112,10 +112,9 @@ pub fn authorize<B>(
     request: Request<B>,
     facts: &RequestFacts,
     snapshot: &Arc<PolicySnapshot>,
-    tokens: &TokenTable,
     now: Timestamp,
 ) -> Verdict<B> {
-    match decide(facts, snapshot, tokens, now) {
+    match decide(facts, snapshot, now) {
         Decision::Allow(permit) => Verdict::Allow(AuthorizedRequest { request, permit }),
         Decision::Answer(preflight) => Verdict::Answer(preflight, request),
         Decision::Deny(denial) => Verdict::Deny(denial, request),
@@ -124,7 +123,7 @@ pub fn authorize<B>(
 
 /// Decides. Allocates nothing where the token's entitlement is known under this snapshot.
 #[must_use]
-pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, tokens: &TokenTable, now: Timestamp) -> Decision {
+pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timestamp) -> Decision {
     let mut case = Case::new(snapshot, now);
     case.api = snapshot.api_of(&facts.host, &facts.path);
     let api = case.api.map(|api| &snapshot.apis[api]);
@@ -150,7 +149,7 @@ pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, tokens: &Tok
     if !public.is_empty() {
         return decide_public(case, snapshot, public, &denies);
     }
-    let token = match find_token(facts, tokens, now) {
+    let token = match find_token(facts, snapshot.tokens(), now) {
         Ok(token) => token,
         Err(refusal) => return refusal.into_denial(case),
     };

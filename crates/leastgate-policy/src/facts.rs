@@ -278,28 +278,51 @@ fn presented<'a>(value: &'a HeaderValue, name: &HeaderName) -> Option<&'a [u8]> 
 /// Whether a token stands where it would leak or be read by somebody else: query, path, cookie, another header, or
 /// its own header under another scheme.
 fn is_misplaced(parts: &Parts, target: &PathAndQuery, path: &CanonicalPath, name: &HeaderName) -> bool {
-    let in_query = || {
-        target.query().is_some_and(|query| token::contains_token(query.as_bytes()) || decoded_query_has_token(query))
-    };
+    let in_query = || target.query().is_some_and(|query| holds_token(query.as_bytes()));
     let in_path = || path.segments().any(|segment| token::contains_token(segment.as_bytes()));
     let in_headers = || {
         parts.headers.iter().any(|(own, value)| {
             let its_own_place = own == name && presented(value, name).is_some();
-            !its_own_place && token::contains_token(value.as_bytes())
+            !its_own_place && holds_token(value.as_bytes())
         })
     };
     in_query() || in_path() || in_headers()
 }
 
-/// A query's escapes are decoded for the look: nobody is helped by a token that hides behind `%5F`.
-fn decoded_query_has_token(query: &str) -> bool {
-    query.contains('%') && token::contains_token(&query::decode_leniently(query))
+/// How often escapes are unwrapped in looking for a token: log readers and frameworks decode once, some twice.
+const UNWRAPPED: usize = 3;
+
+/// Whether a token stands here, escaped or not: nobody is helped by one that hides behind `%5F`.
+fn holds_token(bytes: &[u8]) -> bool {
+    if token::contains_token(bytes) {
+        return true;
+    }
+    if !bytes.contains(&b'%') {
+        return false;
+    }
+    let mut unwrapped = bytes.to_vec();
+    for _ in 0..UNWRAPPED {
+        unwrapped = query::decode_leniently(&unwrapped);
+        if token::contains_token(&unwrapped) {
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::token::{Accessor, Pepper, mint};
+
+    #[test]
+    fn a_token_is_found_however_often_it_is_escaped() {
+        let token = mint(TokenKind::Token, "prod", Accessor::from_random(1), &[2; 32]);
+        for escaped in ["%5F", "%5f", "%255F", "%25255f"] {
+            assert!(holds_token(format!("a={}", token.expose().replacen('_', escaped, 1)).as_bytes()), "{escaped}");
+        }
+        assert!(!holds_token(b"a=%5F%25%zz%"));
+    }
 
     #[test]
     fn an_admin_credential_is_none_of_ours_even_if_its_digest_were_declared() {

@@ -55,9 +55,9 @@ pub(crate) fn decode(raw: &str) -> Option<Decoded> {
 }
 
 /// Every escape decoded, whatever else is wrong: for finding a token that hides in a query.
-pub(crate) fn decode_leniently(raw: &str) -> Vec<u8> {
+pub(crate) fn decode_leniently(raw: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(raw.len());
-    let mut rest = raw.as_bytes();
+    let mut rest = raw;
     while let Some((&byte, tail)) = rest.split_first() {
         let escaped = match (byte, tail) {
             (b'%', [high, low, ..]) => unhex(*high).zip(unhex(*low)).map(|(high, low)| high << 4 | low),

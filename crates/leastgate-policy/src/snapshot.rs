@@ -15,7 +15,7 @@ use crate::path::CanonicalPath;
 use crate::spec::{ApiLimits, CorsSpec, Disclose, Sensitivity, TokenRules};
 use crate::template::Template;
 use crate::time::Timestamp;
-use crate::token::TokenEntry;
+use crate::token::{TokenEntry, TokenTable};
 use crate::trie::Trie;
 
 /// A compiled policy.
@@ -35,6 +35,8 @@ pub struct PolicySnapshot {
     pub(crate) condition_headers: Vec<HeaderName>,
     pub(crate) token_rules: TokenRules,
     pub(crate) declared_tokens: Vec<TokenEntry>,
+    /// The tokens in force with it; empty until it is put in force.
+    pub(crate) tokens: Arc<TokenTable>,
     pub(crate) unsupported: Vec<String>,
 }
 
@@ -221,6 +223,12 @@ impl PolicySnapshot {
     #[must_use]
     pub fn declared_tokens(&self) -> &[TokenEntry] {
         &self.declared_tokens
+    }
+
+    /// The tokens in force with this policy: a live table, so that a revocation bites at once.
+    #[must_use]
+    pub fn tokens(&self) -> &TokenTable {
+        &self.tokens
     }
 
     /// What the policy uses that the gateway cannot serve yet, one line each.

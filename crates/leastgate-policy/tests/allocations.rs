@@ -130,7 +130,7 @@ fn deciding_allocates_nothing() {
     ];
     for (method, target, token, expected) in cases {
         let facts = facts(&bench, method, target, token);
-        let decide_once = || decide(&facts, &bench.snapshot, bench.authority.tokens(), NOW);
+        let decide_once = || decide(&facts, &bench.snapshot, NOW);
         // The first decision under a snapshot works the token's entitlement out and keeps it.
         assert_eq!(reason(&decide_once()), expected, "{method} {target}");
         let allocations = measure(|| drop(decide_once()));

@@ -102,7 +102,7 @@ impl Gateway {
             exchange.record().client(client);
         }
         let declared = body.size_hint().lower();
-        match authorize(Request::from_parts(parts, body), &facts, &snapshot, authority.tokens(), now) {
+        match authorize(Request::from_parts(parts, body), &facts, &snapshot, now) {
             Verdict::Allow(authorized) => self.admit(exchange, authorized, facts, declared, began),
             Verdict::Deny(denial, request) => {
                 let refused = self.limit_failures(denial, &facts);

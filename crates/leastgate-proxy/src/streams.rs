@@ -129,7 +129,7 @@ impl Underway {
     }
 
     fn decide_again(&self, worker: &Worker, snapshot: &Arc<PolicySnapshot>, now: Timestamp) {
-        let denial = match decide(&self.facts, snapshot, worker.authority().tokens(), now) {
+        let denial = match decide(&self.facts, snapshot, now) {
             Decision::Deny(denial) => denial,
             Decision::Allow(_) | Decision::Answer(_) => return,
         };

@@ -154,7 +154,7 @@ impl Question<'_> {
     }
 
     fn judge(&self, facts: &RequestFacts) -> Decision {
-        decide(facts, &self.policy, self.call.shared.given.authority.tokens(), self.call.now)
+        decide(facts, &self.policy, self.call.now)
     }
 
     fn explain(&self, decision: &Decision, parts: &Parts) -> CheckResult {

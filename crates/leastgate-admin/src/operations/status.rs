@@ -27,7 +27,7 @@ pub(crate) fn status(call: &Call<'_>) -> Result<Reply, Problem> {
         started: Moment(shared.started),
         uptime_seconds: call.now.since(shared.started),
         token_source: source.to_owned(),
-        tokens: TokenCounts::of(given.authority.tokens(), call.now),
+        tokens: TokenCounts::of(&given.authority.tokens(), call.now),
         unsynced_changes: shared.unsynced.len(),
         listeners: (given.hooks.listeners)(),
         reload: (given.hooks.reload)(),

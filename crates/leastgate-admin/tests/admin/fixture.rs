@@ -66,9 +66,7 @@ impl Setup {
         let authority = Arc::new(Authority::new(key()));
         if let Some(spec) = &self.policy {
             let snapshot = compile(spec);
-            let declared = snapshot.declared_tokens().to_vec();
-            authority.replace(snapshot);
-            authority.sync_tokens(declared).unwrap();
+            authority.replace_with_declared(snapshot).unwrap();
         }
         let is_draining = Arc::new(AtomicBool::new(false));
         let draining = Arc::clone(&is_draining);
@@ -194,7 +192,7 @@ impl Plane {
         let source = Source { peer: "127.0.0.1".parse().unwrap(), port: 1 };
         let now = SystemClock::new().timestamp();
         let facts = RequestFacts::parse(&parts, &source, &policy, self.authority.key(), now).unwrap();
-        match decide(&facts, &policy, self.authority.tokens(), now) {
+        match decide(&facts, &policy, now) {
             Decision::Allow(permit) => permit.reason().to_string(),
             Decision::Deny(denial) => denial.reason.to_string(),
             Decision::Answer(_) => "preflight".to_owned(),

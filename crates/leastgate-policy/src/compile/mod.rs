@@ -94,6 +94,7 @@ impl PolicySnapshot {
             roles,
             routes,
             declared_tokens,
+            tokens: Arc::default(),
             unsupported,
         })
     }

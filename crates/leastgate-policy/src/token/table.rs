@@ -177,17 +177,6 @@ impl TokenTable {
         self.records.remove_if(&key_of(digest), |_, record| record.has_digest(digest)).is_some()
     }
 
-    /// Takes out every token whose digest is not wanted, key by key; the number taken out.
-    pub fn retain(&self, mut is_wanted: impl FnMut(&TokenDigest) -> bool) -> usize {
-        let mut removed = 0;
-        self.records.retain(|key, record| {
-            let keep = is_wanted(&record.digest(*key));
-            removed += usize::from(!keep);
-            keep
-        });
-        removed
-    }
-
     /// Number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -89,7 +89,7 @@ impl Engine {
     pub(crate) fn judge(&self, request: &RawRequest, now: u64) -> Option<Judgement> {
         Some(match self.facts(request, now)? {
             Err(denial) => refused(&denial),
-            Ok(facts) => match decide(&facts, &self.snapshot, self.authority.tokens(), Timestamp(now)) {
+            Ok(facts) => match decide(&facts, &self.snapshot, Timestamp(now)) {
                 Decision::Deny(denial) => refused(&denial),
                 Decision::Answer(preflight) => {
                     Judgement { effect: Effect::Answer, ..told(leastgate_policy::Reason::Preflight, preflight.case()) }

@@ -127,7 +127,7 @@ impl World {
         let source = Source { peer: PEER.parse::<SocketAddr>().unwrap().ip(), port: 4711 };
         match RequestFacts::parse(head, &source, &self.snapshot, self.authority.key(), now) {
             Ok(facts) => {
-                let decision = decide(&facts, &self.snapshot, self.authority.tokens(), now);
+                let decision = decide(&facts, &self.snapshot, now);
                 (Some(facts), decision)
             }
             Err(denial) => (None, Decision::Deny(denial)),

@@ -186,3 +186,49 @@ fn a_long_request_is_cut_when_its_token_expires() {
     let reply = again.read();
     assert!(matches!(&reply, Ok(reply) if reply.status == 401), "{reply:?}");
 }
+
+/// Role names change meaning, and the tokens' roles with them: low access stays low in either file.
+const ROLES: [&str; 2] = ["  x: { scopes: [low] }\n", "  x: { scopes: [boss] }\n  y: { scopes: [low] }\n"];
+
+#[test]
+fn a_policy_and_the_tokens_it_declares_come_into_force_together() {
+    let policy = format!(
+        "version: 1\nenvironments: [test]\napis:\n  orders: {{ base: /, upstream: orders }}\nscopes:\n  \
+         low: {{ api: orders, allow: [GET /low] }}\n  boss: {{ api: orders, allow: [GET /boss] }}\nroles:\n{}",
+        ROLES[0]
+    );
+    let upstream = leastgate_testkit::recorder::RecorderUpstream::start();
+    let bot = leastgate_testkit::token::Token::new("bot", &["x"]);
+    // A long table takes a while to build: the window in which a mix would show.
+    let others: Vec<_> =
+        (0..1500).map(|number| leastgate_testkit::token::Token::new(&format!("other-{number}"), &["x"])).collect();
+    let setup = leastgate_testkit::gateway::Setup::new(&policy).tokens(&others).token(&bot);
+    let gateway = setup.upstream("orders", &upstream.url()).start();
+    let path = gateway.path().join("policy.yaml");
+    let first = fs::read_to_string(&path).unwrap();
+    let second = first.replace(ROLES[0], ROLES[1]).replace("roles: [x]", "roles: [y]");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = ["/low", "/boss"].map(|target| {
+            let (gateway, bot, stop) = (&gateway, &bot, &stop);
+            scope.spawn(move || {
+                let mut seen = std::collections::BTreeSet::new();
+                while !stop.load(Ordering::SeqCst) {
+                    seen.insert(gateway.get(bot, target).status);
+                }
+                seen
+            })
+        });
+        for text in [&second, &first, &second, &first] {
+            let reloads = || gateway.metrics().sum("leastgate_config_reloads_total", &["result=\"success\""]);
+            let before = reloads();
+            fs::write(path.with_extension("new"), text)
+                .and_then(|()| fs::rename(path.with_extension("new"), &path))
+                .unwrap();
+            until_true("the reload", PATIENCE, || reloads() > before);
+        }
+        stop.store(true, Ordering::SeqCst);
+        let [low, boss] = asking.map(|thread| thread.join().unwrap().into_iter().collect::<Vec<_>>());
+        assert_eq!((low, boss), (vec![200], vec![403]), "what neither policy answers");
+    });
+}

@@ -29,6 +29,8 @@ use crate::exit::{Exit, Failure};
 use crate::gateway::reload::Reloader;
 use crate::gateway::upkeep::Upkeep;
 
+/// How long calls of the admin API may take to end.
+const ADMIN_END: Duration = Duration::from_secs(2);
 /// How long the last events and the last usage may take to reach disk.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -67,43 +69,35 @@ impl Gateway {
     /// A port in use, a store or sink that can't be opened: one line that says what to do.
     pub fn start(parts: Parts) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let config = Arc::new(parts.config);
-        let telemetry =
-            Telemetry::start(parts::telemetry(&config, &parts.key), Arc::clone(&clock)).map_err(anyhow::Error::from)?;
-        let table = parts::token_table(&config, &*parts.store)?;
-        let authority = Arc::new(Authority::with_tokens(parts.key, table));
-        parts::load_tokens(&config, &authority, &*parts.store, &parts.policy.snapshot)?;
+        let config = parts::telemetry(&parts.config, &parts.key);
+        let telemetry = Telemetry::start(config, Arc::clone(&clock)).map_err(anyhow::Error::from)?;
+        // A start that fails ends the audit stream in good order: the next one must not report a crash.
+        Self::start_planes(parts, telemetry.clone(), clock).inspect_err(|_| {
+            let _ = telemetry.shut_down(FLUSH);
+        })
+    }
+
+    fn start_planes(parts: Parts, telemetry: Telemetry, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        let Parts { config, key, policy, origin, store, state_dir, socket } = parts;
+        let config = Arc::new(config);
+        let authority = Arc::new(Authority::with_tokens(key, parts::token_table(&config, &*store)?));
         let (state, unwritten) = Default::default();
-        let shared = Arc::new(Shared { authority, telemetry, clock, store: parts.store, state, unwritten });
-        let fingerprint = parts.policy.fingerprint;
-        shared.telemetry.policy_loaded(&parts.policy.snapshot);
-        let snapshot = shared.authority.replace(parts.policy.snapshot);
-        let data = DataPlane::start(
-            parts::data_plane(&config),
-            &shared.authority,
-            &Arc::new(shared.telemetry.clone()),
-            &shared.clock,
-        )
-        .map_err(|error| Failure::new(Exit::Failed, format!("data listener: {error}")))?;
-        let admin = AdminPlane::start(
-            &parts::admin_config(&config, parts.socket),
-            parts::admin_state(&config, &shared, data.local_addr()),
-        )
-        .map_err(|error| Failure::new(Exit::Failed, error))?;
+        let shared = Arc::new(Shared { authority, telemetry, clock, store, state, unwritten });
+        let snapshot = parts::put_in_force(&shared, config.tokens, policy.snapshot).map_err(anyhow::Error::from)?;
+        let data = DataPlane::start(parts::data_plane(&config), &shared.authority, &shared.telemetry, &shared.clock)
+            .map_err(|error| Failure::new(Exit::Failed, format!("data listener: {error}")))?;
+        let state = parts::admin_state(&config, &shared, data.local_addr());
+        let admin = AdminPlane::start(&parts::admin_config(&config, socket), state)
+            .map_err(|error| Failure::new(Exit::Failed, error))?;
         shared.state.set_bound();
         shared.telemetry.reloaded(true);
-        shared.telemetry.lifecycle(&LifecycleEvent {
-            operation: "start".into(),
-            result: "ok".into(),
-            policy_rev: Some(snapshot.revision().to_owned()),
-            ..LifecycleEvent::default()
-        });
+        shared.lifecycle("start", Some(snapshot.revision()));
         let drain = Drain { delay: config.limits.drain_delay, timeout: config.limits.drain_timeout };
         let upkeep =
             Upkeep::start(Arc::clone(&shared), config.retention).context("the upkeep thread can't be started")?;
-        let reloader = Reloader::start(config, Arc::clone(&shared), parts.origin, fingerprint)
+        let reloader = Reloader::start(config, Arc::clone(&shared), origin, policy.fingerprint)
             .context("the reload thread can't be started")?;
-        Ok(Self { data: Some(data), admin, shared, reloader, upkeep, drain, _state_dir: parts.state_dir })
+        Ok(Self { data: Some(data), admin, shared, reloader, upkeep, drain, _state_dir: state_dir })
     }
 
     /// Where the gateway itself listens.
@@ -124,10 +118,13 @@ impl Gateway {
         self.shared.authority.tokens().len()
     }
 
-    /// Whether every part still runs.
+    /// Whether every part still runs. One that ended by itself is a fault: without the reload a withdrawn token would
+    /// stay valid, without the audit thread nothing would be on record.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.data.as_ref().is_some_and(DataPlaneHandle::is_healthy)
+            && self.reloader.is_running()
+            && self.upkeep.is_running()
     }
 
     /// Writes the listeners' addresses as JSON, in one step.
@@ -154,13 +151,13 @@ impl Gateway {
 
     /// Serves until a signal asks for the end, then drains.
     pub fn serve(self, signals: &Signals) {
-        let workers_ended = || !self.is_healthy();
+        let is_broken = || !self.is_healthy();
         while let Some(signal) = signals.next(Duration::from_secs(1)) {
             match signal {
                 signals::Signal::Reload => self.reload(),
                 signals::Signal::Terminate => break,
-                signals::Signal::None if workers_ended() => {
-                    tracing::error!("a worker has ended by itself; the gateway goes down");
+                signals::Signal::None if is_broken() => {
+                    tracing::error!("a part of the gateway has ended by itself; the gateway goes down");
                     break;
                 }
                 signals::Signal::None => {}
@@ -173,7 +170,7 @@ impl Gateway {
     fn drain(mut self, signals: &Signals) {
         self.shared.state.set_draining();
         tracing::info!(delay = ?self.drain.delay, timeout = ?self.drain.timeout, "draining; a second signal ends at once");
-        self.lifecycle("drain");
+        self.shared.lifecycle("drain", None);
         let hurry = signals.cut_short();
         if let Some(data) = self.data.take() {
             data.begin_drain();
@@ -184,21 +181,28 @@ impl Gateway {
             }
         }
         self.reloader.stop();
+        // The control plane goes first: a change made after the last event would not be on record.
+        if !self.admin.shutdown(ADMIN_END) {
+            tracing::warn!("calls of the admin API were still under way and were left");
+        }
         self.upkeep.stop();
-        self.lifecycle("stop");
+        self.shared.lifecycle("stop", None);
         if !self.shared.telemetry.shut_down(FLUSH) {
             tracing::error!("audit events were still unwritten after {FLUSH:?}");
         }
-        let _ = self.admin.shutdown(Duration::from_secs(1));
         if let Err(error) = self.shared.store.close(FLUSH) {
             tracing::error!(%error, "the store was not closed in time");
         }
     }
+}
 
-    fn lifecycle(&self, operation: &str) {
-        self.shared.telemetry.lifecycle(&LifecycleEvent {
+impl Shared {
+    /// Records something that happened to the gateway itself.
+    fn lifecycle(&self, operation: &str, revision: Option<&str>) {
+        self.telemetry.lifecycle(&LifecycleEvent {
             operation: operation.into(),
             result: "ok".into(),
+            policy_rev: revision.map(str::to_owned),
             ..LifecycleEvent::default()
         });
     }

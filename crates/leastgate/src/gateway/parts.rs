@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use leastgate_admin::api::{ListenerView, Moment, ReloadView};
 use leastgate_admin::{AdminConfig, AdminState, Hooks, ProbeTarget, Tokens};
 use leastgate_config::{AdminAddress, ClassPolicy, Classes, Fsync, GatewayConfig, SinkKind, TokenSource, Workers};
-use leastgate_policy::{Authority, EnvironmentKey, PolicySnapshot, TokenTable};
+use leastgate_policy::{DigestCollision, EnvironmentKey, PolicySnapshot, TokenTable};
 use leastgate_proxy::DataPlaneConfig;
 use leastgate_store::{SqliteStore, StateDir, TokenStore};
 use leastgate_telemetry::{self as telemetry, FileSinkConfig, RedactionKey, TelemetryConfig};
@@ -72,37 +72,34 @@ impl RunState {
     }
 }
 
-/// A table with room for the tokens there are.
+/// The token table before the first request: filled from the store, or empty where policies declare their tokens.
 pub(super) fn token_table(config: &GatewayConfig, store: &dyn TokenStore) -> Result<TokenTable, Failure> {
-    let count = match config.tokens {
-        TokenSource::Store => store.count_tokens().map_err(anyhow::Error::from)?,
-        TokenSource::Declared => 0,
-    };
-    Ok(TokenTable::with_capacity(usize::try_from(count).unwrap_or(0)))
+    if config.tokens == TokenSource::Declared {
+        return Ok(TokenTable::default());
+    }
+    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("tokens can't be loaded: {error}"));
+    let count = store.count_tokens().map_err(|error| failed(&error))?;
+    let table = TokenTable::with_capacity(usize::try_from(count).unwrap_or(0));
+    let mut collision = None;
+    let load = store.for_each_entry(&mut |entry| {
+        if let Err(error) = table.upsert(entry) {
+            collision = Some(error);
+        }
+    });
+    load.map_err(|error| failed(&error))?;
+    collision.map_or(Ok(table), |error| Err(failed(&error)))
 }
 
-/// Fills the token table before the first request: from the store, or from what the policy declares.
-pub(super) fn load_tokens(
-    config: &GatewayConfig,
-    authority: &Authority,
-    store: &dyn TokenStore,
-    snapshot: &PolicySnapshot,
-) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("tokens can't be loaded: {error}"));
-    match config.tokens {
-        TokenSource::Declared => {
-            authority.sync_tokens(snapshot.declared_tokens().to_vec()).map_err(|error| failed(&error))
-        }
-        TokenSource::Store => {
-            let mut collision = None;
-            let load = store.for_each_entry(&mut |entry| {
-                if let Err(error) = authority.upsert(entry) {
-                    collision = Some(error);
-                }
-            });
-            load.map_err(|error| failed(&error))?;
-            collision.map_or(Ok(()), |error| Err(failed(&error)))
-        }
+/// Puts a policy in force, with the tokens it declares where they come from it: at start and on reload.
+pub(super) fn put_in_force(
+    shared: &Shared,
+    source: TokenSource,
+    snapshot: PolicySnapshot,
+) -> Result<Arc<PolicySnapshot>, DigestCollision> {
+    shared.telemetry.policy_loaded(&snapshot);
+    match source {
+        TokenSource::Store => Ok(shared.authority.replace(snapshot)),
+        TokenSource::Declared => shared.authority.replace_with_declared(snapshot),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Hot reload: the policy's files are read anew when their content changes, or when SIGHUP asks.
 //!
-//! Content is hashed once a second: file notifications go deaf when Kubernetes swaps the `..data` link. Start-up and
+//! Content is hashed several times a second: file notifications go deaf when Kubernetes swaps the `..data` link. Start-up and
 //! reload compile through the same function; a file that does not compile keeps the policy that is in force.
 
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use leastgate_config::{Fingerprint, GatewayConfig, TokenSource};
+use leastgate_config::{Fingerprint, GatewayConfig};
 use leastgate_telemetry::LifecycleEvent;
 
-use super::parts::PolicyOrigin;
+use super::parts::{self, PolicyOrigin};
 use super::{Shared, loading};
 
 /// How often the files are looked at.
-const POLL: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(250);
 
 /// The thread that watches the policy's files.
 pub(super) struct Reloader {
@@ -27,6 +27,8 @@ struct Watch {
     config: Arc<GatewayConfig>,
     shared: Arc<Shared>,
     seen: Fingerprint,
+    /// What the last look saw, if it was new.
+    settling: Option<Fingerprint>,
 }
 
 impl Reloader {
@@ -41,7 +43,7 @@ impl Reloader {
             return Ok(Self { ask: None, thread: Mutex::new(None) });
         }
         let (ask, asked) = sync_channel::<()>(1);
-        let mut watch = Watch { config, shared, seen };
+        let mut watch = Watch { config, shared, seen, settling: None };
         let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
             loop {
                 match asked.recv_timeout(POLL) {
@@ -61,6 +63,12 @@ impl Reloader {
         }
     }
 
+    /// Whether a thread that should run still does.
+    pub(super) fn is_running(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_none_or(|thread| !thread.is_finished())
+    }
+
     pub(super) fn stop(&mut self) {
         self.ask = None;
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
@@ -71,8 +79,13 @@ impl Reloader {
 }
 
 impl Watch {
+    /// A change counts when two looks in a row agree on it: a file that is being written in place is not read half.
     fn poll(&mut self) {
-        if loading::fingerprint(&self.config.policy.files) != self.seen {
+        let now = loading::fingerprint(&self.config.policy.files);
+        if now == self.seen {
+            self.settling = None;
+        } else if self.settling.replace(now) == Some(now) {
+            self.settling = None;
             self.reload();
         }
     }
@@ -92,15 +105,11 @@ impl Watch {
     }
 
     fn put_in_force(&self, policy: loading::Policy) {
-        let Shared { authority, telemetry, .. } = &*self.shared;
-        telemetry.policy_loaded(&policy.snapshot);
-        let snapshot = authority.replace(policy.snapshot);
-        if self.config.tokens == TokenSource::Declared
-            && let Err(error) = authority.sync_tokens(snapshot.declared_tokens().to_vec())
-        {
-            return self.refuse(&error.to_string());
-        }
-        telemetry.reloaded(true);
+        let snapshot = match parts::put_in_force(&self.shared, self.config.tokens, policy.snapshot) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return self.refuse(&error.to_string()),
+        };
+        self.shared.telemetry.reloaded(true);
         self.shared.state.set_reloaded(self.shared.clock.timestamp(), None);
         tracing::info!(revision = snapshot.revision(), rules = snapshot.rules().len(), "policy reloaded");
         self.record("policy.loaded", "ok", Some(snapshot.revision()));

@@ -58,6 +58,11 @@ impl Upkeep {
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 
+    /// Whether its thread still runs.
+    pub(super) fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Hands the last usage over and ends.
     pub(super) fn stop(&mut self) {
         self.stop = None;
@@ -79,7 +84,7 @@ impl Tasks {
     }
 
     fn count_tokens(&mut self) {
-        let counts = TokenCounts::of(self.shared.authority.tokens(), self.shared.clock.timestamp());
+        let counts = TokenCounts::of(&self.shared.authority.tokens(), self.shared.clock.timestamp());
         let telemetry = &self.shared.telemetry;
         for (gauge, count) in [
             // A state for each token: those that end soon are not counted as active again.
