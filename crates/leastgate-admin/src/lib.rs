@@ -14,6 +14,7 @@ mod call;
 mod ceiling;
 pub mod client;
 mod gate;
+mod lanes;
 mod listener;
 mod operations;
 mod ops;
@@ -22,6 +23,7 @@ mod problem;
 mod replays;
 mod routes;
 mod state;
+mod turn;
 mod unsynced;
 
 pub use bootstrap::{BootstrapError, bootstrap};

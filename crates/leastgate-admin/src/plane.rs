@@ -13,7 +13,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::call::blocking;
+use crate::api::ListenerView;
+use crate::lanes::{Lane, Lanes};
 use crate::listener::{SocketFile, Stop, accept_tcp, accept_unix, bind_unix};
 use crate::state::{AdminState, Shared};
 use crate::{ops, routes};
@@ -79,13 +80,13 @@ impl AdminPlane {
     pub fn start(config: &AdminConfig, state: AdminState) -> Result<AdminHandle, StartError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
+            .max_blocking_threads(Lanes::threads())
             .build()
             .map_err(StartError::Thread)?;
         let listeners = Listeners::bind(config)?;
         let (ops, admin) = (local_address(&listeners.ops), local_address(&listeners.admin));
         let unix_sockets = config.unix_sockets.clone();
-        let shared = Arc::new(Shared::new(state));
+        let shared = Arc::new(Shared::new(state, shown(ops, admin, &unix_sockets)));
         let (stop, stopping) = watch::channel(false);
         let (done, ended) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -102,9 +103,13 @@ impl AdminPlane {
     }
 }
 
-/// Calls at a time. Threads come and go with the calls; there are many, so that a slow store, on which the giving of
-/// access waits, keeps no revocation waiting for its turn.
-const BLOCKING_THREADS: usize = 64;
+/// The plane's listeners as `GET /v1/status` shows them: where they are, not where they were wanted.
+fn shown(ops: Option<SocketAddr>, admin: Option<SocketAddr>, unix_sockets: &[PathBuf]) -> Vec<ListenerView> {
+    let view = |name: &str, address| ListenerView { name: name.to_owned(), address };
+    let tcp = |name, address: Option<SocketAddr>| address.map(|address| view(name, address.to_string()));
+    let sockets = unix_sockets.iter().map(|path| view("admin", format!("unix:{}", path.display())));
+    tcp("ops", ops).into_iter().chain(tcp("admin", admin)).chain(sockets).collect()
+}
 
 /// A running plane. Dropped, it stops without being waited for.
 #[derive(Debug)]
@@ -134,6 +139,12 @@ impl AdminHandle {
     #[must_use]
     pub fn unix_sockets(&self) -> &[PathBuf] {
         &self.unix_sockets
+    }
+
+    /// Whether its thread still runs. It ends by itself only through a fault of ours, and nobody is served any more.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.thread.is_finished()
     }
 
     /// Takes no more connections, lets calls under way end, and removes the sockets. `false`: the deadline came
@@ -200,6 +211,9 @@ fn run(runtime: &Runtime, listeners: Listeners, shared: &Arc<Shared>, stop: &Sto
         }
         tasks.spawn(settle(Arc::clone(shared), stop.clone()));
         tasks.join_all().await;
+        // Revocations whose callers have left are made all the same, and what the store owes is tried a last time.
+        shared.lanes.wait_done(Lane::Take).await;
+        settle_once(shared).await;
     });
 }
 
@@ -217,14 +231,46 @@ async fn settle(shared: Arc<Shared>, mut stop: Stop) {
             () = tokio::time::sleep(SETTLE_EVERY) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        if shared.unsynced.len() > 0 {
-            let shared = Arc::clone(&shared);
-            // A failure is in the log and in the metric, and the next round tries again.
-            let _ = blocking(move || {
-                let _held = shared.lock_changes();
-                shared.unsynced.settle(&*shared.given.store, &shared.given.telemetry);
-            })
-            .await;
+        settle_once(&shared).await;
+    }
+}
+
+async fn settle_once(shared: &Arc<Shared>) {
+    if shared.unsynced.len() == 0 {
+        return;
+    }
+    let of_thread = Arc::clone(shared);
+    // A failure is in the log and in the metric, and the next round tries again.
+    let _ = shared
+        .lanes
+        .run(Lane::Upkeep, move || {
+            if let Some(_held) = of_thread.lock_changes() {
+                of_thread.unsynced.settle(&*of_thread.given.store, &of_thread.given.telemetry);
+            }
+        })
+        .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_ends_by_itself_is_noticed() {
+        let (end, told) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let _ = told.recv();
+        });
+        let (stop, ended) = (watch::channel(false).0, mpsc::channel().1);
+        let handle = AdminHandle { ops: None, admin: None, unix_sockets: vec![], stop, ended, thread };
+        assert!(handle.is_running());
+        drop(end);
+        let until = Instant::now() + Duration::from_secs(30);
+        while handle.is_running() {
+            assert!(Instant::now() < until, "its end is seen");
+            std::thread::yield_now();
         }
     }
 }

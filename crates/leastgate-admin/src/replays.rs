@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use leastgate_policy::{Accessor, TokenDigest};
 
+use crate::call::Identity;
 use crate::problem::{Kind, Problem};
 
 /// The last calls with a key.
@@ -25,7 +26,7 @@ struct Replay {
 /// Who used which key for which body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
-    pub(crate) caller: String,
+    pub(crate) caller: Identity,
     pub(crate) key: String,
     /// The body's keyed hash: two calls with one key must ask for the same.
     pub(crate) body: TokenDigest,
@@ -68,13 +69,13 @@ mod tests {
     fn it_is_bounded_and_forgets_the_oldest() {
         let replays = Replays::default();
         let ticket =
-            |n: usize| Ticket { caller: "ann".into(), key: n.to_string(), body: TokenDigest::from_bytes([1; 32]) };
+            |n: usize| Ticket { caller: Identity::User(1), key: n.to_string(), body: TokenDigest::from_bytes([1; 32]) };
         for n in 0..=MOST {
             replays.remember(ticket(n), Accessor::from_random(n as u64));
         }
         assert_eq!(replays.made(&ticket(0)), Ok(None));
         assert_eq!(replays.made(&ticket(MOST)), Ok(Some(Accessor::from_random(MOST as u64))));
-        let other = Ticket { caller: "bob".into(), ..ticket(MOST) };
+        let other = Ticket { caller: Identity::User(2), ..ticket(MOST) };
         assert_eq!(replays.made(&other), Ok(None), "a key is its caller's own");
     }
 }

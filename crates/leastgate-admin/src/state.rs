@@ -4,16 +4,19 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use leastgate_policy::{Accessor, Authority, PolicySnapshot, Timestamp};
-use leastgate_store::TokenStore;
+use leastgate_policy::{Accessor, Authority, DigestCollision, PolicySnapshot, Timestamp};
+use leastgate_store::{TokenRecord, TokenStore};
 use leastgate_telemetry::Telemetry;
 
 use crate::api::{ListenerView, ReloadView, SinkView};
 use crate::call::Failures;
+use crate::lanes::Lanes;
 use crate::ops::ProbeTarget;
 use crate::problem::{Kind, Problem};
 use crate::replays::Replays;
+use crate::turn::{Held, Turn};
 use crate::unsynced::Unsynced;
 
 /// What the wiring gives.
@@ -55,7 +58,7 @@ pub struct Hooks {
     pub is_bound: Box<dyn Fn() -> bool + Send + Sync>,
     /// Whether the gateway is going away.
     pub is_draining: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Where the gateway listens.
+    /// Where the rest of the gateway listens; the plane adds its own listeners as they are bound.
     pub listeners: Box<dyn Fn() -> Vec<ListenerView> + Send + Sync>,
     /// How the last reload went.
     pub reload: Box<dyn Fn() -> ReloadView + Send + Sync>,
@@ -64,6 +67,8 @@ pub struct Hooks {
     /// Puts the usage counted so far into the store, so that an answer about it is whole. Called on a thread made
     /// for blocking.
     pub flush_usage: Box<dyn Fn() + Send + Sync>,
+    /// Whether usage was counted that the store does not hold, because it could not be written.
+    pub is_usage_behind: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Default for Hooks {
@@ -76,6 +81,7 @@ impl Default for Hooks {
             reload: Box::new(ReloadView::default),
             sinks: Box::new(Vec::new),
             flush_usage: Box::new(|| {}),
+            is_usage_behind: Box::new(|| false),
         }
     }
 }
@@ -97,22 +103,30 @@ pub(crate) struct Shared {
     pub(crate) failures: Failures,
     pub(crate) unsynced: Unsynced,
     pub(crate) replays: Replays,
+    pub(crate) lanes: Lanes,
+    /// The plane's own listeners, as they are bound.
+    pub(crate) bound: Vec<ListenerView>,
     /// Administrators whose revocation the store does not hold yet.
     revoked_admins: Mutex<HashSet<Accessor>>,
     /// Held while a token's state changes in memory and in the store: two changes must not interleave, or a token
     /// would end up in one state here and in another there.
-    changes: Mutex<()>,
+    changes: Turn,
 }
 
+/// How long a change waits for its turn; with the store's own patience it is less than a caller's.
+const TURN_PATIENCE: Duration = Duration::from_secs(3);
+
 impl Shared {
-    pub(crate) fn new(given: AdminState) -> Self {
+    pub(crate) fn new(given: AdminState, bound: Vec<ListenerView>) -> Self {
         Self {
             started: given.telemetry.clock().timestamp(),
             failures: Failures::default(),
             unsynced: Unsynced::default(),
             replays: Replays::default(),
+            lanes: Lanes::default(),
+            bound,
             revoked_admins: Mutex::default(),
-            changes: Mutex::default(),
+            changes: Turn::default(),
             given,
         }
     }
@@ -129,8 +143,27 @@ impl Shared {
         })
     }
 
-    pub(crate) fn lock_changes(&self) -> MutexGuard<'_, ()> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for the turn to change tokens. `None`: others have it for too long, most likely at a store that hangs.
+    pub(crate) fn lock_changes(&self) -> Option<Held<'_>> {
+        self.changes.take(TURN_PATIENCE)
+    }
+
+    /// The same, for what gives access and can be refused.
+    pub(crate) fn lock_gift(&self) -> Result<Held<'_>, Problem> {
+        self.lock_changes().ok_or_else(|| {
+            Problem::new(Kind::Overloaded, "other changes wait for the store: nothing was changed")
+                .hint("try again; if it lasts, look at the gateway's log for what is wrong with the store")
+        })
+    }
+
+    /// Puts a token in force as the store has it, but for what was taken from it since and the store owes. The caller
+    /// has the turn.
+    pub(crate) fn put_in_force(&self, record: &TokenRecord) -> Result<(), DigestCollision> {
+        self.given.authority.upsert(record.entry())?;
+        if let Some(state) = self.unsynced.owed_state(record.accessor) {
+            self.given.authority.set_state(&record.digest, state);
+        }
+        Ok(())
     }
 
     pub(crate) fn revoked_admins(&self) -> MutexGuard<'_, HashSet<Accessor>> {

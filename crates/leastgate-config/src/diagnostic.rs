@@ -7,6 +7,7 @@ use std::fmt;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
 
+use crate::secret::holds_password;
 use crate::source::{Place, Sources};
 
 /// The most errors told at once; the rest is counted.
@@ -20,12 +21,13 @@ pub(crate) struct Fault {
     hint: Option<String>,
     related: Option<(Place, &'static str)>,
     hidden: bool,
+    cut: bool,
 }
 
 impl Fault {
     /// `message`, at `place`.
     pub(crate) fn new(place: Place, message: impl Into<String>) -> Self {
-        Self { place, message: message.into(), hint: None, related: None, hidden: false }
+        Self { place, message: message.into(), hint: None, related: None, hidden: false, cut: false }
     }
 
     /// With what to do about it.
@@ -43,6 +45,13 @@ impl Fault {
     /// Without the source line, because a secret may stand in it.
     pub(crate) fn hidden(mut self) -> Self {
         self.hidden = true;
+        self
+    }
+
+    /// With the source line up to the place only: behind a key that is not known may stand what its author meant
+    /// to keep.
+    pub(crate) fn cut(mut self) -> Self {
+        self.cut = true;
         self
     }
 }
@@ -158,9 +167,13 @@ impl std::error::Error for Diagnostics {}
 impl Diagnostic {
     fn new(fault: Fault, sources: &Sources) -> Self {
         let file = sources.of(fault.place).map_or_else(String::new, |source| source.name.clone());
-        let related = fault.related.filter(|_| !fault.hidden).and_then(|related| Related::new(related, sources));
+        let is_shown = |place| !fault.hidden && !sources.line(place).is_some_and(holds_password);
+        let related = fault.related.filter(|(place, _)| is_shown(*place));
+        let related = related.and_then(|related| Related::new(related, fault.cut, sources));
         let (line, column, snippet) = match sources.locate(fault.place) {
-            Some((line, column, excerpt)) => (line, column, Some(excerpt).filter(|_| !fault.hidden)),
+            Some((line, column, excerpt)) => {
+                (line, column, is_shown(fault.place).then(|| excerpt.cut_behind(fault.cut)))
+            }
             None => (0, 0, None),
         };
         let message = fault.message;
@@ -200,8 +213,9 @@ impl Diagnostic {
 }
 
 impl Related {
-    fn new((place, label): (Place, &'static str), sources: &Sources) -> Option<Self> {
+    fn new((place, label): (Place, &'static str), cut: bool, sources: &Sources) -> Option<Self> {
         let (line, column, snippet) = sources.locate(place)?;
+        let snippet = snippet.cut_behind(cut);
         Some(Self { label, file: sources.of(place)?.name.clone(), line, column, snippet })
     }
 
@@ -212,6 +226,14 @@ impl Related {
 }
 
 impl Excerpt {
+    /// Without what stands behind the run, if `cut`.
+    fn cut_behind(mut self, cut: bool) -> Self {
+        if cut {
+            self.text.truncate(self.end);
+        }
+        self
+    }
+
     /// Adds the place and the line to a report.
     fn show<'a>(&'a self, group: Group<'a>, file: &'a str, line: usize, column: usize) -> Group<'a> {
         let span = self.start..self.end.max(self.start);
@@ -224,9 +246,14 @@ impl Excerpt {
     }
 }
 
-/// `name` for a message: quoted, cut to a readable length, control characters escaped.
+/// `name` for a message: quoted, cut to a readable length, control characters escaped, the password of a URL left
+/// out.
 pub(crate) fn quoted(name: &str) -> String {
     const LONGEST: usize = 80;
+    if holds_password(name) {
+        let host = name.rsplit('@').next().unwrap_or_default();
+        return quoted(&format!("…@{host}"));
+    }
     let shown: String = name.chars().take(LONGEST).map(escaped).collect();
     let dots = if name.chars().nth(LONGEST).is_some() { "…" } else { "" };
     format!("`{shown}{dots}`")

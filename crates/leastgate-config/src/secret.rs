@@ -26,7 +26,7 @@ pub enum SecretSource {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file can't be read.
-    #[error("the secret in {path} {reason}")]
+    #[error("the secret in {} {reason}", masked(&path.display().to_string()))]
     File {
         /// The file.
         path: PathBuf,
@@ -34,15 +34,16 @@ pub enum SecretError {
         reason: String,
     },
     /// The environment variable is not set.
-    #[error("the environment variable {0}, which should hold the secret, is not set")]
+    #[error("the environment variable {}, which should hold the secret, is not set", masked(.0))]
     NoVariable(String),
     /// The environment variable is not UTF-8.
-    #[error("the environment variable {0}, which should hold the secret, is not UTF-8 text")]
+    #[error("the environment variable {}, which should hold the secret, is not UTF-8 text", masked(.0))]
     NotText(String),
     /// `$CREDENTIALS_DIRECTORY` is not set.
     #[error(
-        "the secret is the credential {0}, but $CREDENTIALS_DIRECTORY is not set: \
-         is the gateway started by systemd with LoadCredential={0}?"
+        "the secret is the credential {name}, but $CREDENTIALS_DIRECTORY is not set: \
+         is the gateway started by systemd with LoadCredential={name}?",
+        name = masked(.0)
     )]
     NoCredentials(String),
     /// There is nothing in it.
@@ -76,11 +77,41 @@ impl SecretSource {
 impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Env(name) => write!(f, "the environment variable {name}"),
-            Self::Credential(name) => write!(f, "$CREDENTIALS_DIRECTORY/{name}"),
+            Self::File(path) => f.write_str(&masked(&path.display().to_string())),
+            Self::Env(name) => write!(f, "the environment variable {}", masked(name)),
+            Self::Credential(name) => write!(f, "$CREDENTIALS_DIRECTORY/{}", masked(name)),
         }
     }
+}
+
+/// Stands for what is not shown.
+const MASK: &str = "[not shown: it looks like the secret itself]";
+
+/// The name of a place without what in it looks like a secret that was written where its place belongs: a long run
+/// of letters and digits, as `openssl rand` makes them in hex and in base64.
+pub(crate) fn masked(name: &str) -> String {
+    const LONGEST: usize = 23;
+    let is_part = |character: char| character.is_ascii_alphanumeric() || matches!(character, '+' | '=');
+    name.split_inclusive(|character| !is_part(character))
+        .map(|piece| {
+            let run = piece.trim_end_matches(|character| !is_part(character));
+            if run.len() > LONGEST { format!("{MASK}{}", &piece[run.len()..]) } else { piece.to_owned() }
+        })
+        .collect()
+}
+
+/// Whether a URL with a user and a password stands in `text`: nothing here takes one, so what is written may be meant
+/// for another program, and is not repeated.
+pub(crate) fn holds_password(text: &str) -> bool {
+    let behind_scheme = text.find("://").is_some_and(|at| text[at..].contains('@'));
+    let has_both = |word: &str| word.rfind('@').is_some_and(|at| word[..at].contains(':'));
+    behind_scheme || text.split_whitespace().any(has_both)
+}
+
+/// Whether `text` speaks of secrets.
+pub(crate) fn speaks_of_secrets(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["pepper", "secret", "password", "token"].iter().any(|word| text.contains(word))
 }
 
 fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {

@@ -72,6 +72,14 @@ impl Sources {
         self.0.get(usize::try_from(place.source).ok()?)
     }
 
+    /// The whole line that `place` begins in.
+    pub(crate) fn line(&self, place: Place) -> Option<&str> {
+        let text = self.of(place).filter(|_| !place.is_whole())?.text.as_str();
+        let start = floor(text, to_usize(place.start));
+        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        text[line_start..].lines().next()
+    }
+
     /// Line, column (both from 1, columns in characters) and the line's text around `place`; `None` if it
     /// stands for a whole text.
     pub(crate) fn locate(&self, place: Place) -> Option<(usize, usize, Excerpt)> {

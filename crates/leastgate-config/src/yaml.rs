@@ -14,6 +14,7 @@ use serde_saphyr::{Error, Location, MessageFormatter, NonFiniteFloatPolicy, Opti
 
 use crate::diagnostic::{Fault, quoted};
 use crate::node::{Entry, Node, Value};
+use crate::secret::speaks_of_secrets;
 use crate::source::Place;
 
 /// Deepest nesting; a policy needs eight levels.
@@ -66,6 +67,9 @@ fn options() -> Options {
 fn fault(err: &Error, text: &str, source: u32) -> Fault {
     let place = err.location().map_or_else(|| Place::whole(source), |location| place_of(&location, text, source));
     let inner = innermost(err);
+    if may_hold_secret(text, place) {
+        return Fault::new(place, "not valid YAML").hint("the line is not shown: a secret may stand in it").hidden();
+    }
     match inner {
         Error::Budget { breach, .. } => Fault::new(place, breach_message(breach)),
         Error::AliasReplayLimitExceeded { .. }
@@ -80,6 +84,17 @@ fn fault(err: &Error, text: &str, source: u32) -> Fault {
         Error::MultipleDocuments { .. } => Fault::new(place, "a second document begins here; one file holds one"),
         _ => Fault::new(place, format!("not valid YAML: {}", UserMessageFormatter.format_message(inner))),
     }
+}
+
+/// Whether the line, or the top-level key it belongs to, speaks of secrets: what is broken there may be one.
+fn may_hold_secret(text: &str, place: Place) -> bool {
+    let start = text.floor_char_boundary(usize::try_from(place.start).unwrap_or(usize::MAX));
+    let end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+    let mut above = text[..end].lines().rev();
+    let line = above.next().unwrap_or_default();
+    let is_top = |line: &&str| line.starts_with(|first: char| !first.is_whitespace() && first != '#');
+    let section = std::iter::once(line).chain(above).find(is_top).unwrap_or_default();
+    speaks_of_secrets(line) || speaks_of_secrets(section)
 }
 
 fn innermost(mut err: &Error) -> &Error {

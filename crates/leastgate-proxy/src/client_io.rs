@@ -43,9 +43,10 @@ impl<T> ClientIo<T> {
 
     /// Ends the wait for the client when its phase has lasted too long. Between requests that is an ordinary end of
     /// stream, and hyper closes without a word; within a head it is an error.
+    /// While a response is still going out, the deadline of its writes is the one that counts.
     fn poll_phase(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let phase = self.state.phase();
-        if phase == Phase::Exchange {
+        if phase == Phase::Exchange || self.state.is_flushing() {
             return Poll::Pending;
         }
         let deadline = self.state.deadline();
@@ -74,11 +75,18 @@ impl<T> ClientIo<T> {
     }
 
     fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
+        if written.is_pending() {
+            self.state.write_stalls();
+            return self.poll_stall(cx).map(Err);
         }
-        self.poll_stall(cx).map(Err)
+        if self.stalled.take().is_some() {
+            // The phase's deadline was not looked at meanwhile, and its timer may have fired in vain.
+            if self.state.is_flushing() {
+                cx.waker().wake_by_ref();
+            }
+            self.state.write_moves();
+        }
+        written
     }
 }
 
@@ -153,14 +161,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http::Response;
+    use http_body_util::{BodyExt, Full};
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::client_socket::SocketWatch;
     use crate::connection::PhaseLimits;
 
     fn io(limits: PhaseLimits) -> (ClientIo<tokio::io::DuplexStream>, tokio::io::DuplexStream, Rc<ConnectionState>) {
         let (ours, theirs) = tokio::io::duplex(64);
-        let state = Rc::new(ConnectionState::new(limits));
+        let state = Rc::new(ConnectionState::new(limits, SocketWatch::default()));
         (ClientIo::new(ours, Rc::clone(&state), Duration::from_secs(30)), theirs, state)
     }
 
@@ -212,6 +229,44 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_response_that_is_still_going_out_is_whole_however_short_the_idle_deadline() {
+        let (io, mut client, state) = io(PhaseLimits { idle: Duration::from_secs(10), ..limits() });
+        let service = service_fn(|_| {
+            state.exchange_begins();
+            let exchange = Exchange(Rc::clone(&state));
+            let body = Full::new(Bytes::from(vec![b'x'; 1000])).map_frame(move |frame| {
+                let _held = &exchange;
+                frame
+            });
+            std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+        });
+        let server = http1::Builder::new().serve_connection(TokioIo::new(io), service);
+        let reader = async {
+            client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let mut response = vec![0; 300];
+            for part in response.chunks_mut(100) {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                client.read_exact(part).await.unwrap();
+            }
+            let started = Instant::now();
+            client.read_to_end(&mut response).await.unwrap();
+            (response, started.elapsed())
+        };
+        let (_, (response, idle)) = tokio::join!(server, reader);
+        assert!(response.ends_with(b"x\r\n0\r\n\r\n"), "{} bytes came", response.len());
+        assert_eq!(idle.as_secs(), 10, "idle from the last byte on");
+    }
+
+    /// As the gateway's: it ends when hyper lets go of the body.
+    struct Exchange(Rc<ConnectionState>);
+
+    impl Drop for Exchange {
+        fn drop(&mut self) {
+            self.0.exchange_ends();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_cut() {
         let (mut io, _client, _state) = io(limits());
         let started = Instant::now();
@@ -226,7 +281,7 @@ mod tests {
         client.write_all(b"rest of a body").await.unwrap();
         let started = Instant::now();
         io.shutdown().await.unwrap();
-        assert_eq!(started.elapsed().as_secs(), 1);
+        assert_eq!(started.elapsed(), LINGER);
 
         let (mut io, _client, _state) = self::io(limits());
         let started = Instant::now();

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::client_io::ClientIo;
+use crate::client_socket::{ClientSocket, SocketWatch};
 use crate::gateway::Gateway;
 use crate::settings::Settings;
 use crate::worker::Worker;
@@ -63,13 +64,15 @@ pub(crate) struct ConnectionState {
     expired: Cell<Option<Phase>>,
     requests: Cell<u64>,
     sending: Cell<bool>,
+    stalled: Cell<bool>,
     draining: Cell<bool>,
     cut: Cell<bool>,
     driver: RefCell<Option<Waker>>,
+    socket: SocketWatch,
 }
 
 impl ConnectionState {
-    pub(crate) fn new(limits: PhaseLimits) -> Self {
+    pub(crate) fn new(limits: PhaseLimits, socket: SocketWatch) -> Self {
         let opened = Instant::now();
         Self {
             limits,
@@ -79,9 +82,11 @@ impl ConnectionState {
             expired: Cell::new(None),
             requests: Cell::new(0),
             sending: Cell::new(false),
+            stalled: Cell::new(false),
             draining: Cell::new(false),
             cut: Cell::new(false),
             driver: RefCell::new(None),
+            socket,
         }
     }
 
@@ -130,6 +135,29 @@ impl ConnectionState {
 
     pub(crate) fn is_client_sending(&self) -> bool {
         self.sending.get()
+    }
+
+    /// The client takes nothing at the moment.
+    pub(crate) fn write_stalls(&self) {
+        self.stalled.set(true);
+    }
+
+    /// The client takes bytes again. An idle connection was not idle as long as its last response was not out.
+    pub(crate) fn write_moves(&self) {
+        self.stalled.set(false);
+        if self.phase.get() == Phase::Idle {
+            self.exchange_ends();
+        }
+    }
+
+    /// Whether there is still something of the last response to send. Its exchange ends when hyper has the last byte in
+    /// its own buffer, and at an end of stream before that is out, hyper throws it away.
+    pub(crate) fn is_flushing(&self) -> bool {
+        self.stalled.get() && self.phase.get() != Phase::Exchange
+    }
+
+    pub(crate) fn is_client_gone(&self) -> bool {
+        self.socket.is_client_gone()
     }
 
     /// Whether this request is the last one the connection may carry.
@@ -188,17 +216,18 @@ pub(crate) fn server(settings: &Settings) -> http1::Builder {
 
 /// Serves a connection until either side is done with it.
 pub(crate) async fn serve(stream: TcpStream, source: Source, worker: Rc<Worker>) {
-    let state = Rc::new(ConnectionState::new(worker.settings.phases));
+    let socket = ClientSocket::new(stream);
+    let state = Rc::new(ConnectionState::new(worker.settings.phases, socket.watch()));
     let _registered = worker.connections.register(&state);
-    let end = drive(stream, source, &worker, &state).await;
+    let end = drive(socket, source, &worker, &state).await;
     if let Some((reason, status)) = refused_by_hyper(&end, &state) {
         let peer = SocketAddr::new(source.peer, source.port);
         worker.telemetry.connection_error(peer, worker.clock.now(), reason, status);
     }
 }
 
-async fn drive(stream: TcpStream, source: Source, worker: &Rc<Worker>, state: &Rc<ConnectionState>) -> End {
-    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(state), worker.settings.limits.response_stall));
+async fn drive(socket: ClientSocket, source: Source, worker: &Rc<Worker>, state: &Rc<ConnectionState>) -> End {
+    let io = TokioIo::new(ClientIo::new(socket, Rc::clone(state), worker.settings.limits.response_stall));
     let gateway = Gateway::new(Rc::clone(worker), source, Rc::clone(state));
     let service = service_fn(move |request| gateway.clone().call(request));
     let mut connection = pin!(worker.server.serve_connection(io, service));
@@ -293,7 +322,7 @@ mod tests {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(60),
         };
-        let state = ConnectionState::new(limits);
+        let state = ConnectionState::new(limits, SocketWatch::default());
         state.exchange_begins();
         assert!(!state.is_worn_out(2, Duration::from_secs(60)));
         state.exchange_begins();

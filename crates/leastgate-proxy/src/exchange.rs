@@ -224,6 +224,10 @@ impl Exchange {
 
     /// The response went out to its last byte.
     pub(crate) fn complete(self) {
+        // An upstream that answered before it had the whole request: the client sends on, and must get the answer.
+        if !self.upload.is_complete() {
+            self.connection.0.client_is_sending();
+        }
         let Self { entry, recorder, .. } = self;
         drop(entry);
         recorder.finish();

@@ -71,7 +71,7 @@ fn slot_for(set: &mut [Slot; WAYS], source: u128) -> &mut Slot {
 }
 
 /// One IPv4 address, or the /64 that one IPv6 host can take addresses from as it likes.
-fn network_of(source: IpAddr) -> u128 {
+pub(crate) fn network_of(source: IpAddr) -> u128 {
     match source.to_canonical() {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits() >> 64 << 64,

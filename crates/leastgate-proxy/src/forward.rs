@@ -232,7 +232,7 @@ async fn exchange(
     match send(&mut lease, request, upload, deadlines).await {
         Ok(response) => Ok((response, lease)),
         Err(Unanswered::Unsent(request)) if lease.is_reused() && is_repeatable(&request) => {
-            let mut lease = pool.lend_new().await?;
+            lease.reconnect().await?;
             let response = send(&mut lease, *request, upload, deadlines).await.map_err(ForwardError::from)?;
             Ok((response, lease))
         }
@@ -297,7 +297,22 @@ async fn within<F: Future>(sending: F, upload: &Upload, deadlines: &Deadlines) -
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::num::NonZeroUsize;
+
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use leastgate_config::Limits;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
+    use tokio::task::LocalSet;
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::body::RequestBody;
+    use crate::settings::DataPlaneConfig;
 
     #[test]
     fn an_absolute_form_is_forwarded_as_origin_form_byte_for_byte() {
@@ -305,6 +320,75 @@ mod tests {
         assert_eq!(forwarded("http://a.b/x/%7Ey?q=%2f&&"), "/x/%7Ey?q=%2f&&");
         assert_eq!(forwarded("/x?"), "/x?");
         assert_eq!(forwarded("http://a.b"), "/");
+    }
+
+    /// A request with a body as hyper's server hands it over.
+    async fn received() -> Request<UpstreamRequestBody> {
+        let (mut client, server) = tokio::io::duplex(1024);
+        client.write_all(b"GET /v1/a HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let (heard, mut requests) = mpsc::unbounded_channel();
+        let service = service_fn(move |request: Request<Incoming>| {
+            heard.send(request).unwrap();
+            std::future::pending::<Result<Response<String>, Infallible>>()
+        });
+        let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        let request = tokio::select! {
+            _ = serving => None,
+            request = requests.recv() => request,
+        };
+        let limits = Settings::new(DataPlaneConfig {
+            addresses: Vec::new(),
+            workers: NonZeroUsize::MIN,
+            limits: Limits::default(),
+            upstreams: Vec::new(),
+            trusted_proxies: Vec::new(),
+        });
+        request.unwrap().map(|body| RequestBody::new(body, limits.body(), Rc::new(Upload::new()), None))
+    }
+
+    fn pool_of_one(port: u16) -> Rc<Pool> {
+        Rc::new(Pool::new(PoolSettings {
+            host: "127.0.0.1".into(),
+            port,
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            max_connections: 1,
+        }))
+    }
+
+    /// Answers a connection's one request and hands the connection over.
+    async fn answer(upstream: &TcpListener) -> TcpStream {
+        let (mut stream, _) = upstream.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        stream
+    }
+
+    /// The pool's only place is the failed connection's own: the second attempt must not wait for it.
+    #[tokio::test]
+    async fn a_request_that_comes_back_unsent_goes_out_again_in_the_place_it_has() {
+        let test = async {
+            let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let pool = pool_of_one(upstream.local_addr().unwrap().port());
+            let (upload, deadlines) = (Upload::new(), Deadlines { head: Duration::from_secs(10), whole: None });
+            let first = exchange(&pool, received().await, &upload, &deadlines);
+            let (first, stream) = tokio::join!(first, answer(&upstream));
+            first.unwrap().1.give_back();
+
+            let second = received().await;
+            drop(stream);
+            // The reactor hears of the end here, and the connection's task only runs after this one has sent on it.
+            tokio::task::yield_now().await;
+            let second = exchange(&pool, second, &upload, &deadlines);
+            let (second, _stream) = tokio::join!(second, answer(&upstream));
+            let (response, lease) = second.unwrap();
+            assert_eq!(response.status(), 204);
+            assert!(!lease.is_reused());
+        };
+        timeout(Duration::from_secs(5), LocalSet::new().run_until(test)).await.expect("no wait for its own place");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `worker.rs` | threads, each with a runtime, sockets and pools of its own |
 //! | `listener.rs` | sockets, permits, the fixed answer over a cap |
-//! | `connection.rs`, `client_io.rs` | hyper's server with our caps and deadlines |
+//! | `connection.rs`, `client_io.rs`, `client_socket.rs` | hyper's server with our caps and deadlines |
 //! | `exchange.rs` | one request and its answer: its record, its place, its end |
 //! | `headers/` | everything that names a header |
 //! | `forward.rs`, `pool.rs`, `body/` | the only way to an upstream, and back |
@@ -19,6 +19,7 @@
 
 mod body;
 mod client_io;
+mod client_socket;
 mod connection;
 mod drain;
 mod exchange;

@@ -14,13 +14,15 @@ use std::time::Duration;
 
 use leastgate_policy::Source;
 use leastgate_telemetry::LimitKind;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::Service;
 use tower::limit::ConcurrencyLimit;
 
+use crate::client_socket;
 use crate::connection;
+use crate::failures::network_of;
 use crate::respond::AT_CAPACITY;
 use crate::worker::Worker;
 
@@ -39,8 +41,9 @@ pub(crate) fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
 }
 
 /// A worker's own socket on a probed address.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+pub(crate) fn bind(address: SocketAddr, response_stall: Duration) -> io::Result<std::net::TcpListener> {
     let socket = socket(address)?;
+    client_socket::notice_vanished(&SockRef::from(&socket), response_stall)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -159,19 +162,19 @@ pub(crate) fn permits(connections: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)))
 }
 
-/// How many connections each source has open. It never holds more entries than there are connections.
+/// How many connections each source has open: an IPv6 host is counted by its network. It never holds more entries than there are connections.
 #[derive(Debug)]
 pub(crate) struct Sources {
     most: usize,
     open: Arc<Counts>,
 }
 
-type Counts = Mutex<HashMap<IpAddr, usize>>;
+type Counts = Mutex<HashMap<u128, usize>>;
 
 /// A source's claim to one connection.
 #[derive(Debug)]
 pub(crate) struct Place {
-    counted: Option<(IpAddr, Arc<Counts>)>,
+    counted: Option<(u128, Arc<Counts>)>,
 }
 
 impl Sources {
@@ -184,6 +187,7 @@ impl Sources {
         if is_trusted {
             return Some(Place { counted: None });
         }
+        let source = network_of(source);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(source).or_insert(0);
         if *count >= self.most {
@@ -213,8 +217,8 @@ mod tests {
     #[test]
     fn a_second_gateway_is_noticed_in_spite_of_shared_ports() {
         let address = probe("127.0.0.1:0".parse().unwrap()).unwrap();
-        let first = bind(address).unwrap();
-        let _second_worker = bind(address).unwrap();
+        let first = bind(address, Duration::ZERO).unwrap();
+        let _second_worker = bind(address, Duration::ZERO).unwrap();
         assert_eq!(probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(first.local_addr().unwrap(), address);
     }
@@ -230,5 +234,16 @@ mod tests {
         assert!(sources.take("192.0.2.2".parse().unwrap(), false).is_some());
         drop(first);
         assert!(sources.take(peer, false).is_some());
+    }
+
+    #[test]
+    fn an_ipv6_host_cannot_hop_within_its_network() {
+        let sources = Sources::new(2);
+        let take = |address: &str| sources.take(address.parse().unwrap(), false);
+        let (first, _second) = (take("2001:db8::1").unwrap(), take("2001:db8::2").unwrap());
+        assert!(take("2001:db8::3").is_none());
+        assert!(take("2001:db8:0:1::3").is_some());
+        drop(first);
+        assert!(take("2001:db8::4").is_some());
     }
 }

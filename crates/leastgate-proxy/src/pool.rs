@@ -117,6 +117,14 @@ impl Lease {
         self.reused
     }
 
+    /// Puts a new connection in the place of one that has failed. To ask the pool for another place while holding this
+    /// one would be waiting for oneself.
+    pub(crate) async fn reconnect(&mut self) -> Result<(), ConnectError> {
+        self.connection = self.pool.connect().await?;
+        self.reused = false;
+        Ok(())
+    }
+
     /// Returns the connection after an exchange of which both halves were whole.
     pub(crate) fn give_back(self) {
         let Self { pool, connection, .. } = self;
@@ -141,12 +149,6 @@ impl Pool {
             Some(connection) => Ok(self.lease(connection, true, in_use)),
             None => Ok(self.lease(self.connect().await?, false, in_use)),
         }
-    }
-
-    /// Lends a new connection, where an old one has just failed.
-    pub(crate) async fn lend_new(self: &Rc<Self>) -> Result<Lease, ConnectError> {
-        let in_use = self.place().await?;
-        Ok(self.lease(self.connect().await?, false, in_use))
     }
 
     /// Closes what has been idle for too long.

@@ -22,6 +22,8 @@ use crate::worker::Worker;
 const LONG: Duration = Duration::from_millis(50);
 /// From this age it leaves a record while it is open.
 const STREAM: Duration = Duration::from_secs(10);
+/// How often, from this age on, it is looked at whether a request's client is still there.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often the list is looked at while it is not empty.
 const TICK: Duration = Duration::from_millis(25);
 
@@ -39,6 +41,8 @@ pub(crate) struct Underway {
     connection: Rc<ConnectionState>,
     record: RecordHandle,
     began: Instant,
+    /// When the client was last known to be there.
+    looked: Cell<Instant>,
     /// Whether it was decided again on entering.
     entered: Cell<bool>,
     reported: Cell<bool>,
@@ -64,11 +68,13 @@ impl Streams {
         connection: &Rc<ConnectionState>,
         record: RecordHandle,
     ) -> Entry {
+        let began = Instant::now();
         let underway = Rc::new(Underway {
             facts,
             connection: Rc::clone(connection),
             record,
-            began: Instant::now(),
+            began,
+            looked: Cell::new(began),
             entered: Cell::new(false),
             reported: Cell::new(false),
             streaming: Cell::new(false),
@@ -101,7 +107,7 @@ impl Streams {
         let Some(snapshot) = worker.snapshot() else { return };
         let now = Instant::now();
         for (_, underway) in self.open.borrow().iter() {
-            underway.review(worker, &snapshot, &judging, is_stale, now);
+            underway.review(&snapshot, &judging, is_stale, now);
         }
         *judged = judging;
     }
@@ -115,20 +121,32 @@ struct Judged {
 }
 
 impl Underway {
-    fn review(&self, worker: &Worker, snapshot: &Arc<PolicySnapshot>, judging: &Judged, is_stale: bool, now: Instant) {
+    fn review(&self, snapshot: &Arc<PolicySnapshot>, judging: &Judged, is_stale: bool, now: Instant) {
+        self.look_after_client(now);
         let age = now - self.began;
         if age < LONG || self.denial.borrow().is_some() {
             return;
         }
         if is_stale || !self.entered.replace(true) {
-            self.decide_again(worker, snapshot, judging.second);
+            self.decide_again(snapshot, judging.second);
         }
         if age >= STREAM && !self.reported.replace(true) {
             self.record.stream_open();
         }
     }
 
-    fn decide_again(&self, worker: &Worker, snapshot: &Arc<PolicySnapshot>, now: Timestamp) {
+    /// hyper notices that a client is gone only if nothing else had come from it, and a write only if there is one.
+    fn look_after_client(&self, now: Instant) {
+        if now - self.looked.get() < LOOK {
+            return;
+        }
+        self.looked.set(now);
+        if self.connection.is_client_gone() {
+            self.connection.cut();
+        }
+    }
+
+    fn decide_again(&self, snapshot: &Arc<PolicySnapshot>, now: Timestamp) {
         let denial = match decide(&self.facts, snapshot, now) {
             Decision::Deny(denial) => denial,
             Decision::Allow(_) | Decision::Answer(_) => return,

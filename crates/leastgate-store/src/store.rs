@@ -137,6 +137,11 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// `NotFound`, or when it can't be written.
     fn revoke_admin(&self, id: Accessor, at: Timestamp) -> Result<AdminRecord, StoreError>;
 
+    /// Whether changes can still be made. `false` once it is closed, or has failed in a way that only a restart mends.
+    fn is_running(&self) -> bool {
+        true
+    }
+
     /// Takes no more changes, makes those that wait, and closes the files.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub use config::{ClassPolicy, Classes, FileSinkConfig, Fsync, RedactionKey, Sink
 pub use decision_id::{DecisionId, InvalidDecisionId};
 pub use event::{AdminActor, AdminEvent, Class, EVENT_SCHEMA, LifecycleEvent, SCHEMA};
 pub use metrics::{ConnectError, LimitKind, TokenGauge};
-pub use pipeline::{AuditFull, RecentFilter};
+pub use pipeline::{AuditFull, RecentFilter, SinkState};
 pub use recorder::{Origin, RecordHandle, Recorder, WorkerTelemetry};
 pub use redact::redact;
 pub use sink::{FileSink, Moved, Sink, SinkError, StdoutSink};

@@ -13,7 +13,9 @@ use crate::config::{ClassPolicy, Classes, RedactionKey, SinkConfig, SinkKind, Te
 use crate::decision_id::{DecisionId, DecisionIds};
 use crate::event::{AdminEvent, Class, GatewayFragment, LifecycleEvent, write_admin, write_lifecycle};
 use crate::metrics::{Families, LimitKind, RouteTables, SinkMetrics, TokenGauge};
-use crate::pipeline::{AuditFull, Pipeline, PipelineParts, Place, PositionFile, Queue, RecentFilter, SinkQueue};
+use crate::pipeline::{
+    AuditFull, Pipeline, PipelineParts, Place, PositionFile, Queue, RecentFilter, SinkQueue, SinkState,
+};
 use crate::recorder::WorkerTelemetry;
 use crate::sink::{FileSink, Sink, StdoutSink};
 use crate::usage::Usage;
@@ -146,9 +148,10 @@ impl Telemetry {
     /// Keeps a place for an admin event whose class must not be lost. What only takes access away does not ask.
     ///
     /// # Errors
-    /// There is none: a change that gives access must be refused.
+    /// There is none, or the stream is being closed: a change that gives access must be refused.
     pub fn reserve_admin(&self) -> Result<Reservation, AuditFull> {
         match self.0.classes.of(Class::Admin) {
+            ClassPolicy::Drop if self.0.pipeline.is_closing() => Err(AuditFull),
             ClassPolicy::Drop => Ok(Reservation(None)),
             ClassPolicy::Block => self.0.pipeline.places().take().map(|place| Reservation(Some(place))),
         }
@@ -185,6 +188,16 @@ impl Telemetry {
         self.0.families.render()
     }
 
+    /// Whether every thread runs that an event needs on its way to a sink.
+    pub fn is_healthy(&self) -> bool {
+        self.0.pipeline.is_healthy()
+    }
+
+    /// How each sink does, in the order of the configuration.
+    pub fn sinks(&self) -> Vec<SinkState> {
+        self.0.pipeline.sinks()
+    }
+
     /// Opens the sinks' files anew, after a SIGHUP.
     pub fn reopen(&self) {
         self.0.pipeline.reopen();
@@ -195,8 +208,9 @@ impl Telemetry {
         self.0.pipeline.collect(within)
     }
 
-    /// Writes everything, closes the stream and ends the threads. `false`: the time was not enough; what is missing shows as
-    /// a gap at the next start. Workers must have ended before.
+    /// Writes everything, closes the stream and ends the threads. `false`: not all of it in this time; what is missing shows
+    /// as a gap at the next start. Workers must have ended before: no place is given from now on, and an event that comes
+    /// after the end leaves that gap too. To be called on a start that fails later as well, so that it leaves none.
     pub fn shut_down(&self, within: Duration) -> bool {
         self.0.pipeline.shut_down(within)
     }
@@ -256,7 +270,7 @@ impl Telemetry {
         if let Some(place) = place {
             place.used();
         }
-        core.pipeline.control_lane().push(queue, &line, now);
+        core.pipeline.leave(core.pipeline.control_lane(), queue, &line, now);
         core.pipeline.writer().unpark();
     }
 }
@@ -277,21 +291,39 @@ fn start_sinks(
     families: &Families,
     clock: &Arc<dyn Clock>,
 ) -> Result<Vec<StartedSink>, TelemetryError> {
-    let mut started = Vec::with_capacity(sinks.len());
-    for SinkConfig { name, kind, classes: own } in sinks {
-        let sink: Box<dyn Sink> = match kind {
-            SinkKind::Stdout => Box::new(StdoutSink::new()),
-            SinkKind::Custom(sink) => sink,
-            SinkKind::File(file) => {
-                let path = file.path.clone();
-                let opened = FileSink::open(file, Arc::clone(clock));
-                Box::new(opened.map_err(|source| TelemetryError::Sink { sink: name.clone(), path, source })?)
+    let mut started: Vec<StartedSink> = Vec::with_capacity(sinks.len());
+    for sink in sinks {
+        match start_sink(sink, classes, capacity, families, clock) {
+            Ok(sink) => started.push(sink),
+            Err(error) => {
+                started.iter().for_each(|(queue, _)| queue.stop());
+                return Err(error);
             }
-        };
-        let insists = own.unwrap_or(classes).any_block();
-        let metrics = SinkMetrics::new(families, &name);
-        let queue = SinkQueue::start(name, insists, capacity, sink, metrics, Arc::clone(clock));
-        started.push(queue.map_err(TelemetryError::Thread)?);
+        }
     }
     Ok(started)
+}
+
+fn start_sink(
+    SinkConfig { name, kind, classes: own }: SinkConfig,
+    classes: Classes,
+    capacity: usize,
+    families: &Families,
+    clock: &Arc<dyn Clock>,
+) -> Result<StartedSink, TelemetryError> {
+    let insists = own.unwrap_or(classes).any_block();
+    let cannot_open = |path, source| TelemetryError::Sink { sink: name.clone(), path, source };
+    let sink: Box<dyn Sink> = match kind {
+        SinkKind::Stdout => {
+            let opened = StdoutSink::new().map_err(|error| cannot_open(PathBuf::from("standard output"), error))?;
+            Box::new(opened.insisting(insists))
+        }
+        SinkKind::Custom(sink) => sink,
+        SinkKind::File(file) => {
+            let path = file.path.clone();
+            Box::new(FileSink::open(file, Arc::clone(clock)).map_err(|error| cannot_open(path, error))?)
+        }
+    };
+    let metrics = SinkMetrics::new(families, &name);
+    SinkQueue::start(name, insists, capacity, sink, metrics, Arc::clone(clock)).map_err(TelemetryError::Thread)
 }

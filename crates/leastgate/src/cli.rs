@@ -1,5 +1,6 @@
 //! The command line: its words, and nothing of what they do. What is not built is not here.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -29,10 +30,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Where the admin API is: unix:PATH or http://127.0.0.1:PORT [default: the local gateway's admin.sock]
-    #[arg(long, global = true, value_name = "URL", env = "LEASTGATE_ADMIN_URL")]
+    #[arg(long, global = true, value_name = "URL", env = "LEASTGATE_ADMIN_URL", hide_env_values = true)]
     pub admin_url: Option<String>,
-    /// A file with the admin credential (or LEASTGATE_ADMIN_TOKEN holds it); not needed on the local socket
-    #[arg(long, global = true, value_name = "FILE", env = "LEASTGATE_ADMIN_TOKEN_FILE", value_hint = ValueHint::FilePath)]
+    /// A file with the admin credential (or LEASTGATE_ADMIN_TOKEN holds it); it is sent to --admin-url alone
+    #[arg(long, global = true, value_name = "FILE", env = "LEASTGATE_ADMIN_TOKEN_FILE", hide_env_values = true, value_hint = ValueHint::FilePath)]
     pub admin_token_file: Option<PathBuf>,
     /// Longest wait for the gateway's answer, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -117,6 +118,9 @@ pub struct Serve {
     /// Write the listeners' addresses into this file once all are bound
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ready_file: Option<PathBuf>,
+    /// If there is no administrator yet, make one named root and write its credential into this new file (mode 0600)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub bootstrap_admin: Option<PathBuf>,
     /// Worker threads, in place of the file's
     #[arg(long, value_name = "N")]
     pub workers: Option<u32>,
@@ -156,7 +160,7 @@ pub enum Token {
     List(TokenList),
     /// Show one token
     Show {
-        /// Its name or accessor
+        /// Its name or accessor; `-` reads a token from standard input
         token: String,
     },
     /// Revoke a token for good; the next request with it is refused
@@ -167,7 +171,7 @@ pub enum Token {
     Enable(TokenChange),
     /// Show what a token was used for
     Usage {
-        /// Its name or accessor
+        /// Its name or accessor; `-` reads a token from standard input
         token: String,
     },
 }
@@ -221,7 +225,7 @@ pub struct TokenList {
 /// `leastgate token revoke|disable|enable`
 #[derive(Debug, Args)]
 pub struct TokenChange {
-    /// Its name or accessor
+    /// Its name or accessor; `-` reads a token from standard input
     pub token: String,
     /// Why; it is recorded
     #[arg(long, value_name = "TEXT")]
@@ -235,17 +239,7 @@ pub struct TokenChange {
 #[derive(Debug, Subcommand)]
 pub enum Admin {
     /// Make an administrator and print the credential, once
-    Create {
-        /// A name
-        #[arg(long, value_name = "NAME")]
-        name: String,
-        /// viewer reads, operator manages tokens, admin also manages admins
-        #[arg(long, value_name = "ROLE", default_value = "operator")]
-        role: String,
-        /// Write the credential into this new file (mode 0600), not on the terminal
-        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-        secret_file: Option<PathBuf>,
-    },
+    Create(AdminCreate),
     /// List administrators
     List,
     /// Revoke an administrator
@@ -259,6 +253,56 @@ pub enum Admin {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// `leastgate admin create`
+#[derive(Debug, Args)]
+pub struct AdminCreate {
+    /// A name
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// What it may do
+    #[arg(long, value_name = "ROLE", value_enum, default_value_t)]
+    pub role: AdminRole,
+    /// A role that its tokens may have; may be repeated
+    #[arg(long = "may-grant-role", value_name = "ROLE", conflicts_with = "unlimited")]
+    pub may_grant_roles: Vec<String>,
+    /// A scope that its tokens may have; may be repeated
+    #[arg(long = "may-grant-scope", value_name = "SCOPE", conflicts_with = "unlimited")]
+    pub may_grant_scopes: Vec<String>,
+    /// Its tokens may have every role and scope
+    #[arg(long)]
+    pub unlimited: bool,
+    /// The longest life of its tokens: 15m, 12h, 30d [default: as the policy says]
+    #[arg(long, value_name = "TIME")]
+    pub max_ttl: Option<String>,
+    /// Write the credential into this new file (mode 0600), not on the terminal
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub secret_file: Option<PathBuf>,
+}
+
+/// What an administrator may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum AdminRole {
+    /// Reads
+    Viewer,
+    /// Manages tokens too
+    #[default]
+    Operator,
+    /// Manages administrators too
+    Admin,
+}
+
+impl AdminRole {
+    /// Its name in the admin API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// `leastgate check`
@@ -314,6 +358,7 @@ pub enum Config {
 /// # Errors
 /// A usage error (64); help and version are printed and end with 0.
 pub fn parse() -> Result<Cli, Failure> {
+    refuse_secrets(std::env::args_os().skip(1))?;
     match Cli::try_parse() {
         Ok(cli) => {
             output::set_quiet(cli.global.quiet);
@@ -330,8 +375,65 @@ pub fn parse() -> Result<Cli, Failure> {
     }
 }
 
+/// Refuses a command line with a token anywhere in it, before anything could repeat, send or record it: the process
+/// list and the shell's history have it already.
+fn refuse_secrets(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+    for (position, argument) in arguments.enumerate() {
+        if holds_token(&argument.to_string_lossy()) {
+            let message = format!(
+                "argument {} has a token's secret in it: name the token, or give `-` where a command reads it from \
+                 standard input; a command line is seen by everybody on the machine, so revoke this one",
+                position + 1
+            );
+            return Err(Failure::new(Exit::Usage, message));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a token or an admin credential stands anywhere in `text`, or what is as long as one: a typo in a secret does
+/// not make it public.
+fn holds_token(text: &str) -> bool {
+    // An environment of one letter, accessor, secret, checksum, and the three `_` between them.
+    const SHORTEST: usize = 1 + 10 + 43 + 6 + 3;
+    let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    text.split(|character| !is_part(character)).any(|run| {
+        ["lgt_", "lga_"].iter().any(|prefix| run.find(prefix).is_some_and(|at| run.len() - at >= 4 + SHORTEST))
+    })
+}
+
 /// The command line's description, for completions and manual pages.
 #[must_use]
 pub fn description() -> clap::Command {
     Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use leastgate_policy::TokenKind;
+    use leastgate_policy::token::mint;
+
+    use super::*;
+
+    #[test]
+    fn the_description_is_sound() {
+        description().debug_assert();
+    }
+
+    #[test]
+    fn a_token_is_found_anywhere_in_an_argument() {
+        for kind in [TokenKind::Token, TokenKind::Admin] {
+            let token = mint(kind, "a", "0aZ9000001".parse().unwrap(), &[7; 32]);
+            let token = token.expose();
+            let (broken, glued) = (format!("{}x", &token[..token.len() - 1]), format!("lgt_lgt_{token}"));
+            for argument in [token, &format!("--note=for {token}."), &format!("/x?a={token}&b"), &broken, &glued] {
+                let failure = refuse_secrets([OsString::from("x"), OsString::from(argument)].into_iter()).unwrap_err();
+                assert!(format!("{failure:?}").contains("argument 2"), "{failure:?}");
+                assert!(!format!("{failure:?}").contains(&token[16..40]), "{failure:?}");
+            }
+        }
+        for argument in ["", "reader", "lgt_", "lgt_prod_0aZ9000001", "for lgt_prod_0aZ9000001_REDACTED tokens", "é"] {
+            assert!(!holds_token(argument), "{argument}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ pub mod cli;
 mod commands;
 mod demo;
 mod exit;
+mod files;
 pub mod gateway;
 mod output;
 mod sandbox;

@@ -50,6 +50,13 @@ pub(crate) fn data(text: impl std::fmt::Display) {
     let _ = writeln!(anstream::stdout(), "{text}");
 }
 
+/// Data that must arrive, on standard output: what is lost here is lost for good.
+pub(crate) fn sure(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
 /// Data as it is, with no line break added.
 pub(crate) fn raw(bytes: &[u8]) {
     let _ = std::io::stdout().write_all(bytes);

@@ -1,14 +1,17 @@
 //! The explanation of one decision.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use leastgate_telemetry::redact;
 use serde::{Deserialize, Serialize};
 
 /// A request that nobody sends: `POST /v1/check`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckRequest {
-    /// A token's name or accessor; left out, a request without a credential.
+    /// A token's name or accessor, or its text; left out, a request without a credential. A text is judged as it would
+    /// be from the wire: by its digest, whatever accessor it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
     /// The method.
@@ -21,6 +24,19 @@ pub struct CheckRequest {
     /// The caller's address; left out, 127.0.0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_ip: Option<String>,
+}
+
+impl fmt::Debug for CheckRequest {
+    /// Without what may be secret: the token's text and the headers' values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckRequest")
+            .field("token", &self.token.as_deref().map(redact))
+            .field("method", &self.method)
+            .field("url", &redact(&self.url))
+            .field("headers", &self.headers.keys())
+            .field("source_ip", &self.source_ip)
+            .finish()
+    }
 }
 
 /// What would come of it, and why. Nothing was forwarded.

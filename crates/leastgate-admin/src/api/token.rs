@@ -170,6 +170,9 @@ pub struct TokenUsage {
     pub name: String,
     /// By rule.
     pub rules: Vec<RuleUseView>,
+    /// Whether that is all; if not, the store could not keep the latest uses yet, and they are missing here.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 /// The use of one rule.

@@ -17,16 +17,33 @@ use crate::state::Shared;
 pub(crate) struct Caller {
     /// The administrator's name, or `uid:N`.
     pub(crate) subject: String,
-    /// The public id of the credential.
-    pub(crate) accessor: Option<Accessor>,
+    pub(crate) identity: Identity,
     pub(crate) role: AdminRole,
     pub(crate) may_grant: MayGrant,
+}
+
+/// Who it is, whatever the name: a name goes to somebody else after a revocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// The public id of an administrator's credential.
+    Admin(Accessor),
+    /// A user of this machine.
+    User(u32),
+}
+
+impl Identity {
+    fn accessor(self) -> Option<Accessor> {
+        match self {
+            Self::Admin(accessor) => Some(accessor),
+            Self::User(_) => None,
+        }
+    }
 }
 
 impl Caller {
     pub(crate) fn actor(&self) -> AdminActor {
         AdminActor {
-            accessor: self.accessor.map(|accessor| accessor.to_string()),
+            accessor: self.identity.accessor().map(|accessor| accessor.to_string()),
             subject: self.subject.clone(),
             role: Some(self.role.to_string()),
         }
@@ -35,7 +52,7 @@ impl Caller {
     fn of_user(uid: u32) -> Self {
         Self {
             subject: format!("uid:{uid}"),
-            accessor: None,
+            identity: Identity::User(uid),
             role: AdminRole::Admin,
             may_grant: MayGrant::everything(),
         }
@@ -44,7 +61,7 @@ impl Caller {
     fn of_record(record: AdminRecord) -> Self {
         Self {
             subject: record.name.to_string(),
-            accessor: Some(record.id),
+            identity: Identity::Admin(record.id),
             role: record.role,
             may_grant: record.may_grant,
         }

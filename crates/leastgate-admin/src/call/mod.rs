@@ -20,8 +20,9 @@ use leastgate_store::AdminRole;
 use leastgate_telemetry::{AdminActor, AdminEvent, Reservation};
 
 pub(crate) use self::body::{from_json, from_query};
-pub(crate) use self::caller::Caller;
+pub(crate) use self::caller::{Caller, Identity};
 pub(crate) use self::failures::Failures;
+use crate::lanes::Lane;
 use crate::listener::Peer;
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
@@ -150,7 +151,14 @@ async fn enter(shared: Arc<Shared>, operation: &'static Operation, run: Run, req
             return problem.into_response();
         }
     };
-    blocking(move || work(&shared, operation, run, &parts, &caller, &body)).await.unwrap_or_else(Problem::into_response)
+    let of_thread = Arc::clone(&shared);
+    let work = move || work(&of_thread, operation, run, &parts, &caller, &body);
+    let done = match operation.effect {
+        Effect::Gives => shared.lanes.try_run(Lane::Give, work).await,
+        Effect::Reads | Effect::Asks => shared.lanes.run(Lane::Read, work).await,
+        Effect::Takes => shared.lanes.run_to_end(Lane::Take, work).await,
+    };
+    done.unwrap_or_else(Problem::into_response)
 }
 
 /// Who calls, and with which body.
@@ -161,7 +169,9 @@ async fn read(
     body: Body,
 ) -> Result<(Caller, Vec<u8>), (Option<Caller>, Problem)> {
     let (by, head) = (Arc::clone(shared), Arc::clone(parts));
-    let caller = blocking(move || caller::identify(&by, &head))
+    let caller = shared
+        .lanes
+        .run(Lane::Identify, move || caller::identify(&by, &head))
         .await
         .and_then(|found| found)
         .map_err(|problem| (None, problem))?;
@@ -200,14 +210,6 @@ fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller:
 fn audit_full() -> Problem {
     Problem::new(Kind::AuditFull, "the audit sinks can't keep up, and what gives access is not done unrecorded")
         .hint("look at leastgate_audit_queue_depth and the sinks' disks; revoke and disable work all the same")
-}
-
-/// Runs what blocks where blocking is no harm.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "a call of the admin API failed");
-        Problem::new(Kind::Internal, "the call failed; the gateway's log says more")
-    })
 }
 
 fn source(parts: &Parts) -> Option<std::net::SocketAddr> {

@@ -1,7 +1,7 @@
 //! Administrators: listed, made and revoked.
 
 use leastgate_policy::Accessor;
-use leastgate_store::{NewAdmin, StoreError, TokenName, issue_admin};
+use leastgate_store::{MayGrant, NameSet, NewAdmin, StoreError, TokenName, issue_admin};
 
 use super::issue::with_secret;
 use super::{check_text, no_query, view};
@@ -25,6 +25,7 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
 pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     no_query(call)?;
     let CreateAdmin { name, role, may_grant } = from_json(call.body)?;
+    check_names(&may_grant)?;
     ceiling::check_within(&call.caller.may_grant, &may_grant)?;
     let admin = NewAdmin {
         name: TokenName::parse(&name).map_err(|error| Problem::new(Kind::Invalid, error.to_string()))?,
@@ -50,6 +51,16 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         change: Change { target: Some(id), durable: Some(true), details, reason: None },
         version: None,
     })
+}
+
+/// They are kept and shown as they were written.
+fn check_names(may_grant: &MayGrant) -> Result<(), Problem> {
+    let sets = [&may_grant.environments, &may_grant.roles, &may_grant.scopes];
+    let names = sets.into_iter().filter_map(|set| match set {
+        NameSet::Any => None,
+        NameSet::Only(names) => Some(names),
+    });
+    names.flatten().try_for_each(|name| check_text("may_grant", name))
 }
 
 /// In memory first: each call asks the store who the caller is, and a store that can't be written still answers.

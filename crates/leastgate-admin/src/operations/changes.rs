@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use leastgate_policy::{IssueRequest, TokenState};
-use leastgate_store::{Change, StateChange, StoreError, TokenRecord};
+use leastgate_store::{Change, StateChange, StoreError};
 
 use super::find::{Found, find, find_in_force};
 use super::{check_text, issue, no_query, view};
@@ -27,7 +27,7 @@ pub(crate) fn disable(call: &Call<'_>) -> Result<Reply, Problem> {
 
 pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     let change = asked(call, Change::Enable)?;
-    let _held = call.shared.lock_changes();
+    let _held = call.shared.lock_gift()?;
     let found = find(call.shared, call.target())?;
     let before = found.state(call.shared);
     if before == TokenState::Revoked {
@@ -36,8 +36,9 @@ pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     check_may_enable(call, &found)?;
     settle(call, &found)?;
     let record = call.shared.given.store.change_state(found.accessor, change.clone(), None)?;
-    put_in_force(call, &record)?;
-    answer(call, &found, &change, (before, record.state), true)
+    let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
+    call.shared.put_in_force(&record).map_err(collided)?;
+    answer(call, &found, &change, (before, found.state(call.shared)), true)
 }
 
 /// Tokens that are declared in files are changed there.
@@ -65,26 +66,41 @@ fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply
     let found = find_in_force(call.shared, call.target())?;
     let before = found.state(call.shared);
     // Once before waiting for anybody, and once more when no other change can come between memory and store.
-    apply(call, &found, state);
+    apply(call, &found, state)?;
     observe(call, change.change, clock.elapsed().saturating_sub(begun));
-    let _held = call.shared.lock_changes();
-    apply(call, &found, state);
+    let Some(_held) = call.shared.lock_changes() else {
+        owe(call, &found, &change, "other changes wait for the store");
+        // Whoever had the turn may have put it back in force meanwhile; from here on they find the debt.
+        apply(call, &found, state)?;
+        return answer(call, &found, &change, (before, found.state(call.shared)), false);
+    };
+    apply(call, &found, state)?;
     let (state, durable) = match call.shared.given.store.change_state(found.accessor, change.clone(), None) {
         Ok(record) => (record.state, true),
         Err(error @ (StoreError::NotFound { .. } | StoreError::Revoked { .. })) => return Err(error.into()),
         Err(error) => {
-            tracing::warn!(accessor = %found.accessor, %error, "a change is in force and not in the store yet");
-            call.shared.unsynced.add(found.accessor, Owed::Token(change.clone()), &call.shared.given.telemetry);
+            owe(call, &found, &change, &error.to_string());
             (found.state(call.shared), false)
         }
     };
     answer(call, &found, &change, (before, state), durable)
 }
 
-/// Revoked is final: nothing leads from there to a state that could be enabled.
-fn apply(call: &Call<'_>, found: &Found, state: TokenState) {
-    if found.state(call.shared) != TokenState::Revoked {
-        call.shared.given.authority.set_state(&found.digest, state);
+fn owe(call: &Call<'_>, found: &Found, change: &StateChange, why: &str) {
+    tracing::warn!(accessor = %found.accessor, why, "a change is in force and not in the store yet");
+    call.shared.unsynced.add(found.accessor, Owed::Token(change.clone()), &call.shared.given.telemetry);
+}
+
+/// Revoked is final: nothing leads from there to a state that could be enabled, neither here nor in a store that has
+/// not heard of it yet.
+fn apply(call: &Call<'_>, found: &Found, state: TokenState) -> Result<(), Problem> {
+    match found.state(call.shared) {
+        TokenState::Revoked if state != TokenState::Revoked => Err(revoked(found.accessor)),
+        TokenState::Revoked => Ok(()),
+        _ => {
+            call.shared.given.authority.set_state(&found.digest, state);
+            Ok(())
+        }
     }
 }
 
@@ -128,11 +144,6 @@ fn settle(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
             .hint("look at the gateway's log for what is wrong with the store, then try again"));
     }
     Ok(())
-}
-
-fn put_in_force(call: &Call<'_>, record: &TokenRecord) -> Result<(), Problem> {
-    let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
-    call.shared.given.authority.upsert(record.entry()).map_err(collided)
 }
 
 fn answer(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use leastgate_policy::{
-    Case, Decision, Effect, PolicySnapshot, Reason, RequestFacts, Source, TokenDigest, TokenKind, decide, token,
+    Case, Decision, Effect, PolicySnapshot, Reason, RequestFacts, Source, TokenDigest, TokenKind, decide,
 };
 
 use super::find::find;
@@ -24,7 +24,10 @@ pub(crate) fn check(call: &Call<'_>) -> Result<Reply, Problem> {
         token: asked.token.as_deref().map(|wanted| Subject::find(call, wanted)).transpose()?,
         source: source(asked.source_ip.as_deref())?,
     };
-    let parts = head(&asked)?;
+    let mut parts = head(&asked)?;
+    if let Some(Subject { presented: Presented::Text(value), .. }) = &question.token {
+        parts.headers.insert(question.policy.credential_header().clone(), value.clone());
+    }
     let decision = question.decide(&parts);
     Reply::json(&question.explain(&decision, &parts))
 }
@@ -39,24 +42,42 @@ struct Question<'a> {
 
 /// The token that is meant.
 struct Subject {
-    digest: TokenDigest,
+    presented: Presented,
     known: Option<CheckedToken>,
 }
 
+/// How the engine is told which token it is.
+enum Presented {
+    /// As the credential of the request, as it would come from the wire: a forged, damaged or foreign text is refused
+    /// for the reason it would be refused for there.
+    Text(HeaderValue),
+    /// By the digest of a token whose text nobody but its owner has.
+    Digest(TokenDigest),
+}
+
 impl Subject {
-    /// By name or accessor; or by its text, which is hashed at once and never repeated.
+    /// By name or accessor, neither of which has a `_`; or by its text, which is never repeated.
     fn find(call: &Call<'_>, wanted: &str) -> Result<Self, Problem> {
-        if token::inspect(wanted.as_bytes()).is_ok_and(|parsed| parsed.kind == TokenKind::Token) {
-            let given = &call.shared.given;
-            let digest = given.authority.key().digest(wanted.as_bytes());
-            let known = given.authority.tokens().get(&digest);
-            let known =
-                known.map(|token| CheckedToken { accessor: token.accessor.to_string(), name: token.name.to_string() });
-            return Ok(Self { digest, known });
+        if [TokenKind::Token, TokenKind::Admin].iter().any(|kind| wanted.starts_with(kind.prefix())) {
+            return Self::of_text(call, wanted);
         }
         let found = find(call.shared, wanted)?;
         let known = CheckedToken { accessor: found.accessor.to_string(), name: found.name };
-        Ok(Self { digest: found.digest, known: Some(known) })
+        Ok(Self { presented: Presented::Digest(found.digest), known: Some(known) })
+    }
+
+    /// Known only by the digest of the whole text: its accessor is public, and anybody can write it into another one.
+    fn of_text(call: &Call<'_>, text: &str) -> Result<Self, Problem> {
+        let given = &call.shared.given;
+        let known = given.authority.tokens().get(&given.authority.key().digest(text.as_bytes()));
+        let known =
+            known.map(|token| CheckedToken { accessor: token.accessor.to_string(), name: token.name.to_string() });
+        let is_bearer = call.shared.policy()?.credential_header() == header::AUTHORIZATION;
+        let scheme = if is_bearer { "Bearer " } else { "" };
+        let mut value = HeaderValue::try_from(format!("{scheme}{text}"))
+            .map_err(|_| Problem::new(Kind::Invalid, "`token` has characters that no token has"))?;
+        value.set_sensitive(true);
+        Ok(Self { presented: Presented::Text(value), known })
     }
 }
 
@@ -148,8 +169,10 @@ impl Question<'_> {
         let facts = RequestFacts::parse(parts, &self.source, &self.policy, given.authority.key(), self.call.now);
         match (facts, &self.token) {
             (Err(denial), _) => Decision::Deny(denial),
-            (Ok(facts), None) => self.judge(&facts),
-            (Ok(facts), Some(token)) => self.judge(&facts.with_digest(token.digest)),
+            (Ok(facts), Some(Subject { presented: Presented::Digest(digest), .. })) => {
+                self.judge(&facts.with_digest(*digest))
+            }
+            (Ok(facts), _) => self.judge(&facts),
         }
     }
 

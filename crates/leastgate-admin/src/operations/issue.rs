@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use leastgate_policy::source::parse_network;
 use leastgate_policy::{Accessor, IssueRefusal, IssueRequest, Restrictions, Timestamp};
 use leastgate_store::{
     Change, IssuedToken, NewToken, StateChange, TokenGrant, TokenLimits, TokenName, TokenRecord, issue_token,
@@ -61,7 +62,7 @@ fn ticket(call: &Call<'_>) -> Result<Option<Ticket>, Problem> {
         Problem::new(Kind::Invalid, "`Idempotency-Key` must be there once, with 1 to 255 visible characters")
     })?;
     let body = call.shared.given.authority.key().digest(call.body);
-    Ok(Some(Ticket { caller: call.caller.subject.clone(), key: key.to_owned(), body }))
+    Ok(Some(Ticket { caller: call.caller.identity, key: key.to_owned(), body }))
 }
 
 /// Writes `{"<kind>":…,"secret":"…"}`: the one place where a secret goes onto a wire. Secrets can't be serialized,
@@ -121,16 +122,17 @@ fn distinct(field: &str, names: &[String]) -> Result<Vec<String>, Problem> {
 }
 
 fn restrictions(asked: &CreateToken) -> Result<Restrictions, Problem> {
-    let network = |text: &String| {
-        let address = |_| text.parse::<IpAddr>().map(IpNet::from);
-        text.parse::<IpNet>()
-            .or_else(address)
-            .map_err(|_| Problem::new(Kind::Invalid, format!("`{text}` is not a network such as 10.0.0.0/8")))
-    };
     Ok(Restrictions {
-        source_ip: asked.allow_cidr.iter().map(network).collect::<Result<_, _>>()?,
+        source_ip: asked.allow_cidr.iter().map(|text| network(text)).collect::<Result<_, _>>()?,
         not_before: asked.not_before.map(|Moment(at)| at),
     })
+}
+
+/// As in the policy's files; one address may also be written without its prefix.
+fn network(text: &str) -> Result<IpNet, Problem> {
+    let one = text.parse::<IpAddr>().map(|address| IpNet::from(address).to_string());
+    parse_network(one.as_deref().unwrap_or(text))
+        .map_err(|error| Problem::new(Kind::Invalid, format!("`allow_cidr`: `{text}` {error}")))
 }
 
 fn expires(now: Timestamp, asked: &CreateToken) -> Result<Option<Timestamp>, Problem> {
@@ -180,9 +182,9 @@ pub(super) fn refused(refusal: &IssueRefusal, longest: Option<(Ttl, Arc<str>)>) 
 /// What gives access goes to the store first.
 fn keep(call: &Call<'_>, token: &NewToken) -> Result<IssuedToken, Problem> {
     let given = &call.shared.given;
-    let _held = call.shared.lock_changes();
+    let _held = call.shared.lock_gift()?;
     let issued = issue_token(&*given.store, &given.environment, given.authority.key(), token)?;
-    if let Err(collision) = given.authority.upsert(issued.record.entry()) {
+    if let Err(collision) = call.shared.put_in_force(&issued.record) {
         // One in 2^64: nobody gets the secret, so nothing is lost by taking the record back.
         let change = StateChange {
             change: Change::Revoke,

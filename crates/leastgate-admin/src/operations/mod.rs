@@ -11,6 +11,7 @@ pub(crate) mod status;
 pub(crate) mod tokens;
 mod view;
 
+use leastgate_telemetry::redact;
 use serde::Deserialize;
 
 use crate::call::{Call, from_query};
@@ -26,11 +27,18 @@ fn no_query(call: &Call<'_>) -> Result<(), Problem> {
     from_query::<NoQuery>(call.uri).map(drop)
 }
 
-/// A text for people that goes into records and terminals: visible, and of a length one reads.
+/// A text for people that goes into records and terminals: visible, of a length one reads, and without a secret, which
+/// would be told to whoever reads it.
 fn check_text(name: &str, text: &str) -> Result<(), Problem> {
     let is_plain = !text.trim().is_empty() && text.chars().count() <= 500 && !text.chars().any(char::is_control);
-    if is_plain {
-        return Ok(());
+    if !is_plain {
+        return Err(Problem::new(Kind::Invalid, format!("`{name}` must be 1 to 500 characters in one line")));
     }
-    Err(Problem::new(Kind::Invalid, format!("`{name}` must be 1 to 500 characters in one line")))
+    if redact(text) != text {
+        return Err(Problem::new(Kind::Invalid, format!("`{name}` holds what looks like a token (lgt_… or lga_…)"))
+            .hint(
+                "name a token by its accessor; if this one is real, revoke it: it was sent where it does not belong",
+            ));
+    }
+    Ok(())
 }

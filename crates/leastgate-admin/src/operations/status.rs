@@ -3,11 +3,11 @@
 use leastgate_policy::{Timestamp, TokenState, TokenTable};
 
 use super::{no_query, view};
-use crate::api::{Moment, StatusView, TokenCounts};
+use crate::api::{ListenerView, Moment, StatusView, TokenCounts};
 use crate::call::{Call, Reply};
 use crate::ops::Readiness;
 use crate::problem::Problem;
-use crate::state::Tokens;
+use crate::state::{Shared, Tokens};
 
 pub(crate) fn status(call: &Call<'_>) -> Result<Reply, Problem> {
     no_query(call)?;
@@ -29,10 +29,17 @@ pub(crate) fn status(call: &Call<'_>) -> Result<Reply, Problem> {
         token_source: source.to_owned(),
         tokens: TokenCounts::of(&given.authority.tokens(), call.now),
         unsynced_changes: shared.unsynced.len(),
-        listeners: (given.hooks.listeners)(),
+        listeners: listeners(shared),
         reload: (given.hooks.reload)(),
         audit: (given.hooks.sinks)(),
     })
+}
+
+/// The plane's own listeners as they are bound, whatever else the wiring says about them.
+fn listeners(shared: &Shared) -> Vec<ListenerView> {
+    let is_own = |view: &ListenerView| matches!(view.name.as_str(), "ops" | "admin");
+    let others = (shared.given.hooks.listeners)().into_iter().filter(|view| !is_own(view));
+    others.chain(shared.bound.iter().cloned()).collect()
 }
 
 /// A token that ends within this many seconds is expiring.

@@ -50,7 +50,8 @@ pub(crate) fn usage(call: &Call<'_>) -> Result<Reply, Problem> {
         .into_iter()
         .map(|row| RuleUseView { rule: row.rule.to_string(), count: row.count, last_used: Moment(row.last_used) })
         .collect();
-    Reply::json(&TokenUsage { accessor: found.accessor.to_string(), name: found.name, rules })
+    let complete = !(call.shared.given.hooks.is_usage_behind)();
+    Reply::json(&TokenUsage { accessor: found.accessor.to_string(), name: found.name, rules, complete })
 }
 
 impl ListQuery {

@@ -15,8 +15,8 @@ use http::{HeaderValue, StatusCode, header};
 
 pub use self::probe::ProbeTarget;
 use self::probe::{Kind, Prober};
-use crate::call::blocking;
 use crate::gate::gate_path;
+use crate::lanes::Lane;
 use crate::problem::Problem;
 use crate::state::{AdminState, Shared};
 
@@ -80,7 +80,8 @@ async fn readyz(shared: Arc<Shared>, query: Option<String>) -> Response {
 }
 
 async fn render_metrics(shared: Arc<Shared>) -> Response {
-    let rendered = blocking(move || shared.given.telemetry.render_metrics()).await;
+    let telemetry = shared.given.telemetry.clone();
+    let rendered = shared.lanes.run(Lane::Metrics, move || telemetry.render_metrics()).await;
     rendered.map_or_else(Problem::into_response, |metrics| {
         let mut response = Response::new(Body::from(metrics));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use leastgate_admin::api::ListenerView;
 use leastgate_admin::{AdminConfig, AdminHandle, AdminPlane, AdminState, Hooks, ProbeTarget, Tokens};
 use leastgate_policy::spec::{ApiSpec, RoleSpec, RuleSpec, ScopeSpec, TokenRules};
 use leastgate_policy::{
@@ -31,6 +32,7 @@ pub(crate) struct Plane {
     pub(crate) store: Arc<dyn TokenStore>,
     pub(crate) telemetry: Telemetry,
     pub(crate) is_draining: Arc<AtomicBool>,
+    pub(crate) is_usage_behind: Arc<AtomicBool>,
     pub(crate) root: String,
     _dir: tempfile::TempDir,
 }
@@ -70,6 +72,11 @@ impl Setup {
         }
         let is_draining = Arc::new(AtomicBool::new(false));
         let draining = Arc::clone(&is_draining);
+        let is_usage_behind = Arc::new(AtomicBool::new(false));
+        let behind = Arc::clone(&is_usage_behind);
+        // The data plane's own, and one of this plane as the file has it.
+        let listener = |(name, address): (&str, &str)| ListenerView { name: name.into(), address: address.into() };
+        let listeners = move || [("data", "127.0.0.1:1"), ("ops", "127.0.0.1:0")].map(listener).into();
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("admin.sock");
         let root = admin(&*self.store, "root", AdminRole::Admin, MayGrant::everything());
@@ -81,7 +88,12 @@ impl Setup {
             version: "0.1.0".into(),
             tokens: self.tokens,
             probes: self.probes,
-            hooks: Hooks { is_draining: Box::new(move || draining.load(Ordering::Relaxed)), ..Hooks::default() },
+            hooks: Hooks {
+                is_draining: Box::new(move || draining.load(Ordering::Relaxed)),
+                is_usage_behind: Box::new(move || behind.load(Ordering::Relaxed)),
+                listeners: Box::new(listeners),
+                ..Hooks::default()
+            },
         };
         let local = "127.0.0.1:0".parse().unwrap();
         let config = AdminConfig { ops: Some(local), admin: Some(local), unix_sockets: vec![socket.clone()] };
@@ -96,6 +108,7 @@ impl Setup {
             store: self.store,
             telemetry,
             is_draining,
+            is_usage_behind,
             root,
             _dir: dir,
         }

@@ -99,6 +99,45 @@ fn bodies_are_bounded_and_their_fields_known() {
 }
 
 #[test]
+fn a_secret_in_a_text_for_people_is_refused_and_kept_nowhere() {
+    let plane = start();
+    let secret = "lga_test_0aZ9000001_verysecretverysecretverysecretverysecret_abcdef";
+    let text = format!("see {secret}!");
+    let bot = json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "1h"});
+    let with = |field: &str| {
+        let mut body = bot.clone();
+        body[field] = json!(text);
+        plane.post(&plane.root, "/v1/tokens", &body)
+    };
+    let admin = json!({"name": "ann", "role": "viewer",
+                       "may_grant": {"environments": [], "roles": [text], "scopes": [], "max_ttl": null}});
+    let mut answers = vec![with("note"), with("owner"), plane.post(&plane.root, "/v1/admins", &admin)];
+    assert_eq!(plane.post(&plane.root, "/v1/tokens", &bot).status, 201);
+    for target in ["/v1/tokens/bot/disable", "/v1/tokens/bot/revoke", "/v1/admins/root/revoke"] {
+        answers.push(plane.post(&plane.root, target, &json!({"reason": text})));
+    }
+    for answer in answers {
+        answer.refused(422, "invalid-value");
+        assert!(!answer.body.contains("verysecret") && answer.body.contains("accessor"), "{answer:?}");
+    }
+    let redacted = json!({"reason": "lgt_test_0aZ9000001_REDACTED was in a log"});
+    assert_eq!(plane.post(&plane.root, "/v1/tokens/bot/revoke", &redacted).status, 200, "that names no secret");
+}
+
+#[test]
+fn a_check_is_not_recorded_with_its_headers() {
+    let plane = start();
+    let headers = json!({"authorization": "Basic verysecret", "x-key": "verysecret"});
+    let body = json!({"method": "GET", "url": "/v1/orders?key=verysecret", "headers": headers});
+    assert_eq!(plane.post(&plane.root, "/v1/check", &body).status, 200);
+    plane
+        .post(&plane.root, "/v1/check", &json!({"method": "\n", "url": "/", "headers": headers}))
+        .refused(422, "invalid-value");
+    let recorded = plane.telemetry.recent(&leastgate_telemetry::RecentFilter { limit: 1000, ..Default::default() });
+    assert!(!recorded.iter().any(|line| String::from_utf8_lossy(line).contains("verysecret")));
+}
+
+#[test]
 fn a_token_in_a_wrong_place_is_never_repeated() {
     let plane = start();
     let secret = "lgt_test_0aZ9000001_verysecretverysecretverysecretverysecret_abcdef";

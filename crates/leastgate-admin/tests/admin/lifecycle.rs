@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use leastgate_admin::{AdminState, Tokens};
@@ -114,6 +115,34 @@ fn a_repeated_call_makes_nothing_twice_and_tells_no_secret() {
     post(&plane.root, &"k".repeat(256), &reader("more")).refused(422, "invalid-value");
 }
 
+/// A name goes to somebody else after a revocation; what was done under it does not.
+#[test]
+fn a_repeated_call_of_a_namesake_is_another_call() {
+    let plane = start();
+    let ann = || {
+        let ceiling = json!({"environments": "*", "roles": "*", "scopes": "*", "max_ttl": null});
+        let made =
+            plane.post(&plane.root, "/v1/admins", &json!({"name": "ann", "role": "admin", "may_grant": ceiling}));
+        made.json()["secret"].as_str().unwrap().to_owned()
+    };
+    let post = |credential: &str| {
+        let body = reader("bot").to_string();
+        raw(
+            plane.admin,
+            &format!(
+                "POST /v1/tokens HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {credential}\r\nIdempotency-Key: k1\r\n\
+                 Connection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                plane.admin,
+                body.len()
+            ),
+        )
+    };
+    let first = ann();
+    assert_eq!((post(&first).status, post(&first).status), (201, 201));
+    assert_eq!(plane.post(&plane.root, "/v1/admins/ann/revoke", &json!({"reason": "left"})).status, 200);
+    post(&ann()).refused(409, "name-taken");
+}
+
 #[test]
 fn disable_and_enable_take_and_give_back() {
     let plane = start();
@@ -156,6 +185,9 @@ fn the_policy_says_which_tokens_may_be_made() {
         json!({"name": "a", "owner": "t", "ttl": "1h", "expires": "2099-01-01T00:00:00Z"}),
         json!({"name": "a", "owner": "t", "expires": "2001-01-01T00:00:00Z"}),
         json!({"name": "a", "owner": "t", "ttl": "1h", "allow_cidr": ["10.0.0.0/33"]}),
+        json!({"name": "a", "owner": "t", "ttl": "1h", "allow_cidr": ["10.0.0.1/8"]}),
+        json!({"name": "a", "owner": "t", "ttl": "1h", "allow_cidr": ["::ffff:10.0.0.0/104"]}),
+        json!({"name": "a", "owner": "t", "ttl": "1h", "allow_cidr": ["::ffff:10.0.0.1"]}),
         json!({"name": "a", "owner": "t", "ttl": "1h", "roles": ["reader", "reader"]}),
         json!({"name": "a", "owner": "t\n", "ttl": "1h"}),
     ] {
@@ -308,6 +340,28 @@ fn a_recorded_event_is_found_by_filter_and_id() {
     assert_eq!(plane.get(&plane.root, "/v1/events?effect=deny&token=bot").json(), json!({"items": []}));
     plane.get(&plane.root, "/v1/decisions/7b0e").refused(422, "invalid-value");
     plane.get(&plane.root, "/v1/decisions/01890a5d-ac96-774b-bcce-b302099a8057").refused(404, "not-found");
+}
+
+#[test]
+fn usage_says_whether_it_is_whole() {
+    let plane = start();
+    assert_eq!(plane.post(&plane.root, "/v1/tokens", &reader("bot")).status, 201);
+    assert_eq!(plane.get(&plane.root, "/v1/tokens/bot/usage").json()["complete"], true);
+    plane.is_usage_behind.store(true, Ordering::Relaxed);
+    assert_eq!(plane.get(&plane.root, "/v1/tokens/bot/usage").json()["complete"], false);
+}
+
+#[test]
+fn the_status_shows_the_listeners_as_they_are_bound() {
+    let plane = start();
+    let expected = json!([
+        {"name": "data", "address": "127.0.0.1:1"},
+        {"name": "ops", "address": plane.ops.to_string()},
+        {"name": "admin", "address": plane.admin.to_string()},
+        {"name": "admin", "address": format!("unix:{}", plane.socket.display())},
+    ]);
+    assert_eq!(plane.get(&plane.root, "/v1/status").json()["listeners"], expected);
+    assert!(plane.handle.as_ref().unwrap().is_running());
 }
 
 #[test]

@@ -8,3 +8,4 @@ mod hostile;
 mod lifecycle;
 mod over_client;
 mod served_ops;
+mod stuck_store;

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use leastgate_admin::api::{CheckRequest, CreateToken, Ttl};
 use leastgate_admin::client::{Client, ClientError, Endpoint, ListTokens, ops};
+use leastgate_policy::token::mint;
+use leastgate_policy::{Accessor, TokenKind};
 
 use crate::fixture::{Plane, start};
 
@@ -94,6 +96,30 @@ fn a_check_names_what_is_missing_and_what_comes_near() {
         .check(&CheckRequest { method: "GET".into(), url: "/v1/orders".into(), ..CheckRequest::default() })
         .unwrap();
     assert_eq!(bare.reason, "credential_missing");
+}
+
+/// The accessor is public: whoever has only that has no token.
+#[test]
+fn a_check_by_text_judges_the_whole_text() {
+    let plane = start();
+    let client = over_socket(&plane);
+    let issued = client.create_token(&bot()).unwrap();
+    let genuine = client.check(&check(issued.secret.expose(), "GET", "/v1/orders")).unwrap();
+    assert_eq!((genuine.effect.as_str(), genuine.token.map(|token| token.name)), ("allow", Some("bot".to_owned())));
+
+    let accessor: Accessor = issued.token.accessor.parse().unwrap();
+    let reasons = [
+        (mint(TokenKind::Token, "test", accessor, &[9; 32]).expose().to_owned(), "token_unknown"),
+        (mint(TokenKind::Admin, "test", accessor, &[9; 32]).expose().to_owned(), "token_unknown"),
+        (mint(TokenKind::Token, "prod", accessor, &[9; 32]).expose().to_owned(), "environment_mismatch"),
+        (format!("lgt_test_{accessor}_short"), "credential_malformed"),
+    ];
+    for (text, reason) in reasons {
+        let request = check(&text, "GET", "/v1/orders");
+        let refused = client.check(&request).unwrap();
+        assert_eq!((refused.effect.as_str(), refused.reason.as_str(), refused.token), ("deny", reason, None));
+        assert!(!format!("{request:?}").contains(&text), "{request:?}");
+    }
 }
 
 #[test]

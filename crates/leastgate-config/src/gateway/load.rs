@@ -58,6 +58,12 @@ impl LoadedGateway {
     pub fn render(&self, origin: bool) -> String {
         render::render(&self.tree, &GATEWAY, origin.then_some(&self.sources))
     }
+
+    /// The same without origins, as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        render::json(&self.tree, &GATEWAY)
+    }
 }
 
 /// The file to read: `explicit`, or the first that exists of `./leastgate.yaml` and `/etc/leastgate/leastgate.yaml`.

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::node::{Node, Value};
+use crate::secret::masked;
 use crate::shape::Shape;
 use crate::source::{Place, Provenance, Sources};
 use crate::yaml;
@@ -21,9 +22,11 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn mapping(&mut self, node: &Node, shape: &Shape, depth: usize) {
-        for (key, shape) in keys(node, shape) {
-            if let Some(value) = node.get(key) {
-                self.entry(key, value, &shape, depth);
+        for (key, inner) in keys(node, shape) {
+            match node.get(key) {
+                Some(value) if matches!(shape, Shape::Secret(_)) => self.entry(key, &unread(value), &inner, depth),
+                Some(value) => self.entry(key, value, &inner, depth),
+                None => {}
             }
         }
     }
@@ -54,6 +57,37 @@ impl Writer<'_> {
             Provenance::Override => write!(self.out, "  # env {}", shown(&source.name)),
         };
     }
+}
+
+/// `tree` as JSON.
+pub(super) fn json(node: &Node, shape: &Shape) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match (&node.value, shape) {
+        (Value::Map(_), _) => {
+            let is_secret = matches!(shape, Shape::Secret(_));
+            let entry = |(key, inner): (&str, Shape)| {
+                let value = node.get(key)?;
+                Some((key.to_owned(), if is_secret { json(&unread(value), &inner) } else { json(value, &inner) }))
+            };
+            Json::Object(keys(node, shape).into_iter().filter_map(entry).collect())
+        }
+        (Value::List(items), Shape::List(item, ..)) => items.iter().map(|node| json(node, item)).collect(),
+        (Value::List(items), _) => items.iter().map(|node| json(node, shape)).collect(),
+        (Value::Null, _) => Json::Null,
+        (Value::Flag(flag), _) => Json::from(*flag),
+        (Value::Integer(number), _) => Json::from(*number),
+        (Value::Float(number), _) => Json::from(*number),
+        (Value::Text(text), _) => Json::from(text.as_str()),
+    }
+}
+
+/// Where a secret is read from, as far as it can be shown.
+fn unread(node: &Node) -> Node {
+    let mut shown = node.clone();
+    if let Value::Text(text) = &mut shown.value {
+        *text = masked(text);
+    }
+    shown
 }
 
 /// The keys of `node` with their shapes: fixed ones in the order of the table, names as they were written.

@@ -16,6 +16,7 @@ pub(super) fn judge(root: View<'_>, faults: &mut Vec<Fault>) {
     one_address_twice(root, faults);
     store_without_state(root, faults);
     one_file_for_two_sinks(root, faults);
+    no_sink_to_wait_for(root, faults);
 }
 
 fn address<'a>(root: View<'a>, listener: &str) -> Option<(View<'a>, SocketAddr)> {
@@ -79,5 +80,19 @@ fn one_file_for_two_sinks(root: View<'_>, faults: &mut Vec<Fault>) {
         if let Some(earlier) = seen.insert(text, path) {
             faults.push(Fault::new(path.at(), "two sinks write to the same file").related(earlier.at(), "the other"));
         }
+    }
+}
+
+/// A class that blocks until it is recorded, and nothing that records it: an audit switched off by accident.
+fn no_sink_to_wait_for(root: View<'_>, faults: &mut Vec<Fault>) {
+    let Some(audit) = root.find("audit") else { return };
+    let Some(sinks) = audit.find("sinks").filter(|sinks| sinks.is_map() && sinks.entries().next().is_none()) else {
+        return;
+    };
+    let mut classes = audit.find("classes").into_iter().flat_map(View::entries);
+    if let Some((class, ..)) = classes.find(|(_, _, policy)| policy.text().is_ok_and(|policy| policy == "block")) {
+        let fault =
+            Fault::new(sinks.at(), format!("audit has no sink, and events of the class {class} must be recorded"));
+        faults.push(fault.hint("name a sink, or say drop for every class under audit.classes to run without a record"));
     }
 }

@@ -103,11 +103,9 @@ const TOKEN_RULES: &[Field] = &[
     defaulted("require_expiry", Shape::Flag, "false", "A token must expire."),
     optional("max_ttl", TIME, "Longest life of a token."),
     defaulted("require_owner", Shape::Flag, "false", "A token must have an owner."),
-    optional("idle_disable", TIME, "Disable a token unused for so long."),
-    optional("rotation", Shape::Object(ROTATION), "How often a token should be rotated."),
+    optional("idle_disable", Shape::Later("max_ttl bounds the life of a token that nobody uses"), ""),
+    optional("rotation", Shape::Later("max_ttl bounds the life of a token that nobody rotates"), ""),
 ];
-
-const ROTATION: &[Field] = &[required("every", TIME, "At least so often.")];
 
 const TOKEN: &[Field] = &[
     required("accessor", Shape::Text(&ACCESSOR), "Its public id."),

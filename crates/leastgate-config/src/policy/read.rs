@@ -251,7 +251,8 @@ fn token_rules(view: View<'_>) -> Read<TokenRules> {
         require_expiry: view.get("require_expiry")?.flag()?,
         max_ttl: duration(view, "max_ttl")?,
         require_owner: view.get("require_owner")?.flag()?,
-        idle_disable: duration(view, "idle_disable")?,
-        rotation_every: view.find("rotation").map_or(Ok(None), |rotation| duration(rotation, "every"))?,
+        // No key sets them: nothing obeys them yet.
+        idle_disable: None,
+        rotation_every: None,
     })
 }

@@ -210,7 +210,8 @@ fn check_entries(entries: &[Entry], fields: &[&Field], faults: &mut Vec<Fault>) 
 
 fn unknown(entry: &Entry, fields: &[&Field]) -> Fault {
     let known = fields.iter().filter(|field| !field.shape.is_later()).map(|field| field.name);
-    with_closest(Fault::new(entry.key_at, format!("unknown key {}", quoted(&entry.key))), &entry.key, known)
+    let fault = Fault::new(entry.key_at, format!("unknown key {}", quoted(&entry.key))).cut();
+    with_closest(fault, &entry.key, known)
 }
 
 fn refuse_duplicates(entries: &[Entry], faults: &mut Vec<Fault>) {
@@ -221,7 +222,7 @@ fn refuse_duplicates(entries: &[Entry], faults: &mut Vec<Fault>) {
         }
         if let Some(earlier) = first.insert(entry.key.as_str(), entry.key_at) {
             let fault = Fault::new(entry.key_at, format!("{} is written twice", quoted(&entry.key)));
-            faults.push(fault.related(earlier, "first here"));
+            faults.push(fault.related(earlier, "first here").cut());
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Broken files and what their author is told. The snapshots are the contract: place, line, caret, hint.
 
 use insta::assert_snapshot;
-use leastgate_config::parse_policy;
+use leastgate_config::{GatewayInputs, load_gateway, parse_policy};
 
-use crate::{SMALLEST, gateway_errors};
+use crate::{Folder, SMALLEST, gateway, gateway_errors};
 
 fn policy_errors(text: &str) -> String {
     parse_policy(&[("policy.yaml", text)]).expect_err("the file is accepted").to_string()
@@ -39,6 +39,27 @@ fn what_is_not_built_yet() {
     assert_snapshot!(gateway_errors(&format!(
         "{text}audit:\n  sign: {{ key: k }}\n  sinks: {{ siem: {{ kind: syslog }} }}\n  classes: {{ allow: strict, unauthenticated: block }}\n"
     )));
+}
+
+#[test]
+fn rules_for_tokens_that_nothing_obeys_are_refused() {
+    for rule in ["idle_disable: 45d", "rotation: { every: 30d }", "rotation: 30d"] {
+        let errors = policy_errors(&format!("version: 1\ntoken_rules: {{ {rule} }}\n"));
+        assert!(errors.contains("not supported yet") && errors.contains("policy.yaml:2:16"), "{errors}");
+    }
+}
+
+#[test]
+fn an_audit_without_sinks_is_said_aloud() {
+    let empty = format!("{SMALLEST}audit: {{ sinks: {{}} }}\n");
+    let errors = gateway_errors(&empty);
+    assert!(errors.contains("leastgate.yaml:6:17") && errors.contains("class admin must be recorded"), "{errors}");
+    assert!(errors.contains("audit.classes"), "{errors}");
+    let folder = Folder::with(SMALLEST);
+    let env = vec![("LEASTGATE__AUDIT__SINKS".into(), "{}".into())];
+    assert!(load_gateway(&GatewayInputs { env, ..folder.inputs() }).is_err());
+    let dropped = "audit: { sinks: {}, classes: { allow: drop, deny: drop, admin: drop, lifecycle: drop } }\n";
+    assert!(gateway(&format!("{SMALLEST}{dropped}")).unwrap().config.audit.sinks.is_empty());
 }
 
 #[test]

@@ -159,6 +159,16 @@ fn what_is_shown_loads_as_the_same_configuration() {
 }
 
 #[test]
+fn what_is_shown_as_json_loads_as_the_same_configuration() {
+    let folder = Folder::with(&std::fs::read_to_string(crate::shipped("leastgate.yaml")).unwrap());
+    let loaded = load_gateway(&folder.inputs()).unwrap();
+    assert_eq!(loaded.to_json()["upstreams"]["orders"]["allow_underscores"], false);
+    assert_eq!(loaded.to_json()["limits"]["connections"], 10_000);
+    std::fs::write(folder.file(), loaded.to_json().to_string().replace("\":", "\": ")).unwrap();
+    assert_eq!(load_gateway(&folder.inputs()).unwrap().config, loaded.config);
+}
+
+#[test]
 fn credential_headers_that_mean_something_else_are_refused() {
     for header in ["host", "Cookie", "x-forwarded-for", "X-Leastgate-Subject", "connection", "x_api_key", "a b"] {
         let text = format!("{SMALLEST}credential: {{ header: \"{header}\" }}\n");

@@ -42,7 +42,7 @@ fn the_example_says_what_it_says() {
     assert_eq!(spec.roles[0].environments, None);
     assert_eq!(spec.roles[1].environments.as_ref().unwrap()[0].value, "prod");
     assert_eq!(spec.boundaries[0].deny[0].text.value, "* /v1/orders/*/refunds");
-    assert_eq!(spec.token_rules.rotation_every, Some(Duration::from_secs(30 * 86_400)));
+    assert_eq!(spec.token_rules.max_ttl, Some(Duration::from_secs(90 * 86_400)));
     let deny = &spec.scopes[0].deny[0].text;
     let line = 1 + std::fs::read_to_string(shipped("policy.yaml"))
         .unwrap()

@@ -69,6 +69,84 @@ fn a_pepper_written_where_its_source_belongs_is_not_shown() {
     }
 }
 
+/// As `openssl rand` makes them.
+const PEPPERS: [&str; 3] = [
+    "S3cr3tPepperValue0123456789abcdef",
+    "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "q83vEjRWeJASNFZ4kBI0VniQq83vEjRWeJASNFZ4kBI=",
+];
+
+#[test]
+fn a_pepper_behind_a_misspelt_key_is_not_shown() {
+    for pepper in PEPPERS {
+        for wrong in [
+            format!("{SMALLEST}peper: {pepper}\n"),
+            format!("{SMALLEST}pepper_value: \"{pepper}\"\n"),
+            format!("{SMALLEST}limits: {{ bdy: {pepper} }}\n"),
+            format!("{SMALLEST}pepper: {pepper}\n"),
+            format!("{SMALLEST}pepper: {{ current: {pepper} }}\npepper: {pepper}\n"),
+        ] {
+            let errors = gateway_errors(&wrong);
+            assert!(errors.contains("leastgate.yaml:"), "{errors}");
+            assert!(!errors.contains(&pepper[..20]), "{errors}");
+        }
+    }
+}
+
+#[test]
+fn a_line_that_is_no_yaml_is_not_shown_where_it_may_hold_a_secret() {
+    let pepper = PEPPERS[0];
+    for wrong in [
+        format!("{{ current: \"{pepper} }}"),
+        format!("{{ current: {{ file: x }}, {pepper}: y, a: b: c }}"),
+        format!("\n  current:\n    file: \"{pepper}\" x"),
+        format!("*{pepper}"),
+        format!("!{pepper} x"),
+    ] {
+        let errors = gateway_errors(&SMALLEST.replace("{ current: { env: PEPPER } }", &wrong));
+        assert!(errors.contains("leastgate.yaml:") && errors.contains("not valid YAML"), "{errors}");
+        assert!(!errors.contains(&pepper[..20]), "{errors}");
+    }
+    let errors = gateway_errors(&SMALLEST.replace("environment: prod", "environment: \"prod\" x"));
+    assert!(errors.contains("\"prod\" x"), "elsewhere the line helps: {errors}");
+}
+
+#[test]
+fn a_secret_in_place_of_its_source_is_not_shown() {
+    let folder = Folder::with(SMALLEST);
+    for pepper in PEPPERS {
+        for name in ["FILE", "ENV", "CREDENTIAL"] {
+            let env = vec![(format!("LEASTGATE__PEPPER__CURRENT__{name}").into(), pepper.into())];
+            let said = match load_gateway(&GatewayInputs { env, ..folder.inputs() }) {
+                Ok(loaded) => {
+                    let source = &loaded.config.pepper.current;
+                    let error = source.read(&nothing).expect_err("read").to_string();
+                    assert!(error.contains("not shown") || name == "CREDENTIAL", "{error}");
+                    format!("{source}\n{error}\n{}\n{}", loaded.render(true), loaded.to_json())
+                }
+                Err(errors) => errors.render(false),
+            };
+            assert!(!said.contains(&pepper[..20]), "{said}");
+        }
+    }
+    for shown in ["/run/secrets/pepper", "/srv/prod-eu-west-1/leastgate.d/pepper_2026.hex", "C0.key"] {
+        assert_eq!(SecretSource::File(shown.into()).to_string(), shown);
+    }
+}
+
+#[test]
+fn a_password_in_a_url_is_not_shown() {
+    for wrong in ["http://user:hunter2@127.0.0.1:8081", "user:hunter2@127.0.0.1", "http://user:a b@hunter2@h"] {
+        let errors = gateway_errors(&SMALLEST.replace("http://127.0.0.1:8081", wrong));
+        assert!(errors.contains("leastgate.yaml:2:37") && errors.contains("expected http://"), "{errors}");
+        assert!(!errors.contains("user:"), "{errors}");
+    }
+    let same_line = "upstreams: { a: { endpoints: [ \"http://u:hunter2@h\" ], hots: keep } }";
+    let errors =
+        gateway_errors(&SMALLEST.replace("upstreams:", same_line).replace("hots: keep } } {", "hots: keep } } # {"));
+    assert!(!errors.contains("hunter2"), "{errors}");
+}
+
 #[test]
 fn a_secret_comes_without_its_final_line_break() {
     let folder = tempfile::tempdir().unwrap();

@@ -100,7 +100,8 @@ fn remove_what_is_not_the_clients(headers: &mut HeaderMap, out: &Outgoing<'_>) {
     for name in headers.keys() {
         let is_gone = match table::kind(name) {
             Kind::HopByHop | Kind::Override | Kind::Identity => true,
-            Kind::Forwarding => !out.peer_is_trusted,
+            // A proxy that is trusted says these with `-`: the other spelling came through it from its client.
+            Kind::Forwarding => !out.peer_is_trusted || name.as_str().contains('_'),
             Kind::Plain => name == out.credential || is_credential_alias(name, out.credential),
         };
         if is_gone {
@@ -114,9 +115,7 @@ fn remove_what_is_not_the_clients(headers: &mut HeaderMap, out: &Outgoing<'_>) {
 
 /// The credential's header spelled with `_`, where an upstream allows those: it must not survive its removal either.
 fn is_credential_alias(name: &HeaderName, credential: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.contains('_')
-        && table::dashed(name).is_some_and(|dashed| dashed[..name.len()] == *credential.as_str().as_bytes())
+    name.as_str().contains('_') && table::is_spelling_of(name, credential)
 }
 
 fn forwarding(headers: &mut HeaderMap, host: &HeaderValue, out: &Outgoing<'_>) {
@@ -133,10 +132,10 @@ fn forwarding(headers: &mut HeaderMap, host: &HeaderValue, out: &Outgoing<'_>) {
 }
 
 /// RFC 7239. Behind a trusted proxy that does not speak it we stay silent too: an element of ours alone would name the
-/// proxy as the client.
+/// proxy as the client. What it sends beyond ASCII is no element either, and is not passed on beside or instead of ours.
 fn forwarded(headers: &mut HeaderMap, host: &HeaderValue, out: &Outgoing<'_>) {
     let earlier = joined(headers, &header::FORWARDED);
-    if earlier.is_empty() && out.peer_is_trusted {
+    if !headers.contains_key(&header::FORWARDED) && out.peer_is_trusted {
         return;
     }
     let mut text = earlier;
@@ -314,6 +313,26 @@ mod tests {
         assert_eq!(values(&headers, "x-forwarded-proto"), ["https"]);
         assert!(values(&headers, "forwarded")[0].starts_with("for=1.1.1.1, for=192.0.2.7;"));
         assert!(!prepared(&[], true).contains_key("forwarded"));
+    }
+
+    #[test]
+    fn what_only_looks_like_a_trusted_peers_forwarding_is_removed() {
+        let headers = prepared(&[("x_forwarded_for", "1.1.1.1"), ("x_real_ip", "1.1.1.1")], true);
+        assert!(!headers.contains_key("x_forwarded_for") && !headers.contains_key("x_real_ip"));
+        assert_eq!(values(&headers, "x-forwarded-for"), ["192.0.2.7"]);
+
+        let ours = "for=192.0.2.7;host=\"orders.internal:8080\";proto=http";
+        let headers = prepared(&[("forwarded", "for=\u{e4}")], true);
+        assert_eq!(values(&headers, "forwarded"), [ours]);
+        let headers = prepared(&[("forwarded", "for=\u{e4}"), ("forwarded", "for=1.1.1.1")], true);
+        assert_eq!(values(&headers, "forwarded"), [format!("for=1.1.1.1, {ours}")]);
+    }
+
+    #[test]
+    fn a_credential_of_any_length_is_removed_in_either_spelling() {
+        let long = format!("x-{}-key", "a".repeat(80)).parse::<HeaderName>().unwrap();
+        assert!(is_credential_alias(&long.as_str().replace('-', "_").parse().unwrap(), &long));
+        assert!(!is_credential_alias(&"x_api_key".parse().unwrap(), &long));
     }
 
     #[test]

@@ -16,11 +16,18 @@ pub(crate) enum BadResponse {
     TwoFramings,
     #[error("it carries more than one Content-Length")]
     TwoLengths,
+    #[error("its Content-Length is not 1 to 19 digits")]
+    NoLength,
     #[error("its Transfer-Encoding is not \"chunked\"")]
     UnknownCoding,
+    #[error("its Connection is not a list of names")]
+    NoNames,
 }
 
-/// Refuses a response two readers could frame differently (P20), and an answer to an upgrade that was never sent (P24).
+/// Longest Content-Length: 19 digits fit 64 bits.
+const LENGTH_DIGITS: usize = 19;
+
+/// Refuses a response two readers could frame differently (P20), one that says in no readable way what is only for us, and an answer to an upgrade that was never sent (P24).
 /// hyper prefers the Transfer-Encoding where both are given and leaves both in the map, so the map tells.
 pub(crate) fn check_framing(status: StatusCode, headers: &HeaderMap) -> Result<(), BadResponse> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -31,6 +38,13 @@ pub(crate) fn check_framing(status: StatusCode, headers: &HeaderMap) -> Result<(
     if lengths.next().is_some() || length.is_some_and(|line| line.as_bytes().contains(&b',')) {
         return Err(BadResponse::TwoLengths);
     }
+    // hyper reads the length of a body; of a HEAD's answer, which has none, it is passed on.
+    if length.is_some_and(|line| !is_length(line.as_bytes())) {
+        return Err(BadResponse::NoLength);
+    }
+    if table::connection_names(headers).is_none() {
+        return Err(BadResponse::NoNames);
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
@@ -38,6 +52,10 @@ pub(crate) fn check_framing(status: StatusCode, headers: &HeaderMap) -> Result<(
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
         _ => Err(BadResponse::UnknownCoding),
     }
+}
+
+fn is_length(digits: &[u8]) -> bool {
+    (1..=LENGTH_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit)
 }
 
 /// Takes away what was meant for the gateway, and names in an upstream's mouth that only the gateway may use. hyper
@@ -81,6 +99,13 @@ mod tests {
         assert_eq!(check(&[("content-length", "5"), ("transfer-encoding", "chunked")]), Some(BadResponse::TwoFramings));
         assert_eq!(check(&[("content-length", "5"), ("content-length", "5")]), Some(BadResponse::TwoLengths));
         assert_eq!(check(&[("content-length", "5, 6")]), Some(BadResponse::TwoLengths));
+        for length in ["", "5x", "-1", "+5", "0x5", "5 5", "10000000000000000000"] {
+            assert_eq!(check(&[("content-length", length)]), Some(BadResponse::NoLength), "{length:?}");
+        }
+        assert_eq!(check(&[("content-length", "9999999999999999999")]), None);
+        assert_eq!(check(&[("connection", "x-internal, close"), ("content-length", "5")]), None);
+        assert_eq!(check(&[("connection", "x-internal, \"q q\"")]), Some(BadResponse::NoNames));
+        assert_eq!(check(&[("connection", "close"), ("connection", "a b")]), Some(BadResponse::NoNames));
         assert_eq!(check(&[("transfer-encoding", "gzip, chunked")]), Some(BadResponse::UnknownCoding));
         assert_eq!(
             check_framing(StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new()),

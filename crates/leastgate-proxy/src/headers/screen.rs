@@ -10,6 +10,16 @@ use super::table::{self, Kind};
 /// Longest Content-Length: 15 digits are a petabyte, and fit every integer an upstream may use.
 const LENGTH_DIGITS: usize = 15;
 
+/// What no Connection may name, besides what the table knows by kind. Content-Type is how an upstream reads a body.
+const KEPT: [HeaderName; 6] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::TRANSFER_ENCODING,
+    header::AUTHORIZATION,
+    header::COOKIE,
+];
+
 /// A head that must not be judged, and which rule it broke.
 pub(crate) type Refused = (Reason, &'static str);
 
@@ -96,11 +106,7 @@ fn connection(headers: &HeaderMap, screen: &Screen<'_>) -> Result<(), Refused> {
 
 /// Fields that an upstream or a decision relies on, so that no client may have them removed after they were judged.
 fn is_kept_from_connection(name: &HeaderName, screen: &Screen<'_>) -> bool {
-    let buffer = table::dashed(name.as_str());
-    let spelled = buffer.as_ref().map_or(name.as_str().as_bytes(), |buffer| &buffer[..name.as_str().len()]);
-    matches!(spelled, b"host" | b"content-length" | b"transfer-encoding" | b"authorization" | b"cookie")
-        || spelled == screen.credential.as_str().as_bytes()
-        || screen.conditions.iter().any(|read| spelled == read.as_str().as_bytes())
+    KEPT.iter().chain([screen.credential]).chain(screen.conditions).any(|kept| table::is_spelling_of(name, kept))
         || matches!(table::kind(name), Kind::Identity | Kind::Forwarding | Kind::Override)
 }
 
@@ -161,6 +167,8 @@ mod tests {
         for name in [
             "Host",
             "content-length",
+            "Content-Type",
+            "content_type",
             "Transfer-Encoding",
             "AUTHORIZATION",
             "x-api-key",
@@ -178,6 +186,8 @@ mod tests {
             assert_eq!(judge(&[("connection", name)]), Some(Reason::RequestMalformed), "{name}");
             assert!(judge(&[("connection", "close"), ("connection", &format!("keep-alive , {name}"))]).is_some());
         }
+        let long = format!("x_leastgate_{}", "a".repeat(80));
+        assert_eq!(judge(&[("connection", &long)]), Some(Reason::RequestMalformed));
     }
 
     #[test]

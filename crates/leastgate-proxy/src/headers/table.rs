@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, header};
 use smallvec::SmallVec;
 
-/// Longest name that can be in a list; longer ones need no look.
+/// Longer than every listed name and prefix: what comes after can't change what a name is.
 const LONGEST: usize = 64;
 
 /// Names collected for removal. A request rarely has more than a handful.
@@ -30,18 +30,19 @@ pub(super) fn kind(name: &HeaderName) -> Kind {
     if !name.contains('_') {
         return kind_of_dashed(name);
     }
-    let Some(buffer) = dashed(name) else { return Kind::Plain };
-    kind_of_dashed(std::str::from_utf8(&buffer[..name.len()]).unwrap_or_default())
+    let mut dashed_name = [0; LONGEST];
+    let beginning = name.as_bytes().iter().zip(&mut dashed_name);
+    let length = beginning.map(|(from, to)| *to = dashed(*from)).count();
+    kind_of_dashed(std::str::from_utf8(&dashed_name[..length]).unwrap_or_default())
 }
 
-/// The name with `_` as `-`, unless it is too long to be in any list.
-pub(super) fn dashed(name: &str) -> Option<[u8; LONGEST]> {
-    let mut buffer = [0; LONGEST];
-    let target = buffer.get_mut(..name.len())?;
-    for (to, from) in target.iter_mut().zip(name.bytes()) {
-        *to = if from == b'_' { b'-' } else { from.to_ascii_lowercase() };
-    }
-    Some(buffer)
+/// Whether a name is another, or becomes it where `_` is read as `-`.
+pub(super) fn is_spelling_of(name: &HeaderName, known: &HeaderName) -> bool {
+    name.as_str().bytes().map(dashed).eq(known.as_str().bytes())
+}
+
+fn dashed(byte: u8) -> u8 {
+    if byte == b'_' { b'-' } else { byte }
 }
 
 /// Most names of a request are in no list; whether one begins with `x-` spares it the longer one.
@@ -153,6 +154,10 @@ mod tests {
             ("Forwarded", Kind::Forwarding),
             ("TE", Kind::HopByHop),
             ("transfer_encoding", Kind::HopByHop),
+            (&format!("x_leastgate_{}", "a".repeat(80)), Kind::Identity),
+            (&format!("x_forwarded_{}", "a".repeat(80)), Kind::Forwarding),
+            (&format!("x-forwarded-{}", "a".repeat(80)), Kind::Forwarding),
+            (&format!("x_other_{}", "a".repeat(80)), Kind::Plain),
             ("x-leastgate", Kind::Plain),
             ("accept", Kind::Plain),
         ];

@@ -1,5 +1,7 @@
 //! Bodies: limits, expectations, and what is left of them when a request is refused.
 
+use std::io::Write;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use crate::harness::{Connection, OK, harness, harness_with};
@@ -91,6 +93,29 @@ fn an_early_answer_ends_the_upstream_connection() {
     let received = harness.upstream.received();
     assert_eq!(received.len(), 2, "{received:?}");
     assert!(!received.concat().contains("smuggled"));
+}
+
+#[test]
+fn a_client_that_is_still_sending_gets_the_whole_of_an_early_answer() {
+    let (done, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let harness = harness(move |upstream| {
+        upstream.read_head();
+        upstream.write(&format!("HTTP/1.1 413 Too Large\r\ncontent-length: 50000\r\n\r\n{}", "e".repeat(50_000)));
+        // It reads nothing of the body, and keeps the connection until the client has what it wants.
+        let _ = wait.lock().unwrap().recv();
+    });
+    for _ in 0..5 {
+        let mut client = harness.connect();
+        client.send(harness.head("POST /v1/a", &format!("Content-Length: {}\r\n", 2 << 20)));
+        client.send(vec![b'x'; 1 << 10]);
+        client.stream.peek(&mut [0]).unwrap();
+        // The answer is here. Most clients look at it only when they have sent everything.
+        client.stream.write_all(&vec![b'x'; (2 << 20) - (1 << 10)]).expect("the whole body to be taken");
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.body.len()), (413, 50_000));
+        done.send(()).unwrap();
+    }
 }
 
 #[test]

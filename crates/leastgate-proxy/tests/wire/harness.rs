@@ -159,6 +159,10 @@ impl Harness {
         client.reply()
     }
 
+    pub(crate) fn in_flight(&self) -> usize {
+        self.plane.as_ref().unwrap().in_flight()
+    }
+
     /// The events recorded so far, newest last, once there are as many as wanted.
     pub(crate) fn events(&self, wanted: usize) -> Vec<String> {
         let started = Instant::now();
@@ -350,6 +354,16 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Reads a head, and not a byte of what follows it.
+    pub(crate) fn read_head(&mut self) {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && self.stream.read_exact(&mut byte).is_ok() {
+            head.push(byte[0]);
+        }
+        self.received.lock().unwrap()[self.index].push_str(&String::from_utf8_lossy(&head));
     }
 
     pub(crate) fn write(&mut self, text: &str) {

@@ -80,6 +80,18 @@ fn a_head_request_is_answered_without_a_body() {
 }
 
 #[test]
+fn the_length_in_an_answer_to_a_head_request_is_a_number_or_a_502() {
+    for length in ["5x", "-1", "+5"] {
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+        let harness = harness(move |upstream| upstream.answer_all(&answer));
+        let mut client = harness.connect();
+        client.send(harness.head("HEAD /v1/a", "Connection: close\r\n"));
+        let all = client.rest();
+        assert!(all.starts_with("HTTP/1.1 502 ") && !all.contains(length), "{length}: {all}");
+    }
+}
+
+#[test]
 fn a_public_rule_needs_no_token_and_never_forwards_one() {
     let harness = harness(|upstream| upstream.answer_all(OK));
     assert_eq!(harness.ask("GET /healthz HTTP/1.1\r\nHost: orders.internal\r\n\r\n").status, 200);

@@ -1,7 +1,7 @@
 //! Requests that last are decided again, and cut when they would be refused.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leastgate_policy::{Timestamp, TokenState};
 
@@ -31,6 +31,35 @@ fn a_revoked_token_ends_its_streams() {
     assert!(!client.rest().contains("0\r\n\r\n"), "it is broken off, not finished");
     let event = harness.events(1).remove(0);
     assert!(event.contains("token_revoked") && event.contains("\"scope_granted\""), "{event}");
+}
+
+#[test]
+fn a_client_that_leaves_a_silent_stream_is_noticed_behind_a_byte_nobody_reads() {
+    let harness = harness(stream);
+    let mut client = harness.connect();
+    client.send(harness.head("GET /v1/a", "") + "G");
+    client.read_to("second\r\n");
+    assert_eq!(harness.in_flight(), 1);
+    drop(client);
+    let started = Instant::now();
+    assert_eq!(harness.events(1).len(), 1);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(harness.in_flight(), 0);
+}
+
+#[test]
+fn a_client_that_stays_keeps_its_silent_stream() {
+    let harness = harness(|upstream| {
+        upstream.read_until("\r\n\r\n");
+        upstream.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        // Two looks at the client.
+        thread::sleep(Duration::from_millis(2500));
+        upstream.write("0\r\n\r\n");
+        upstream.wait_until_closed();
+    });
+    let mut client = harness.connect();
+    client.send(harness.head("GET /v1/a", "") + "G");
+    assert!(client.reply().body.ends_with("0\r\n\r\n"));
 }
 
 #[test]

@@ -7,11 +7,13 @@ use crate::harness::{Connection, OK, Upstream, harness, harness_with, start};
 
 #[test]
 fn each_failure_has_its_status() {
-    let answers: [(&str, u16); 11] = [
+    let answers: [(&str, u16); 13] = [
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 502),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok", 502),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2, 3\r\n\r\nok", 502),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok", 502),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\nok", 502),
+        ("HTTP/1.1 200 OK\r\nconnection: x-internal, \"q q\"\r\nx-internal: 1\r\ncontent-length: 2\r\n\r\nok", 502),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 502),
         ("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", 502),
         ("garbage\r\n\r\n", 502),

@@ -266,6 +266,10 @@ impl TokenStore for SqliteStore {
         self.write(Abandoned::MakeAnyway, move |connection| admins::revoke(connection, id, at))
     }
 
+    fn is_running(&self) -> bool {
+        self.shared.writer.is_running()
+    }
+
     fn close(&self, deadline: Duration) -> Result<(), StoreError> {
         self.shared.close(deadline)
     }

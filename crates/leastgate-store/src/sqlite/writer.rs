@@ -77,6 +77,12 @@ impl Writer {
         }
     }
 
+    /// Whether the thread is there to make changes.
+    pub(super) fn is_running(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Takes no more changes, and waits until those that wait are made and the connection is closed.
     pub(super) fn close(&self, patience: Duration) -> Result<(), StoreError> {
         self.queue.close();
@@ -336,9 +342,11 @@ mod tests {
     #[test]
     fn a_writer_that_dies_leaves_nobody_waiting() {
         let writer = writer();
+        assert!(writer.is_running());
         let die = |_: &Connection| -> Result<(), Failure> { panic!("as a fault of ours would") };
         assert_eq!(writer.submit(die, Abandoned::Skip, PATIENCE), Err(StoreError::Closed));
         assert_eq!(writer.submit(insert(1), Abandoned::Skip, PATIENCE), Err(StoreError::Closed));
         assert!(writer.close(PATIENCE).is_err());
+        assert!(!writer.is_running());
     }
 }

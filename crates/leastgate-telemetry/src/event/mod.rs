@@ -8,7 +8,7 @@ mod time;
 pub use admin::{AdminActor, AdminEvent, LifecycleEvent};
 pub(crate) use admin::{write_admin, write_lifecycle};
 pub(crate) use pipeline::{Checkpoint, Gap, GapCause, Summary, write_checkpoint, write_gap, write_summary};
-pub(crate) use time::{compact_utc, rfc3339};
+pub(crate) use time::{compact_utc, rfc3339, utc_seconds};
 
 use crate::config::TelemetryConfig;
 use crate::json::{Object, number};

@@ -36,6 +36,12 @@ pub(crate) fn compact_utc(moment: Micros) -> String {
     )
 }
 
+/// `2026-11-21T22:06:27Z`, for people.
+pub(crate) fn utc_seconds(moment: Micros) -> String {
+    let at = utc(Micros(moment.0 - moment.0 % 1_000_000));
+    format!("{at}Z")
+}
+
 fn utc(moment: Micros) -> DateTime {
     let micros = i64::try_from(moment.0).unwrap_or(i64::MAX);
     Offset::UTC.to_datetime(jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX))
@@ -71,5 +77,10 @@ mod tests {
     #[test]
     fn file_names_sort_by_time() {
         assert_eq!(compact_utc(Micros(1_795_298_787_000_123)), "20261121T220627Z");
+    }
+
+    #[test]
+    fn people_are_told_whole_seconds() {
+        assert_eq!(utc_seconds(Micros(1_795_298_787_000_123)), "2026-11-21T22:06:27Z");
     }
 }

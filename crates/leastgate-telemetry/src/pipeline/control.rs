@@ -10,13 +10,13 @@ use bytes::Bytes;
 
 use super::chain::Chain;
 use super::flood::Flood;
-use super::lane::Lane;
+use super::lane::{Lane, Pushed, Queue};
 use super::places::Places;
 use super::position::{Position, PositionFile};
 use super::recent::{Recent, RecentFilter, find, search};
-use super::sinks::SinkQueue;
+use super::sinks::{SinkQueue, SinkState};
 use super::writer::Writer;
-use crate::clock::Clock;
+use crate::clock::{Clock, Micros};
 use crate::decision_id::DecisionId;
 use crate::event::GatewayFragment;
 
@@ -43,7 +43,22 @@ struct Progress {
     collected: u64,
     position: Option<Position>,
     finished: bool,
+    /// A line came after the writer had ended.
+    late: bool,
     position_file: Option<PositionFile>,
+}
+
+impl Progress {
+    /// Once the writer has ended. `true`: it is written, or nowhere to be written.
+    fn write_position(&mut self, clean: bool) -> bool {
+        let (Some(position), Some(file)) = (&self.position, &mut self.position_file) else { return true };
+        let position = Position { clean, ..position.clone() };
+        let written = file.write(&position).and_then(|()| file.sync());
+        if let Err(error) = &written {
+            tracing::error!(%error, "the audit position cannot be closed");
+        }
+        written.is_ok()
+    }
 }
 
 impl Shared {
@@ -73,6 +88,12 @@ impl Shared {
         progress.collected = u64::MAX;
         progress.position_file = file;
         self.progressed.notify_all();
+    }
+
+    fn stop_sinks(&self) {
+        for sink in &self.sinks {
+            sink.stop();
+        }
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -113,6 +134,7 @@ pub(crate) struct PipelineParts {
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
     writer: Thread,
+    /// Of the sinks, and last the writer's.
     threads: Mutex<Vec<JoinHandle<()>>>,
     workers: AtomicU32,
     worker_buffer: usize,
@@ -138,7 +160,7 @@ impl Pipeline {
             progress: Mutex::default(),
             progressed: Condvar::new(),
         });
-        let writer = start_writer(&shared, parts.position)?;
+        let writer = start_writer(&shared, parts.position).inspect_err(|_| shared.stop_sinks())?;
         let handle = writer.thread().clone();
         threads.push(writer);
         Ok(Self {
@@ -156,8 +178,31 @@ impl Pipeline {
     pub(crate) fn worker_lane(&self) -> Arc<Lane> {
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
         let lane = Arc::new(Lane::new(Some(number), self.worker_buffer, self.unauthenticated_buffer));
-        lock(&self.shared.lanes).push(Arc::clone(&lane));
+        let mut lanes = lock(&self.shared.lanes);
+        lanes.push(Arc::clone(&lane));
+        // Under the lock the writer looks at the lanes with: whoever does not see this here is seen by it there.
+        if self.shared.stop.load(Ordering::Acquire) {
+            lane.seal();
+        }
         lane
+    }
+
+    /// Leaves a line for the writer, which is woken if it is worth it.
+    pub(crate) fn leave(&self, lane: &Lane, queue: Queue, line: &[u8], at: Micros) {
+        match lane.push(queue, line, at) {
+            Pushed::Waiting => {}
+            Pushed::Enough => self.writer.unpark(),
+            Pushed::TooLate => self.too_late(),
+        }
+    }
+
+    /// Nothing says any more that this event is missing, so the next start has to.
+    fn too_late(&self) {
+        let mut progress = self.shared.progress();
+        if !std::mem::replace(&mut progress.late, true) {
+            tracing::error!("an audit event came after the stream was closed; the next start records a gap");
+            progress.write_position(false);
+        }
     }
 
     /// The lane that threads other than workers share.
@@ -167,6 +212,20 @@ impl Pipeline {
 
     pub(crate) fn writer(&self) -> &Thread {
         &self.writer
+    }
+
+    /// The stream is being closed, or is.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.shared.places.are_closed()
+    }
+
+    /// Every thread runs that an event needs on its way.
+    pub(crate) fn is_healthy(&self) -> bool {
+        !self.is_closing() && lock(&self.threads).iter().all(|thread| !thread.is_finished())
+    }
+
+    pub(crate) fn sinks(&self) -> Vec<SinkState> {
+        self.shared.sinks.iter().map(|sink| sink.describe()).collect()
     }
 
     pub(crate) fn gateway(&self) -> &GatewayFragment {
@@ -211,47 +270,41 @@ impl Pipeline {
     }
 
     /// Closes the stream: everything left so far is numbered, written and flushed, and the position marked clean. `false`:
-    /// the deadline came first, and the next start records a gap.
+    /// the deadline or a failure came first, and the next start records a gap.
     pub(crate) fn shut_down(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
+        self.shared.places.close();
         self.shared.stop.store(true, Ordering::Release);
         self.writer.unpark();
         let numbered = self.shared.wait(deadline, |progress| progress.finished).is_some();
-        for sink in &self.shared.sinks {
-            sink.stop();
-        }
+        self.shared.stop_sinks();
         let mut written = true;
         for sink in &self.shared.sinks {
             written &= sink.wait_finished(deadline);
         }
+        let clean = numbered && written && self.mark_clean();
         if numbered && written {
-            self.mark_clean();
             for thread in lock(&self.threads).drain(..) {
                 // It has said that it is done: nothing to wait for, and nothing to learn from a panic now.
                 drop(thread.join());
             }
         }
-        numbered && written
+        clean
     }
 
-    fn mark_clean(&self) {
+    fn mark_clean(&self) -> bool {
         let mut progress = self.shared.progress();
-        let position = progress.position.clone();
-        let (Some(position), Some(file)) = (position, &mut progress.position_file) else { return };
-        if let Err(error) = file.write(&Position { clean: true, ..position }).and_then(|()| file.sync()) {
-            tracing::error!(%error, "the audit position cannot be closed");
-        }
+        !progress.late && progress.write_position(true)
     }
 }
 
 impl Drop for Pipeline {
     /// Threads must not outlive what they serve. Whoever wants the events written calls `shut_down` with a deadline first.
     fn drop(&mut self) {
+        self.shared.places.close();
         self.shared.stop.store(true, Ordering::Release);
         self.writer.unpark();
-        for sink in &self.shared.sinks {
-            sink.stop();
-        }
+        self.shared.stop_sinks();
     }
 }
 

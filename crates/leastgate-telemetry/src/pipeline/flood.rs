@@ -26,6 +26,8 @@ const WINDOW: u64 = 1_000_000;
 struct Shard {
     sources: HashMap<IpAddr, Window>,
     others: Window,
+    /// Nobody comes to ask for summaries any more.
+    sealed: bool,
 }
 
 /// One second of one source.
@@ -34,11 +36,14 @@ struct Window {
     start: u64,
     admitted: u32,
     suppressed: Loss,
+    /// Suppressed in seconds that are over: a flood that does not pause is told of every second all the same.
+    due: Loss,
 }
 
 impl Window {
     fn admit(&mut self, now: Micros, limit: u32) -> bool {
-        if now.0.saturating_sub(self.start) >= WINDOW {
+        if self.is_over(now) {
+            self.due.add(std::mem::take(&mut self.suppressed));
             self.start = now.0;
             self.admitted = 0;
         }
@@ -50,10 +55,16 @@ impl Window {
         false
     }
 
-    fn summary(&mut self, ip: Option<IpAddr>, now: Micros) -> Option<Summary> {
-        let over = now.0.saturating_sub(self.start) >= WINDOW;
-        let loss = if over { std::mem::take(&mut self.suppressed) } else { Loss::default() };
+    fn summary(&mut self, ip: Option<IpAddr>, over: bool) -> Option<Summary> {
+        let mut loss = std::mem::take(&mut self.due);
+        if over {
+            loss.add(std::mem::take(&mut self.suppressed));
+        }
         (loss.count > 0).then_some(Summary { ip, count: loss.count, first: loss.first, last: loss.last })
+    }
+
+    fn is_over(&self, now: Micros) -> bool {
+        now.0.saturating_sub(self.start) >= WINDOW
     }
 }
 
@@ -66,6 +77,9 @@ impl Flood {
     pub(crate) fn admit(&self, source: IpAddr, now: Micros) -> bool {
         let shard = usize::try_from(self.hasher.hash_one(source) % SHARDS as u64).unwrap_or(0);
         let mut shard = lock(&self.shards[shard]);
+        if shard.sealed {
+            return true;
+        }
         let full = shard.sources.len() >= SOURCES_PER_SHARD;
         if full && !shard.sources.contains_key(&source) {
             return shard.others.admit(now, self.per_second);
@@ -73,15 +87,19 @@ impl Flood {
         shard.sources.entry(source).or_default().admit(now, self.per_second)
     }
 
-    /// Summaries of the windows that are over; forgets sources that have been quiet since.
-    pub(crate) fn drain(&self, now: Micros, out: &mut Vec<Summary>) {
+    /// Summaries of the windows that are over; forgets sources that have been quiet since. `last`: of all windows, and from
+    /// now on nothing is counted here, because nobody would ask for it.
+    pub(crate) fn drain(&self, now: Micros, last: bool, out: &mut Vec<Summary>) {
         for shard in &self.shards {
-            let Shard { sources, others } = &mut *lock(shard);
+            let Shard { sources, others, sealed } = &mut *lock(shard);
+            *sealed = last;
             sources.retain(|ip, window| {
-                out.extend(window.summary(Some(*ip), now));
-                now.0.saturating_sub(window.start) < WINDOW
+                let over = last || window.is_over(now);
+                out.extend(window.summary(Some(*ip), over));
+                !over
             });
-            out.extend(others.summary(None, now));
+            let over = last || others.is_over(now);
+            out.extend(others.summary(None, over));
         }
     }
 }
@@ -105,9 +123,9 @@ mod tests {
         assert_eq!(passed, 3);
         assert!(flood.admit(ip(2), start));
         let mut summaries = Vec::new();
-        flood.drain(Micros(start.0 + 10), &mut summaries);
+        flood.drain(Micros(start.0 + 10), false, &mut summaries);
         assert!(summaries.is_empty(), "the second is not over");
-        flood.drain(Micros(start.0 + WINDOW), &mut summaries);
+        flood.drain(Micros(start.0 + WINDOW), false, &mut summaries);
         let [summary] = summaries.as_slice() else { panic!("{summaries:?}") };
         assert_eq!((summary.ip, summary.count), (Some(ip(1)), 7));
         assert_eq!((summary.first, summary.last), (Micros(start.0 + 3), Micros(start.0 + 9)));
@@ -122,9 +140,28 @@ mod tests {
         let held: usize = flood.shards.iter().map(|shard| lock(shard).sources.len()).sum();
         assert!(held <= SHARDS * SOURCES_PER_SHARD);
         let mut summaries = Vec::new();
-        flood.drain(Micros(now.0 + WINDOW), &mut summaries);
+        flood.drain(Micros(now.0 + WINDOW), false, &mut summaries);
         let counted: u64 = summaries.iter().map(|summary| summary.count).sum();
         assert_eq!(passed + counted, u64::from(sources));
         assert!(flood.shards.iter().all(|shard| lock(shard).sources.is_empty()));
+    }
+
+    #[test]
+    fn a_flood_without_a_pause_is_told_of_every_second() {
+        let (flood, mut counted) = (Flood::new(10), Vec::new());
+        for request in 0..3_000_u64 {
+            flood.admit(ip(1), Micros(10_000_000 + request * 1_000));
+            flood.drain(Micros(10_000_000 + request * 1_000), false, &mut counted);
+        }
+        assert_eq!(counted.iter().map(|summary| summary.count).collect::<Vec<_>>(), [990, 990]);
+    }
+
+    #[test]
+    fn at_the_end_nothing_stays_behind() {
+        let (flood, now, mut summaries) = (Flood::new(2), Micros(10_000_000), Vec::new());
+        assert_eq!((0..5).filter(|_| flood.admit(ip(1), now)).count(), 2);
+        flood.drain(now, true, &mut summaries);
+        assert_eq!(summaries.iter().map(|summary| summary.count).collect::<Vec<_>>(), [3]);
+        assert!(flood.admit(ip(1), now), "what comes later is left to the lane, which knows that it is too late");
     }
 }

@@ -104,17 +104,38 @@ pub(crate) struct Lane {
     pub(crate) worker: Option<u32>,
     lossy_limit: usize,
     flood_limit: usize,
-    buffers: Mutex<Buffers>,
+    content: Mutex<Content>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    buffers: Buffers,
+    sealed: bool,
+}
+
+/// What became of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// The writer finds it when it comes by.
+    Waiting,
+    /// The writer should be woken: enough has gathered for a batch.
+    Enough,
+    /// The writer has ended: the line is lost, and the stream must not be called closed.
+    TooLate,
 }
 
 impl Lane {
     pub(crate) fn new(worker: Option<u32>, lossy_limit: usize, flood_limit: usize) -> Self {
-        Self { worker, lossy_limit, flood_limit, buffers: Mutex::default() }
+        Self { worker, lossy_limit, flood_limit, content: Mutex::default() }
     }
 
-    /// Leaves a line. Says whether the writer should be woken: enough has gathered for a batch.
-    pub(crate) fn push(&self, queue: Queue, line: &[u8], at: Micros) -> bool {
-        let mut buffers = self.lock();
+    /// Leaves a line, or counts it as lost for want of room.
+    pub(crate) fn push(&self, queue: Queue, line: &[u8], at: Micros) -> Pushed {
+        let mut content = self.lock();
+        if content.sealed {
+            return Pushed::TooLate;
+        }
+        let buffers = &mut content.buffers;
         let (buffer, limit) = match queue {
             // Bounded by the places there are.
             Queue::Kept => (&mut buffers.kept, usize::MAX),
@@ -124,19 +145,24 @@ impl Lane {
         let before = buffer.bytes.len();
         if before.saturating_add(FRAME + line.len()) > limit {
             buffer.loss.add(Loss::one(at));
-            return false;
+            return Pushed::Waiting;
         }
         buffer.push(line, at);
-        before < WAKE && buffer.bytes.len() >= WAKE
+        if before < WAKE && buffer.bytes.len() >= WAKE { Pushed::Enough } else { Pushed::Waiting }
     }
 
     /// Hands the writer everything, and takes its empty buffers in exchange.
     pub(crate) fn swap(&self, empty: &mut Buffers) {
-        std::mem::swap(&mut *self.lock(), empty);
+        std::mem::swap(&mut self.lock().buffers, empty);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Buffers> {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The writer comes for the last time after this, if at all: from now on every line is too late.
+    pub(crate) fn seal(&self) {
+        self.lock().sealed = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,7 +176,7 @@ mod tests {
     #[test]
     fn lines_come_back_in_order_and_losses_are_counted() {
         let lane = Lane::new(Some(0), 60, 0);
-        assert!(!lane.push(Queue::Lossy, b"first line", Micros(1)));
+        assert_eq!(lane.push(Queue::Lossy, b"first line", Micros(1)), Pushed::Waiting);
         lane.push(Queue::Lossy, b"second", Micros(2));
         lane.push(Queue::Lossy, &[b'x'; 40], Micros(3));
         lane.push(Queue::Lossy, &[b'x'; 40], Micros(4));
@@ -168,7 +194,18 @@ mod tests {
     #[test]
     fn half_a_batch_wakes_the_writer_once() {
         let lane = Lane::new(None, usize::MAX, 0);
-        let woken = (0..100).filter(|_| lane.push(Queue::Lossy, &[b'x'; 1000], Micros(0))).count();
-        assert_eq!(woken, 1);
+        let pushed = (0..100).map(|_| lane.push(Queue::Lossy, &[b'x'; 1000], Micros(0)));
+        assert_eq!(pushed.filter(|pushed| *pushed == Pushed::Enough).count(), 1);
+    }
+
+    #[test]
+    fn a_sealed_lane_gives_up_what_it_has_and_takes_nothing() {
+        let lane = Lane::new(None, usize::MAX, 0);
+        lane.push(Queue::Kept, b"in time", Micros(1));
+        lane.seal();
+        assert_eq!(lane.push(Queue::Kept, b"too late", Micros(2)), Pushed::TooLate);
+        let mut taken = Buffers::default();
+        lane.swap(&mut taken);
+        assert_eq!(taken.kept.lines().collect::<Vec<_>>(), [(Micros(1), b"in time".as_slice())]);
     }
 }

@@ -23,6 +23,7 @@ pub(crate) use places::Place;
 pub(crate) use position::{Position, PositionFile};
 pub use recent::RecentFilter;
 pub(crate) use sinks::SinkQueue;
+pub use sinks::SinkState;
 
 /// No event can be kept as its class demands: the request must be answered 503, the change refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

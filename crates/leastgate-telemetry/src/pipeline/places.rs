@@ -6,22 +6,33 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::AuditFull;
 
-/// How many places are free.
+/// How many places are free. The highest bit says that the stream is being closed: no place is given any more.
 #[derive(Debug)]
 pub(crate) struct Places {
     free: AtomicUsize,
 }
 
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
 impl Places {
     pub(crate) fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { free: AtomicUsize::new(count) })
+        Arc::new(Self { free: AtomicUsize::new(count.min(CLOSED - 1)) })
     }
 
     pub(crate) fn take(self: &Arc<Self>) -> Result<Place, AuditFull> {
         self.free
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |free| free.checked_sub(1))
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |free| free.checked_sub(1).filter(|_| free < CLOSED))
             .map(|_| Place(Some(Arc::clone(self))))
             .map_err(|_| AuditFull)
+    }
+
+    /// Events would come too late from now on. Places that were given before stay good.
+    pub(crate) fn close(&self) {
+        self.free.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+
+    pub(crate) fn are_closed(&self) -> bool {
+        self.free.load(Ordering::Acquire) >= CLOSED
     }
 
     fn give_back(&self, count: usize) {
@@ -87,5 +98,15 @@ mod tests {
         assert!(places.take().is_err());
         drop(other);
         assert!(places.take().is_ok());
+    }
+
+    #[test]
+    fn no_place_is_given_once_closed() {
+        let places = Places::new(2);
+        let before = places.take().unwrap();
+        places.close();
+        assert!(places.are_closed() && places.take().is_err());
+        drop(before);
+        assert!(places.are_closed() && places.take().is_err());
     }
 }

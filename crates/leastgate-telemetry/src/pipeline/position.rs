@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use blake3::Hash;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Micros;
@@ -44,10 +45,12 @@ struct Slot {
 }
 
 impl PositionFile {
-    /// Opens or creates the file in `state_dir`, with the position it holds.
+    /// Opens or creates the file in `state_dir`, with the position it holds. A link in its place is not followed: nobody
+    /// has a reason to put one there.
     pub(crate) fn open(state_dir: &Path) -> io::Result<(Self, Option<Position>)> {
-        let path = state_dir.join(FILE);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(state_dir.join(FILE))?;
         let newest = [0, 1].iter().filter_map(|&index| read_slot(&file, index)).max_by_key(|slot| slot.generation);
         let generation = newest.as_ref().map_or(0, |slot| slot.generation);
         Ok((Self { file, generation }, newest.and_then(Slot::position)))
@@ -131,5 +134,15 @@ mod tests {
         assert_eq!(before, Some(position(2)));
         file.write(&position(4)).unwrap();
         assert_eq!(PositionFile::open(dir.path()).unwrap().1, Some(position(4)));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("precious");
+        std::fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, dir.path().join(FILE)).unwrap();
+        assert!(PositionFile::open(dir.path()).is_err());
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::places::Hold;
 use crate::clock::{Clock, Micros};
-use crate::event::GapCause;
+use crate::event::{GapCause, utc_seconds};
 use crate::metrics::SinkMetrics;
 use crate::sink::{Moved, Sink, SinkError};
 
@@ -41,6 +41,23 @@ pub(crate) struct Missed {
     pub(crate) span: Span,
 }
 
+#[derive(Debug)]
+struct Failing {
+    cause: GapCause,
+    error: String,
+    since: Micros,
+}
+
+/// How a sink does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkState {
+    /// The sink's name.
+    pub name: String,
+    /// `ok`; or what is wrong and since when: `disk full since …`, `failing since …: …`, `behind since …: 12 events`;
+    /// or `ended`, when it writes nothing any more.
+    pub state: String,
+}
+
 /// One sink as the writer sees it.
 #[derive(Debug)]
 pub(crate) struct SinkQueue {
@@ -62,8 +79,12 @@ struct State {
     stopping: bool,
     abandoned: bool,
     finished: bool,
-    /// Why the batch in front is being tried again.
-    failing: Option<GapCause>,
+    /// The thread is gone: at its end, or in a panic of the sink.
+    ended: bool,
+    /// Why the newest batch that was tried did not get through.
+    failing: Option<Failing>,
+    /// Since when the batch in front has been in front.
+    moved_on: Micros,
     missed: Option<Missed>,
     moved: Option<Moved>,
 }
@@ -100,9 +121,12 @@ impl SinkQueue {
         let mut state = self.lock();
         let room = state.queued + delivery.span.events <= self.capacity || state.queue.is_empty();
         if state.finished || !(room || delivery.hold.is_some()) {
-            let cause = state.failing.unwrap_or(GapCause::QueueFull);
+            let cause = state.failing.as_ref().map_or(GapCause::QueueFull, |failing| failing.cause);
             self.miss(&mut state, cause, delivery.span);
             return;
+        }
+        if state.queue.is_empty() {
+            state.moved_on = self.clock.now();
         }
         state.queued += delivery.span.events;
         self.metrics.depth(state.queued);
@@ -114,6 +138,21 @@ impl SinkQueue {
     /// Whether only reserved events are still taken.
     pub(crate) fn is_full(&self) -> bool {
         self.lock().queued >= self.capacity
+    }
+
+    pub(crate) fn describe(&self) -> SinkState {
+        let (state, now) = (self.lock(), self.clock.now());
+        let behind = !state.queue.is_empty() && now.0.saturating_sub(state.moved_on.0) >= BEHIND;
+        let text = match &state.failing {
+            _ if state.ended => String::from("ended"),
+            Some(Failing { cause: GapCause::DiskFull, since, .. }) => {
+                format!("disk full since {}", utc_seconds(*since))
+            }
+            Some(Failing { error, since, .. }) => format!("failing since {}: {error}", utc_seconds(*since)),
+            None if behind => format!("behind since {}: {} events", utc_seconds(state.moved_on), state.queued),
+            None => String::from("ok"),
+        };
+        SinkState { name: self.name.clone(), state: text }
     }
 
     /// What was missed since the last call, once there is room to say so. `at_any_rate`: also without room.
@@ -147,7 +186,7 @@ impl SinkQueue {
     /// Waits for the thread to end; after the deadline it is left to itself. `true`: everything was written.
     pub(crate) fn wait_finished(&self, deadline: Instant) -> bool {
         let mut state = self.lock();
-        while !state.finished {
+        while !state.ended {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 state.abandoned = true;
@@ -156,10 +195,11 @@ impl SinkQueue {
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.queue.is_empty() && state.missed.is_none()
+        state.finished && state.queue.is_empty() && state.missed.is_none()
     }
 
     fn run(&self, mut sink: Box<dyn Sink>) {
+        let _ended = Ended(self);
         while let Some(next) = self.next() {
             let checked = self.look_after(&mut *sink);
             let Some(delivery) = next else { continue };
@@ -173,7 +213,6 @@ impl SinkQueue {
             tracing::warn!(sink = %self.name, %error, "the audit sink could not be flushed");
         }
         self.lock().finished = true;
-        self.changed.notify_all();
     }
 
     /// The oldest batch, which stays in the queue until it is written; `Some(None)`: time for a look; `None`: the end.
@@ -209,7 +248,7 @@ impl SinkQueue {
 
     fn lost(&self, delivery: &Delivery, error: &io::Error) {
         let mut state = self.lock();
-        if state.missed.is_none() {
+        if self.fail(&mut state, GapCause::SinkFailed, error) {
             tracing::error!(sink = %self.name, %error, "the audit sink loses events");
         }
         self.miss(&mut state, GapCause::SinkFailed, delivery.span);
@@ -221,7 +260,7 @@ impl SinkQueue {
         let mut state = self.lock();
         let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let cause = if full { GapCause::DiskFull } else { GapCause::SinkFailed };
-        if state.failing.replace(cause).is_none() {
+        if self.fail(&mut state, cause, error) {
             tracing::error!(sink = %self.name, %error, "the audit sink cannot write; trying again");
         }
         if !state.abandoned {
@@ -229,7 +268,15 @@ impl SinkQueue {
         }
     }
 
+    /// `true`: it did not fail before.
+    fn fail(&self, state: &mut State, cause: GapCause, error: &io::Error) -> bool {
+        let since = state.failing.as_ref().map(|failing| failing.since);
+        let new = Failing { cause, error: error.to_string(), since: since.unwrap_or_else(|| self.clock.now()) };
+        state.failing.replace(new).is_none()
+    }
+
     fn pop(&self, state: &mut State) {
+        state.moved_on = self.clock.now();
         if let Some(done) = state.queue.pop_front() {
             state.queued -= done.span.events;
         }
@@ -249,6 +296,18 @@ impl SinkQueue {
     }
 }
 
+/// Says so when the sink's thread ends, however it ends.
+struct Ended<'a>(&'a SinkQueue);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// A sink that takes so many microseconds for a batch is behind.
+const BEHIND: u64 = 1_000_000;
 /// A deleted file is to be noticed within a second.
 const LOOK: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(250);

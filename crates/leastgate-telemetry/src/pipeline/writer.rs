@@ -73,6 +73,9 @@ impl Writer {
         self.lanes.clone_from(&self.shared.lanes.lock().unwrap_or_else(PoisonError::into_inner));
         for index in 0..self.lanes.len() {
             let lane = Arc::clone(&self.lanes[index]);
+            if stopping {
+                lane.seal();
+            }
             let mut taken = std::mem::take(&mut self.spare);
             lane.swap(&mut taken);
             self.append_lane(lane.worker, &mut taken);
@@ -81,7 +84,7 @@ impl Writer {
             taken.flood.clear();
             self.spare = taken;
         }
-        self.summarise();
+        self.summarise(stopping);
     }
 
     fn append_lane(&mut self, worker: Option<u32>, taken: &mut Buffers) {
@@ -179,9 +182,9 @@ impl Writer {
         self.append_own(|out, id, now, shared| write_lifecycle(out, id, now, &shared.gateway, &event));
     }
 
-    fn summarise(&mut self) {
+    fn summarise(&mut self, stopping: bool) {
         let mut summaries = Vec::new();
-        self.shared.flood.drain(self.shared.clock.now(), &mut summaries);
+        self.shared.flood.drain(self.shared.clock.now(), stopping, &mut summaries);
         for summary in summaries {
             self.append_own(|out, id, now, shared| write_summary(out, id, now, &shared.gateway, &summary));
         }

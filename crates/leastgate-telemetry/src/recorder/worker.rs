@@ -124,6 +124,7 @@ impl Worker {
 
     pub(crate) fn reserve(&self, class: Class) -> Result<Option<Place>, AuditFull> {
         match self.core.classes.of(class) {
+            ClassPolicy::Drop if self.core.pipeline.is_closing() => Err(AuditFull),
             ClassPolicy::Drop => Ok(None),
             ClassPolicy::Block => self.core.pipeline.places().take().map(Some),
         }
@@ -155,9 +156,7 @@ impl Worker {
         let mut line = self.line.borrow_mut();
         line.clear();
         write_line(&mut line, kind, facts, self.core.pipeline.gateway(), totals);
-        if self.lane.push(queue, &line, facts.arrival) {
-            self.core.pipeline.writer().unpark();
-        }
+        self.core.pipeline.leave(&self.lane, queue, &line, facts.arrival);
     }
 
     /// A record to fill: a used one's buffers, or new ones.

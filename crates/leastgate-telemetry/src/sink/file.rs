@@ -1,6 +1,9 @@
 //! NDJSON in a file: appended, rotated by size and age, opened anew on demand and when somebody deleted or replaced it.
 //! Before every batch, and twice a second between batches, the path is compared with the open file, so a deleted file costs
 //! nothing that is written later. On a full disk the torn part is cut off again and the batch tried until it fits.
+//!
+//! A symbolic link is followed only if it is root's or ours (an image may link its log to `/dev/stdout`): one that somebody
+//! else planted in a shared directory does not choose what is written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -8,6 +11,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use rustix::fs::OFlags;
 
 use super::{Moved, Sink, SinkError};
 use crate::clock::Clock;
@@ -22,6 +27,8 @@ pub struct FileSink {
     segment: Segment,
     synced: Duration,
     dirty: bool,
+    /// The batch at hand is in the segment already, and only the disk was not sure: what is tried again is the sync alone.
+    appended: bool,
     /// Before this a rotation that failed is not tried again.
     rotate_after: Duration,
 }
@@ -34,11 +41,16 @@ impl FileSink {
     pub fn open(config: FileSinkConfig, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let segment = Segment::open(&config.path, &*clock)?;
         let synced = clock.elapsed();
-        Ok(Self { config, clock, segment, synced, dirty: false, rotate_after: Duration::ZERO })
+        Ok(Self { config, clock, segment, synced, dirty: false, appended: false, rotate_after: Duration::ZERO })
     }
 
+    /// A batch that a segment holds, but not for sure, goes into the next one too: twice is better than never.
     fn reopen_segment(&mut self) -> Result<(), SinkError> {
-        self.segment = Segment::open(&self.config.path, &*self.clock).map_err(SinkError::Retry)?;
+        let next = Segment::open(&self.config.path, &*self.clock).map_err(SinkError::Retry)?;
+        let closed = std::mem::replace(&mut self.segment, next);
+        let sure = !self.dirty || closed.is_linked() && closed.file.sync_data().is_ok();
+        self.dirty = false;
+        self.appended &= sure;
         Ok(())
     }
 
@@ -80,10 +92,14 @@ const ROTATE_AGAIN: Duration = Duration::from_secs(60);
 
 impl Sink for FileSink {
     fn write(&mut self, batch: &[u8]) -> Result<(), SinkError> {
-        self.rotate_if_due(batch.len() as u64)?;
-        self.segment.append(batch).map_err(SinkError::Retry)?;
-        self.dirty = true;
-        self.sync_if_due()
+        if !self.appended {
+            self.rotate_if_due(batch.len() as u64)?;
+            self.segment.append(batch).map_err(SinkError::Retry)?;
+            (self.dirty, self.appended) = (true, true);
+        }
+        self.sync_if_due()?;
+        self.appended = false;
+        Ok(())
     }
 
     fn check(&mut self) -> Result<Option<Moved>, SinkError> {
@@ -117,7 +133,7 @@ struct Segment {
 
 impl Segment {
     fn open(path: &Path, clock: &dyn Clock) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)?;
+        let mut file = open_trusted(path)?;
         let metadata = file.metadata()?;
         let torn = metadata.is_file() && metadata.len() > 0 && !ends_with_newline(&mut file)?;
         Ok(Self { len: metadata.len(), since: clock.elapsed(), age_when_opened: age(&metadata), file, torn })
@@ -143,11 +159,32 @@ impl Segment {
         }
     }
 
+    fn is_linked(&self) -> bool {
+        self.file.metadata().is_ok_and(|now| now.nlink() > 0)
+    }
+
     fn moved(&self, path: &Path) -> Option<Moved> {
         let Ok(there) = fs::metadata(path) else { return Some(Moved::Deleted) };
         let ours = self.file.metadata().ok()?;
         (there.ino() != ours.ino() || there.dev() != ours.dev()).then_some(Moved::Replaced)
     }
+}
+
+fn open_trusted(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o640);
+    match options.clone().custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path) {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            let owner = fs::symlink_metadata(path)?.uid();
+            if is_trusted(owner, rustix::process::geteuid().as_raw()) { options.open(path) } else { Err(error) }
+        }
+        opened => opened,
+    }
+}
+
+/// Whether a link of this owner may say where we write.
+fn is_trusted(owner: u32, us: u32) -> bool {
+    owner == 0 || owner == us
 }
 
 fn ends_with_newline(file: &mut File) -> io::Result<bool> {
@@ -281,5 +318,51 @@ mod tests {
         let (mut sink, _) = sink(dir.path(), |_| {});
         sink.write(b"next\n").unwrap();
         assert_eq!(pairs(&files(dir.path())), [("audit.log", "whole\ntorn\nnext\n")]);
+    }
+
+    /// A FIFO takes bytes, and cannot be synced.
+    fn fifo(path: &Path) -> File {
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        OpenOptions::new().read(true).custom_flags(flags).open(path).unwrap()
+    }
+
+    #[test]
+    fn a_batch_that_only_was_not_synced_is_not_written_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let mut reader = fifo(&path);
+        let (mut sink, _) = sink(dir.path(), |config| {
+            config.fsync = Fsync::Batch;
+            config.max_bytes = Some(4);
+        });
+        for _ in 0..3 {
+            assert!(matches!(sink.write(b"batch\n"), Err(SinkError::Retry(_))));
+        }
+        let mut read = [0; 64];
+        let count = reader.read(&mut read).unwrap();
+        assert_eq!(std::str::from_utf8(&read[..count]), Ok("batch\n"));
+        // Given up for another file, which has to hold it for sure.
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(sink.check(), Ok(Some(Moved::Deleted))));
+        sink.write(b"batch\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "batch\n");
+        sink.write(b"next\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "next\n");
+    }
+
+    #[test]
+    fn a_link_is_followed_only_if_it_is_ours_or_roots() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, target) = (dir.path().join("audit.log"), dir.path().join("target"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        sink(dir.path(), |_| {}).0.write(b"ours\n").unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "ours\n");
+        assert!(is_trusted(0, 1000) && is_trusted(1000, 1000) && !is_trusted(1001, 1000) && !is_trusted(1001, 0));
+        // Only root can give a link away.
+        if std::os::unix::fs::lchown(&link, Some(65534), None).is_ok() {
+            let clock = ManualClock::at(Micros(0));
+            assert!(Segment::open(&link, &clock).is_err());
+        }
     }
 }

@@ -19,7 +19,7 @@ fn requests(world: &World, telemetry: &Telemetry, count: usize) {
     }
 }
 
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !holds() {
         assert!(Instant::now() < deadline, "not in time: {what}");
@@ -237,7 +237,7 @@ fn lines(captured: &Captured) -> Vec<Value> {
     captured.bytes().split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
-fn count(captured: &Captured, kind: &str) -> usize {
+pub(crate) fn count(captured: &Captured, kind: &str) -> usize {
     lines(captured).iter().filter(|event| event["kind"] == kind).count()
 }
 

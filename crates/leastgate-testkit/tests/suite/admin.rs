@@ -50,7 +50,10 @@ impl Stored {
     /// A credential of the admin API.
     fn administrator(&self, name: &str, role: &str) -> String {
         let file = self.gateway.path().join(format!("{name}.admin"));
-        self.cli(&["admin", "create", "--name", name, "--role", role, "--secret-file", &file.display().to_string()]);
+        let path = file.display().to_string();
+        let mut arguments = vec!["admin", "create", "--name", name, "--role", role, "--secret-file", &path];
+        arguments.extend((role != "viewer").then_some("--unlimited"));
+        self.cli(&arguments);
         take(&file)
     }
 

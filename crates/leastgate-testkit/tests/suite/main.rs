@@ -6,6 +6,7 @@
 mod admin;
 mod attacks;
 mod audit;
+mod cli;
 mod deadlines;
 mod drain;
 mod enforcement;

@@ -1,28 +1,74 @@
 //! `leastgate admin`: who may change what.
 
-use leastgate_admin::api::{AdminList, Ceiling, CreateAdmin};
+use leastgate_admin::api::{AdminList, AdminRevoked, Ceiling, CreateAdmin, Names, Ttl};
 
-use super::client;
-use crate::cli::{Admin, Global};
-use crate::exit::Failure;
+use super::client::{self, Handover};
+use crate::cli::{Admin, AdminCreate, AdminRole, Global};
+use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
 
 pub(super) fn run(global: &Global, command: Admin) -> Result<(), Failure> {
-    let client = client::connect(global)?;
     match command {
-        Admin::Create { name, role, secret_file } => {
-            let request = CreateAdmin { name, role, may_grant: Ceiling::everything() };
-            let issued = client.create_admin(&request)?;
-            client::hand_over(global, &issued.admin, issued.secret.expose(), secret_file.as_deref())
-        }
-        Admin::List => list(global, &client.admins()?),
+        Admin::Create(arguments) => create(global, &arguments),
+        Admin::List => list(global, &client::connect(global)?.admins()?),
         Admin::Revoke { admin, reason, yes } => {
+            client::refuse_secret(&admin)?;
             client::confirm(&format!("Revoke administrator {admin} for good?"), yes)?;
-            let revoked = client.revoke_admin(&admin, &reason)?;
-            output::note(format_args!("{admin} ({}) is revoked", revoked.id));
-            Ok(())
+            revoked(global, &admin, &client::connect(global)?.revoke_admin(&admin, &reason)?)
         }
     }
+}
+
+fn create(global: &Global, arguments: &AdminCreate) -> Result<(), Failure> {
+    let request = CreateAdmin {
+        name: arguments.name.clone(),
+        role: arguments.role.as_str().to_owned(),
+        may_grant: ceiling(arguments)?,
+    };
+    let client = client::connect(global)?;
+    let if_lost = format!("revoke it with `leastgate admin revoke {} --reason lost`", arguments.name);
+    let handover = Handover::prepare(arguments.secret_file.as_deref(), if_lost)?;
+    let issued = client.create_admin(&request)?;
+    handover.give(global, &issued.admin, issued.secret.expose())
+}
+
+/// What may be given must be said: nothing is unlimited because a flag was forgotten. A gateway serves one
+/// environment, so environments need no flag.
+fn ceiling(arguments: &AdminCreate) -> Result<Ceiling, Failure> {
+    let AdminCreate { may_grant_roles, may_grant_scopes, unlimited, max_ttl, role, .. } = arguments;
+    let names = |names: &[String]| {
+        if *unlimited { Names::Any } else { Names::Only(names.to_vec()) }
+    };
+    let gives_nothing = may_grant_roles.is_empty() && may_grant_scopes.is_empty() && !unlimited;
+    let is_viewer = *role == AdminRole::Viewer;
+    if is_viewer && !(gives_nothing && max_ttl.is_none()) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "a viewer reads and grants nothing: leave the flags out, or --role operator",
+        ));
+    }
+    if !is_viewer && gives_nothing {
+        let message = "say what tokens may be given: --may-grant-role ROLE and --may-grant-scope SCOPE, each as often as \
+                       need be, or --unlimited for every role and scope";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let max_ttl = max_ttl.as_deref().map(|text| client::ttl("--max-ttl", text)).transpose()?;
+    Ok(Ceiling {
+        environments: Names::Any,
+        roles: names(may_grant_roles),
+        scopes: names(may_grant_scopes),
+        max_ttl: max_ttl.map(Ttl::seconds),
+    })
+}
+
+fn revoked(global: &Global, admin: &str, revoked: &AdminRevoked) -> Result<(), Failure> {
+    match global.output {
+        Format::Json => output::json(revoked)?,
+        Format::Name => output::data(admin),
+        Format::Table => output::data(format_args!("{admin} ({}) is revoked", revoked.id)),
+    }
+    client::warn_unless(revoked.durable);
+    Ok(())
 }
 
 fn list(global: &Global, admins: &AdminList) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use leastgate_admin::api::{CheckRequest, CheckResult};
+use zeroize::Zeroize as _;
 
 use super::client;
 use crate::cli::{Check, Global};
@@ -10,27 +11,31 @@ use crate::exit::{Exit, Failure};
 use crate::output::{self, BAD, BOLD, Format, GOOD, WARN};
 
 pub(super) fn run(global: &Global, arguments: &Check) -> Result<(), Failure> {
-    let token = match arguments.token.as_str() {
-        "-" => client::accessor_from_stdin()?,
-        name => {
-            client::refuse_secret(name)?;
-            name.to_owned()
-        }
-    };
-    let request = CheckRequest {
-        token: Some(token),
+    let mut request = CheckRequest {
+        token: Some(token(&arguments.token)?),
         method: arguments.method.clone(),
         url: arguments.url.clone(),
         headers: headers(&arguments.headers)?,
         source_ip: arguments.source_ip.clone(),
     };
-    let result = client::connect(global)?.check(&request)?;
+    let result = client::connect(global).and_then(|client| Ok(client.check(&request)?));
+    request.token.zeroize();
+    let result = result?;
     match global.output {
         Format::Json => output::json(&result)?,
         Format::Name => output::data(&result.effect),
         Format::Table => output::data(explain(&result)),
     }
     if result.effect == "allow" { Ok(()) } else { Err(Failure::silent(Exit::No)) }
+}
+
+/// A name or an accessor; or the whole token on standard input, so that the gateway judges the very text: that of a
+/// forgery has the accessor of a token too.
+fn token(given: &str) -> Result<String, Failure> {
+    match given {
+        "-" => client::token_from_stdin().map(|text| text.as_str().to_owned()),
+        name => client::refuse_secret(name).map(|()| name.to_owned()),
+    }
 }
 
 fn headers(lines: &[String]) -> Result<BTreeMap<String, String>, Failure> {

@@ -1,45 +1,36 @@
 //! How commands reach a gateway's admin API, and what they share around it: finding it, confirming, handing secrets over.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use leastgate_admin::api::{Moment, Ttl};
 use leastgate_admin::client::{Client, ClientError, Endpoint};
 use leastgate_policy::Timestamp;
+use leastgate_policy::TokenKind;
 use leastgate_policy::token::inspect;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::init::write_new;
+use super::socket;
 use crate::cli::Global;
 use crate::exit::{Exit, Failure};
-use crate::gateway::{loading, runtime_dir};
-use crate::output::{self, BOLD, Format};
+use crate::files::NewFile;
+use crate::gateway::loading;
+use crate::output::{self, BOLD, Format, WARN};
 
-/// The socket's name in a state_dir or in the user's runtime folder.
-pub(super) const SOCKET: &str = "admin.sock";
-
-/// Finds the gateway: `--admin-url`, else the local one's socket.
+/// Finds the gateway: `--admin-url`, else the local one's socket. A credential goes only where it was told to go: the
+/// socket needs none, and whoever listens there in the gateway's place must not get one.
 pub(super) fn connect(global: &Global) -> Result<Client, Failure> {
-    let endpoint = match &global.admin_url {
-        Some(url) => url.parse().map_err(|error| Failure::new(Exit::Usage, format!("--admin-url: {error}")))?,
-        None => Endpoint::Unix(local_socket(global)?),
+    let timeout = Duration::from_secs(global.timeout);
+    let Some(url) = &global.admin_url else {
+        return Ok(Client::new(Endpoint::Unix(socket::find(global)?), timeout));
     };
-    let client = Client::new(endpoint, Duration::from_secs(global.timeout));
+    let endpoint = url.parse().map_err(|error| Failure::new(Exit::Usage, format!("--admin-url: {error}")))?;
+    let client = Client::new(endpoint, timeout);
     Ok(match credential(global)? {
         Some(credential) => client.with_credential(&credential),
         None => client,
-    })
-}
-
-fn local_socket(global: &Global) -> Result<PathBuf, Failure> {
-    let config = loading::gateway_file(global, Vec::new()).ok().and_then(|loaded| loaded.config.state_dir);
-    let candidates = config.into_iter().chain([runtime_dir()]).map(|dir| dir.join(SOCKET));
-    candidates.into_iter().find(|path| path.exists()).ok_or_else(|| {
-        let message = "no local gateway found: start one (`leastgate serve`, `leastgate demo`), name its file with --config, \
-                       or its admin API with --admin-url";
-        Failure::new(Exit::Failed, message)
     })
 }
 
@@ -66,16 +57,32 @@ pub(super) fn refuse_secret(name: &str) -> Result<(), Failure> {
     Err(Failure::new(Exit::Usage, message))
 }
 
-/// The accessor of the token on standard input; the rest of it is forgotten here.
-pub(super) fn accessor_from_stdin() -> Result<String, Failure> {
+/// The token that a command is about: a name or an accessor, or `-` for the one on standard input.
+pub(super) fn subject(token: &str) -> Result<String, Failure> {
+    if token == "-" {
+        return accessor(&token_from_stdin()?);
+    }
+    refuse_secret(token).map(|()| token.to_owned())
+}
+
+/// The token on standard input, whole; for the one call that asks about the text itself.
+pub(super) fn token_from_stdin() -> Result<Zeroizing<String>, Failure> {
     let mut line = Zeroizing::new(String::new());
     std::io::stdin()
         .lock()
         .read_line(&mut line)
         .map_err(|error| Failure::new(Exit::Failed, format!("standard input: {error}")))?;
-    let parsed = inspect(line.trim().as_bytes())
-        .map_err(|error| Failure::new(Exit::Usage, format!("standard input: {error}")))?;
-    Ok(parsed.accessor.to_string())
+    accessor(line.trim())?;
+    Ok(Zeroizing::new(line.trim().to_owned()))
+}
+
+fn accessor(text: &str) -> Result<String, Failure> {
+    let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("standard input: {error}"));
+    match inspect(text.as_bytes()) {
+        Ok(parsed) if parsed.kind == TokenKind::Token => Ok(parsed.accessor.to_string()),
+        Ok(_) => Err(usage(&"that is a credential of the admin API, not a token")),
+        Err(error) => Err(usage(&error)),
+    }
 }
 
 /// Asks before what can't be undone. Without a terminal there is nobody to ask.
@@ -95,46 +102,73 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     }
 }
 
-/// Gives a new secret to its owner: into a file of their own, or on standard output.
-pub(super) fn hand_over(
-    global: &Global,
-    about: &impl Serialize,
-    secret: &str,
-    file: Option<&Path>,
-) -> Result<(), Failure> {
-    if let Some(path) = file {
-        write_secret(path, secret)?;
-        return if global.output == Format::Json { output::json(about) } else { Ok(()) };
+/// Where a new secret will go. It is made before the secret is: one that nobody can keep must not begin to live.
+#[derive(Debug)]
+pub(super) struct Handover {
+    file: Option<NewFile>,
+    /// What to do about a secret that is lost all the same.
+    if_lost: String,
+}
+
+impl Handover {
+    /// Into a new file that only its owner can read, or on standard output.
+    pub(super) fn prepare(file: Option<&Path>, if_lost: String) -> Result<Self, Failure> {
+        let create = |path: &Path| {
+            NewFile::create(path, 0o600).map_err(|error| {
+                let message = format!("the secret file {} can't be made: {error}; nothing was issued", path.display());
+                Failure::new(Exit::Failed, message)
+            })
+        };
+        Ok(Self { file: file.map(create).transpose()?, if_lost })
     }
-    match global.output {
-        Format::Json => {
-            let mut about = serde_json::to_value(about).map_err(|error| Failure::new(Exit::Failed, error))?;
-            about["secret"] = secret.into();
-            output::json(&about)
+
+    /// Gives the secret to its owner, with what else is to be said of it.
+    pub(super) fn give(self, global: &Global, about: &impl Serialize, secret: &str) -> Result<(), Failure> {
+        let if_lost = self.if_lost.clone();
+        let lost = |error: std::io::Error| lost(&error, &if_lost);
+        let in_file = self.file.is_some();
+        self.give_file(secret)?;
+        let mut about = serde_json::to_value(about).map_err(|error| Failure::new(Exit::Failed, error))?;
+        match global.output {
+            Format::Json if in_file => output::json(&about),
+            Format::Json => {
+                about["secret"] = secret.into();
+                output::sure(Zeroizing::new(format!("{about:#}")).as_str()).map_err(lost)
+            }
+            Format::Table | Format::Name if in_file => Ok(()),
+            Format::Table | Format::Name => {
+                output::note(format_args!("{BOLD}The secret, shown this once:{BOLD:#}"));
+                output::sure(secret).map_err(lost)
+            }
         }
-        Format::Table | Format::Name => {
-            output::note(format_args!("{BOLD}The secret, shown this once:{BOLD:#}"));
-            output::data(secret);
-            Ok(())
-        }
+    }
+
+    fn give_file(self, secret: &str) -> Result<(), Failure> {
+        let Some(file) = self.file else { return Ok(()) };
+        let path = file.path().to_owned();
+        let text = Zeroizing::new(format!("{secret}\n"));
+        file.fill(text.as_bytes()).map_err(|error| lost(&error, &self.if_lost))?;
+        output::note(format_args!("the secret is in {}", path.display()));
+        Ok(())
     }
 }
 
-/// Writes a secret into a new file that only its owner can read.
-pub(super) fn write_secret(path: &Path, secret: &str) -> Result<(), Failure> {
-    let text = Zeroizing::new(format!("{secret}\n"));
-    write_new(path, &text, 0o600).map_err(|error| {
-        Failure::new(
-            Exit::Failed,
-            format!("the secret could not be written to {} ({error}) and is lost: revoke the token", path.display()),
-        )
-    })?;
-    output::note(format_args!("the secret is in {}", path.display()));
-    Ok(())
+fn lost(error: &std::io::Error, if_lost: &str) -> Failure {
+    Failure::new(Exit::Failed, format!("the secret could not be written ({error}) and is lost: {if_lost}"))
 }
 
-pub(super) fn ttl(text: &str) -> Result<Ttl, Failure> {
-    text.parse().map_err(|error| Failure::new(Exit::Usage, format!("--ttl {text}: {error}")))
+/// Says that a change is in force, and not on disk yet.
+pub(super) fn warn_unless(durable: bool) {
+    if !durable {
+        output::note(format_args!(
+            "{WARN}warning{WARN:#}: in force, but not on disk yet; the gateway tries again until it is"
+        ));
+    }
+}
+
+/// A duration that `flag` gives.
+pub(super) fn ttl(flag: &str, text: &str) -> Result<Ttl, Failure> {
+    text.parse().map_err(|error| Failure::new(Exit::Usage, format!("{flag} {text}: {error}")))
 }
 
 /// A date means the beginning of its day, UTC.

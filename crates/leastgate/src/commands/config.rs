@@ -3,18 +3,30 @@
 use crate::cli::{Config, Global};
 use crate::exit::{Exit, Failure};
 use crate::gateway::loading;
-use crate::output;
+use crate::output::{self, Format};
 
 pub(super) fn run(global: &Global, command: &Config) -> Result<(), Failure> {
     match command {
-        Config::Show { origin } => {
-            let loaded = loading::gateway_file(global, Vec::new())?;
-            output::data(loaded.render(*origin).trim_end());
-            Ok(())
-        }
+        Config::Show { origin } => show(global, *origin),
         Config::Validate => validate(global),
         Config::Schema => output::json(&leastgate_config::schema::gateway()),
     }
+}
+
+fn show(global: &Global, origin: bool) -> Result<(), Failure> {
+    let is_json = global.output == Format::Json;
+    if is_json && origin {
+        return Err(Failure::new(
+            Exit::Usage,
+            "origins are comments, which JSON has not: leave -o json or --origin out",
+        ));
+    }
+    let loaded = loading::gateway_file(global, Vec::new())?;
+    if is_json {
+        return output::json(&loaded.to_json());
+    }
+    output::data(loaded.render(origin).trim_end());
+    Ok(())
 }
 
 fn validate(global: &Global) -> Result<(), Failure> {

@@ -29,7 +29,7 @@ pub(super) fn run(global: &Global, arguments: &Demo) -> Result<(), Failure> {
         loading::compile(&loaded, &config, loading::now()).map_err(|fault| Failure::new(Exit::Invalid, fault))?;
     let store = Arc::new(SqliteStore::in_memory(ENVIRONMENT, &key).map_err(anyhow::Error::from)?);
     let secrets = issue(&store, &key)?;
-    let socket = Some(super::serve::runtime_dir_made()?.join(super::client::SOCKET));
+    let socket = Some(super::socket::runtime_dir_made()?.join(super::socket::SOCKET));
     let gateway =
         Gateway::start(Parts { config, key, policy, origin: PolicyOrigin::BuiltIn, store, state_dir: None, socket })?;
     say_what_to_try(&gateway, &secrets);
@@ -53,7 +53,7 @@ fn config(arguments: &Demo, upstream: &OrdersApi) -> Result<GatewayConfig, Failu
          pepper: {{ current: {{ env: NONE }} }}\n\
          tokens: {{ source: declared }}\n\
          policy: {{ files: [ built-in ] }}\n\
-         audit: {{ sinks: {{}} }}\n\
+         audit: {{ sinks: {{}}, classes: {{ allow: drop, deny: drop, admin: drop, lifecycle: drop }} }}\n\
          limits: {{ drain_delay: 0s, drain_timeout: 2s }}\n",
         upstream.address
     );

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::cli::{Global, Health};
 use crate::exit::{Exit, Failure};
 use crate::gateway::loading;
-use crate::output;
+use crate::output::{self, Format};
 
 pub(super) fn run(global: &Global, arguments: &Health) -> Result<(), Failure> {
     let address = match arguments.ops {
@@ -18,8 +18,14 @@ pub(super) fn run(global: &Global, arguments: &Health) -> Result<(), Failure> {
         .map_err(|error| {
             Failure::new(Exit::Failed, format!("no answer from the ops listener at {address}: {error}"))
         })?;
-    output::data(text.trim_end());
-    if status == 200 { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
+    let is_healthy = status == 200;
+    match global.output {
+        Format::Json => {
+            output::json(&serde_json::json!({ "healthy": is_healthy, "status": status, "answer": text.trim_end() }))?;
+        }
+        Format::Table | Format::Name => output::data(text.trim_end()),
+    }
+    if is_healthy { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }
 }
 
 /// A listener on every address is asked on loopback.

@@ -1,8 +1,5 @@
 //! `leastgate init`: a first leastgate.yaml and policy.yaml that work, in shadow mode.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use jiff::Zoned;
@@ -10,6 +7,7 @@ use leastgate_policy::token::is_environment_name;
 
 use crate::cli::Init;
 use crate::exit::{Exit, Failure};
+use crate::files::write_new;
 use crate::output::{self, BOLD};
 
 const GATEWAY: &str = include_str!("../../templates/leastgate.yaml");
@@ -38,7 +36,7 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
     }
     for (name, text, mode) in &files {
         let path = arguments.dir.join(name);
-        write_new(&path, text, *mode).map_err(|error| cannot_write(&path, &error))?;
+        write_new(&path, text.as_bytes(), *mode).map_err(|error| cannot_write(&path, &error))?;
         output::note(format_args!("wrote {}", path.display()));
     }
     say_what_next(arguments, &until.to_string());
@@ -67,12 +65,6 @@ fn pepper() -> Result<String, Failure> {
     getrandom::fill(&mut random)
         .map_err(|error| Failure::new(Exit::Failed, format!("the system gives no random numbers: {error}")))?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {

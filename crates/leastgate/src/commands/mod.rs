@@ -10,6 +10,7 @@ mod init;
 mod manual;
 mod policy;
 mod serve;
+mod socket;
 mod token;
 
 use crate::cli::{Cli, Command};

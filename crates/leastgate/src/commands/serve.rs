@@ -1,16 +1,17 @@
 //! `leastgate serve`: from the files to a gateway that runs until a signal.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use leastgate_config::{GatewayConfig, TokenSource};
 use leastgate_policy::EnvironmentKey;
-use leastgate_store::{SqliteOptions, SqliteStore, StateDir, StateDirError, StoreError};
+use leastgate_store::{SqliteOptions, SqliteStore, StateDir, StateDirError, StoreError, TokenStore as _};
 
 use crate::cli::{Global, Serve};
 use crate::exit::{Exit, Failure};
-use crate::gateway::{Gateway, Parts, PolicyOrigin, Signals, loading, runtime_dir};
+use crate::files::NewFile;
+use crate::gateway::{Gateway, Parts, PolicyOrigin, Signals, loading};
 use crate::output::{self, BOLD};
 use crate::sandbox;
 
@@ -21,6 +22,9 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     output::start_log(global.verbose);
     let signals = Signals::take()?;
     let parts = parts(loaded.config)?;
+    if let Some(path) = &arguments.bootstrap_admin {
+        bootstrap_admin(&parts, path)?;
+    }
     let wants_first_token = parts.config.tokens == TokenSource::Store;
     let gateway = Gateway::start(parts)?;
     let (data, admin) = (gateway.data_address(), gateway.admin());
@@ -50,6 +54,21 @@ fn parts(config: GatewayConfig) -> Result<Parts, Failure> {
     Ok(Parts { config, key, policy, origin: PolicyOrigin::Files, store: Arc::new(store), state_dir, socket })
 }
 
+/// The first administrator, for a gateway whose admin API is used over TCP; the local socket needs none.
+fn bootstrap_admin(parts: &Parts, path: &Path) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("--bootstrap-admin: {error}"));
+    if parts.store.count_admins().map_err(|error| failed(&error))? > 0 {
+        return Ok(());
+    }
+    let file = NewFile::create(path, 0o600).map_err(|error| failed(&format!("{}: {error}", path.display())))?;
+    let environment = &parts.config.environment;
+    let issued = leastgate_admin::bootstrap(&*parts.store, environment, &parts.key, "root", loading::now());
+    match issued.map_err(|error| failed(&error))? {
+        None => Ok(()),
+        Some(issued) => file.fill(issued.secret.expose().as_bytes()).map_err(|error| failed(&error)),
+    }
+}
+
 /// Without a state_dir (declared tokens) administrators are kept in memory: the local socket still works.
 fn open_store(
     config: &GatewayConfig,
@@ -71,27 +90,9 @@ fn open_store(
 fn socket(state_dir: Option<&StateDir>) -> Result<Option<PathBuf>, Failure> {
     let dir = match state_dir {
         Some(dir) => dir.path().to_owned(),
-        None => runtime_dir_made()?,
+        None => super::socket::runtime_dir_made()?,
     };
-    Ok(Some(dir.join(super::client::SOCKET)))
-}
-
-/// The user's runtime folder, made if need be; one that others could write is refused.
-pub(super) fn runtime_dir_made() -> Result<PathBuf, Failure> {
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-    let dir = runtime_dir();
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-    let own = made.and_then(|()| std::fs::symlink_metadata(&dir));
-    match own {
-        Ok(own) if own.is_dir() && own.uid() == rustix::process::getuid().as_raw() && own.mode() & 0o022 == 0 => {
-            Ok(dir)
-        }
-        Ok(_) => Err(Failure::new(
-            Exit::Failed,
-            format!("{} is not a folder that only you can write: remove it", dir.display()),
-        )),
-        Err(error) => Err(Failure::new(Exit::Failed, format!("{} can't be made: {error}", dir.display()))),
-    }
+    Ok(Some(dir.join(super::socket::SOCKET)))
 }
 
 fn say_first_steps(data: &str) {

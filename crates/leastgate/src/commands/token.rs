@@ -5,7 +5,7 @@ mod declare;
 use leastgate_admin::api::{CreateToken, TokenChanged, TokenUsage, TokenView};
 use leastgate_admin::client::{Answered, Client, ListTokens};
 
-use super::client;
+use super::client::{self, Handover};
 use crate::cli::{self, Global, Token, TokenChange, TokenCreate};
 use crate::exit::Failure;
 use crate::output::{self, DIM, Format, WARN};
@@ -18,13 +18,19 @@ pub(super) fn run(global: &Global, command: Token) -> Result<(), Failure> {
         Token::Create(arguments) if arguments.declare => declare::run(global, &arguments),
         Token::Create(arguments) => create(global, &arguments),
         Token::List(arguments) => list(global, &arguments),
-        Token::Show { token } => show(global, &client::connect(global)?.token(named(&token)?)?),
+        Token::Show { token } => {
+            let token = client::subject(&token)?;
+            show(global, &client::connect(global)?.token(&token)?)
+        }
         Token::Revoke(arguments) => change(global, &arguments, "Revoke", Client::revoke_token),
         Token::Disable(arguments) => change(global, &arguments, "Disable", Client::disable_token),
         Token::Enable(arguments) => {
             change(global, &TokenChange { yes: true, ..arguments }, "Enable", Client::enable_token)
         }
-        Token::Usage { token } => usage(global, &client::connect(global)?.usage(named(&token)?)?),
+        Token::Usage { token } => {
+            let token = client::subject(&token)?;
+            usage(global, &client::connect(global)?.usage(&token)?)
+        }
     }
 }
 
@@ -35,14 +41,17 @@ fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
         owner: arguments.owner.clone(),
         roles: arguments.roles.clone(),
         scopes: arguments.scopes.clone(),
-        ttl: arguments.ttl.as_deref().map(client::ttl).transpose()?,
+        ttl: arguments.ttl.as_deref().map(|text| client::ttl("--ttl", text)).transpose()?,
         expires: None,
         allow_cidr: arguments.allow_cidrs.clone(),
         not_before: arguments.not_before.as_deref().map(client::moment).transpose()?,
         note: arguments.note.clone(),
     };
-    let issued = client::connect(global)?.create_token(&request)?;
-    client::hand_over(global, &issued.token, issued.secret.expose(), arguments.secret_file.as_deref())
+    let client = client::connect(global)?;
+    let if_lost = format!("revoke it with `leastgate token revoke {} --reason lost`", arguments.name);
+    let handover = Handover::prepare(arguments.secret_file.as_deref(), if_lost)?;
+    let issued = client.create_token(&request)?;
+    handover.give(global, &issued.token, issued.secret.expose())
 }
 
 fn list(global: &Global, arguments: &cli::TokenList) -> Result<(), Failure> {
@@ -124,19 +133,15 @@ fn show(global: &Global, token: &TokenView) -> Result<(), Failure> {
 type Change = fn(&Client, &str, &str) -> Answered<TokenChanged>;
 
 fn change(global: &Global, arguments: &TokenChange, verb: &str, change: Change) -> Result<(), Failure> {
-    let token = named(&arguments.token)?;
+    let token = client::subject(&arguments.token)?;
     client::confirm(&format!("{verb} token {token}?"), arguments.yes)?;
-    let changed = change(&client::connect(global)?, token, &arguments.reason)?;
+    let changed = change(&client::connect(global)?, &token, &arguments.reason)?;
     match global.output {
-        Format::Json => return output::json(&changed),
+        Format::Json => output::json(&changed)?,
         Format::Name => output::data(&changed.name),
         Format::Table => output::data(format_args!("{} ({}) is {}", changed.name, changed.accessor, changed.state)),
     }
-    if !changed.durable {
-        output::note(format_args!(
-            "{WARN}warning{WARN:#}: in force, but not on disk yet; the gateway tries again until it is"
-        ));
-    }
+    client::warn_unless(changed.durable);
     Ok(())
 }
 
@@ -153,9 +158,8 @@ fn usage(global: &Global, usage: &TokenUsage) -> Result<(), Failure> {
             output::data(output::table(&["RULE", "COUNT", "LAST USED"], rows.collect()));
         }
     }
+    if !usage.complete {
+        output::note(format_args!("{WARN}warning{WARN:#}: the store could not be written; the last uses are missing"));
+    }
     Ok(())
-}
-
-fn named(token: &str) -> Result<&str, Failure> {
-    client::refuse_secret(token).map(|()| token)
 }

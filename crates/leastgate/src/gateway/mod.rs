@@ -8,7 +8,6 @@ mod reload;
 mod signals;
 mod upkeep;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -26,6 +25,7 @@ pub use parts::{Parts, PolicyOrigin};
 pub use signals::Signals;
 
 use crate::exit::{Exit, Failure};
+use crate::files;
 use crate::gateway::reload::Reloader;
 use crate::gateway::upkeep::Upkeep;
 
@@ -125,6 +125,9 @@ impl Gateway {
         self.data.as_ref().is_some_and(DataPlaneHandle::is_healthy)
             && self.reloader.is_running()
             && self.upkeep.is_running()
+            && self.admin.is_running()
+            && self.shared.telemetry.is_healthy()
+            && self.shared.store.is_running()
     }
 
     /// Writes the listeners' addresses as JSON, in one step.
@@ -137,8 +140,7 @@ impl Gateway {
             "ops": self.admin.ops().map(|address| address.to_string()),
             "admin": self.admin.admin().map(|address| address.to_string()),
         });
-        let fresh = path.with_extension("new");
-        fs::write(&fresh, addresses.to_string()).and_then(|()| fs::rename(&fresh, path)).map_err(|error| {
+        files::write_atomically(path, addresses.to_string().as_bytes(), 0o644).map_err(|error| {
             Failure::new(Exit::Failed, format!("the ready file {} can't be written: {error}", path.display()))
         })
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use leastgate_admin::api::{ListenerView, Moment, ReloadView};
+use leastgate_admin::api::{ListenerView, Moment, ReloadView, SinkView};
 use leastgate_admin::{AdminConfig, AdminState, Hooks, ProbeTarget, Tokens};
 use leastgate_config::{AdminAddress, ClassPolicy, Classes, Fsync, GatewayConfig, SinkKind, TokenSource, Workers};
 use leastgate_policy::{DigestCollision, EnvironmentKey, PolicySnapshot, TokenTable};
@@ -193,7 +193,7 @@ pub(super) fn admin_state(config: &Arc<GatewayConfig>, shared: &Arc<Shared>, dat
 }
 
 fn hooks(config: &Arc<GatewayConfig>, shared: &Arc<Shared>, data: SocketAddr) -> Hooks {
-    let [bound, draining, reload, flush] = [0; 4].map(|_| Arc::clone(shared));
+    let [bound, draining, reload, flush, audit, usage] = [0; 6].map(|_| Arc::clone(shared));
     let config = Arc::clone(config);
     Hooks {
         is_bound: Box::new(move || bound.state.is_bound.load(Ordering::Acquire)),
@@ -201,7 +201,11 @@ fn hooks(config: &Arc<GatewayConfig>, shared: &Arc<Shared>, data: SocketAddr) ->
         listeners: Box::new(move || vec![listener("data", data), listener("ops", config.listeners.ops)]),
         reload: Box::new(move || reload.state.reload()),
         flush_usage: Box::new(move || flush.flush_usage()),
-        ..Hooks::default()
+        is_usage_behind: Box::new(move || usage.is_usage_behind()),
+        sinks: Box::new(move || {
+            let states = audit.telemetry.sinks().into_iter();
+            states.map(|sink| SinkView { name: sink.name, state: sink.state }).collect()
+        }),
     }
 }
 

@@ -123,6 +123,11 @@ impl Tasks {
 }
 
 impl Shared {
+    /// Whether there is usage that the store did not take.
+    pub(super) fn is_usage_behind(&self) -> bool {
+        !self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Hands the usage counted so far to the store; what it does not take is kept for the next time.
     pub(super) fn flush_usage(&self) {
         let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,180 @@
+//! Threads for what blocks, in lanes: what waits for a slow store in one lane takes no thread from another.
+//!
+//! The lane of what gives access is narrow and never queued for: a stuck store makes such calls fail at once, while
+//! revocations, the question who calls, and `/metrics` go on. The runtime has a thread for every place.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::problem::{Kind, Problem};
+
+/// What a thread is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// To find out who calls.
+    Identify,
+    /// To answer a question about what there is.
+    Read,
+    /// To give access.
+    Give,
+    /// To take access away.
+    Take,
+    /// To render metrics.
+    Metrics,
+    /// To tell the store what it could not keep.
+    Upkeep,
+}
+
+impl Lane {
+    const ALL: [Self; 6] = [Self::Identify, Self::Read, Self::Give, Self::Take, Self::Metrics, Self::Upkeep];
+
+    const fn places(self) -> u32 {
+        match self {
+            Self::Identify | Self::Read => 16,
+            Self::Give => 8,
+            // Each may wait for the store for seconds, its memory part done: the next must not wait for that.
+            Self::Take => 64,
+            Self::Metrics => 2,
+            Self::Upkeep => 1,
+        }
+    }
+}
+
+/// The places of each lane.
+#[derive(Clone, Debug)]
+pub(crate) struct Lanes([Arc<Semaphore>; Lane::ALL.len()]);
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self(Lane::ALL.map(|lane| Arc::new(Semaphore::new(lane.places() as usize))))
+    }
+}
+
+impl Lanes {
+    /// A thread for every place of every lane.
+    pub(crate) fn threads() -> usize {
+        Lane::ALL.iter().map(|lane| lane.places() as usize).sum()
+    }
+
+    /// Runs what blocks, as soon as the lane has a place.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let place = Arc::clone(&self.0[lane as usize]).acquire_owned().await;
+        // Only a closed semaphore has no places to wait for, and nothing closes these.
+        on_thread(place.map_err(|_| full())?, work).await
+    }
+
+    /// Runs what blocks if the lane has a place right now.
+    pub(crate) async fn try_run<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        on_thread(Arc::clone(&self.0[lane as usize]).try_acquire_owned().map_err(|_| full())?, work).await
+    }
+
+    /// The same as [`Self::run`], in a task of its own: only the wait for it ends with the caller's patience. What takes
+    /// access away is done once it was asked for.
+    pub(crate) async fn run_to_end<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let lanes = self.clone();
+        let task = tokio::spawn(async move { lanes.run(lane, work).await });
+        task.await.unwrap_or_else(|error| Err(Problem::new(Kind::Internal, error.to_string())))
+    }
+
+    /// Waits until all that was sent into the lane is done: places are given out in the order they were asked for.
+    pub(crate) async fn wait_done(&self, lane: Lane) {
+        // As above: it can't be closed.
+        let _ = self.0[lane as usize].acquire_many(lane.places()).await;
+    }
+}
+
+/// The place is the thread's, not the caller's: it comes back when the work is done, whoever waits for that.
+async fn on_thread<T: Send + 'static>(
+    place: OwnedSemaphorePermit,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let working = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        work()
+    });
+    working.await.map_err(|error| {
+        tracing::error!(%error, "a call of the admin API failed");
+        Problem::new(Kind::Internal, "the call failed; the gateway's log says more")
+    })
+}
+
+fn full() -> Problem {
+    Problem::new(Kind::Overloaded, "too many changes wait for the store: nothing was changed")
+        .hint("try again; if it lasts, look at the gateway's log for what is wrong with the store")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_lane_has_a_place_of_its_own() {
+        for (index, lane) in Lane::ALL.into_iter().enumerate() {
+            assert_eq!(lane as usize, index);
+            assert!(lane.places() > 0);
+        }
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().max_blocking_threads(Lanes::threads()).build().unwrap()
+    }
+
+    /// Takes every place of a lane until the sender is dropped.
+    fn fill(lanes: &Lanes, lane: Lane) -> mpsc::Sender<()> {
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        for _ in 0..lane.places() {
+            let held = Arc::clone(&held);
+            let place = Arc::clone(&lanes.0[lane as usize]).try_acquire_owned().unwrap();
+            tokio::spawn(on_thread(place, move || {
+                let _ = held.lock().unwrap().recv_timeout(Duration::from_secs(30));
+            }));
+        }
+        release
+    }
+
+    #[test]
+    fn a_full_lane_holds_nothing_up_in_another() {
+        runtime().block_on(async {
+            let lanes = Lanes::default();
+            let _held: Vec<_> = [Lane::Read, Lane::Give].map(|lane| fill(&lanes, lane)).into();
+            let refused = lanes.try_run(Lane::Give, || ()).await.unwrap_err();
+            assert_eq!((refused.kind, refused.status()), (Kind::Overloaded, 503));
+            for lane in [Lane::Identify, Lane::Take, Lane::Metrics, Lane::Upkeep] {
+                let ran = tokio::time::timeout(Duration::from_secs(10), lanes.run(lane, || 7)).await;
+                assert_eq!(ran.unwrap(), Ok(7), "{lane:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn what_must_be_done_is_done_after_its_caller_has_left() {
+        runtime().block_on(async {
+            let lanes = Lanes::default();
+            let release = fill(&lanes, Lane::Take);
+            let (tell, told) = mpsc::channel();
+            let call = lanes.run_to_end(Lane::Take, move || tell.send(()));
+            assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err(), "the caller gives up");
+            drop(release);
+            lanes.wait_done(Lane::Take).await;
+            assert_eq!(told.try_recv(), Ok(()));
+        });
+    }
+}

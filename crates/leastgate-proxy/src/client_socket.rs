@@ -1,0 +1,157 @@
+//! A client's socket, shared by the IO that hyper drives and by whoever must know that the client is gone: hyper does not
+//! look while bytes of a next request lie in its buffer, and a silent stream writes nothing that could fail.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A client whose host vanished without a word is asked after this long, so often, and so many times.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// How long sent bytes may stay unacknowledged.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Makes the kernel find out about clients that vanish. Set on a listening socket, it holds for every connection
+/// accepted there. A client that takes nothing is the response stall's to end, never earlier the kernel's.
+pub(crate) fn notice_vanished(socket: &SockRef<'_>, response_stall: Duration) -> io::Result<()> {
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT.max(response_stall)))
+}
+
+/// The socket as the IO owns it. Both halves live on one thread, and no borrow outlives a call.
+#[derive(Debug)]
+pub(crate) struct ClientSocket(Rc<RefCell<TcpStream>>);
+
+/// The socket as others see it. It does not keep the socket open.
+#[derive(Debug, Default)]
+pub(crate) struct SocketWatch(Weak<RefCell<TcpStream>>);
+
+impl ClientSocket {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self(Rc::new(RefCell::new(stream)))
+    }
+
+    pub(crate) fn watch(&self) -> SocketWatch {
+        SocketWatch(Rc::downgrade(&self.0))
+    }
+
+    fn with<R>(&self, poll: impl FnOnce(Pin<&mut TcpStream>) -> R) -> R {
+        poll(Pin::new(&mut *self.0.borrow_mut()))
+    }
+}
+
+impl SocketWatch {
+    /// Whether the client has closed its side, or the connection is broken. It asks what the reactor was last told, which
+    /// is kept when the socket closes even if there are bytes to read before its end: no system call, no byte taken.
+    pub(crate) fn is_client_gone(&self) -> bool {
+        let Some(socket) = self.0.upgrade() else { return false };
+        let stream = socket.borrow();
+        let told = pin!(stream.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        match told {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+}
+
+impl AsyncRead for ClientSocket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.with(|stream| stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for ClientSocket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.with(|stream| stream.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|stream| stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|stream| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|stream| stream.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn connected() -> (ClientSocket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        notice_vanished(&SockRef::from(&listener), Duration::ZERO).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (ClientSocket::new(listener.accept().await.unwrap().0), client)
+    }
+
+    async fn until_gone(watch: &SocketWatch) {
+        let gone = async {
+            while !watch.is_client_gone() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the client to be gone");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_is_gone_even_behind_bytes_nobody_reads() {
+        let (socket, mut client) = connected().await;
+        let watch = socket.watch();
+        client.write_all(b"G").await.unwrap();
+        poll_fn(|cx| socket.0.borrow().poll_read_ready(cx)).await.unwrap();
+        assert!(!watch.is_client_gone());
+        drop(client);
+        until_gone(&watch).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_resets_is_gone() {
+        let (socket, client) = connected().await;
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        until_gone(&socket.watch()).await;
+    }
+
+    #[tokio::test]
+    async fn an_accepted_socket_has_its_listeners_probes() {
+        let (socket, _client) = connected().await;
+        let stream = socket.0.borrow();
+        let options = SockRef::from(&*stream);
+        assert!(options.keepalive().unwrap());
+        assert_eq!(options.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(options.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(options.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        assert_eq!(options.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+    }
+}
