@@ -231,10 +231,15 @@ impl Gateway {
 const NO_PREFLIGHT: &str = "CORS preflights are not answered yet";
 const NO_WEBSOCKET: &str = "WebSocket connections are not supported yet";
 
-/// Records a refusal, and keeps it together with the body that has to be dealt with.
+/// Records a refusal, and keeps it together with the body that has to be dealt with. One that must be on record and
+/// can't be is answered as such, so that nobody probes unseen.
 fn turned(exchange: &Exchange, refused: Refused, body: ClientBody, began: Instant) -> Box<Turned> {
-    if let Some(denial) = refused.denial() {
-        exchange.record().denied(denial, began.elapsed());
+    let Some(denial) = refused.denial() else { return Box::new((refused, body)) };
+    exchange.record().denied(denial, began.elapsed());
+    if exchange.record().reserve().is_ok() {
+        return Box::new((refused, body));
     }
-    Box::new((refused, body))
+    let reason = Reason::AuthorizationUnavailable;
+    exchange.record().refused(reason);
+    Box::new((Refused::Unjudged(reason), body))
 }
