@@ -18,16 +18,13 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// How long sent bytes may stay unacknowledged.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Makes the kernel find out about clients that vanish. Set on a listening socket, it holds for every connection
-/// accepted there. A client that takes nothing is the response stall's to end, never earlier the kernel's.
-pub(crate) fn notice_vanished(socket: &SockRef<'_>, response_stall: Duration) -> io::Result<()> {
+/// accepted there. There is no TCP_USER_TIMEOUT: it also counts the time a small window is probed, and resets clients that
+/// read slowly and without a pause.
+pub(crate) fn notice_vanished(socket: &SockRef<'_>) -> io::Result<()> {
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT.max(response_stall)))
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// The socket as the IO owns it. Both halves live on one thread, and no borrow outlives a call.
@@ -110,7 +107,7 @@ mod tests {
 
     async fn connected() -> (ClientSocket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        notice_vanished(&SockRef::from(&listener), Duration::ZERO).unwrap();
+        notice_vanished(&SockRef::from(&listener)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         (ClientSocket::new(listener.accept().await.unwrap().0), client)
     }
@@ -152,6 +149,6 @@ mod tests {
         assert_eq!(options.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
         assert_eq!(options.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
         assert_eq!(options.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
-        assert_eq!(options.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        assert_eq!(options.tcp_user_timeout().unwrap(), None);
     }
 }

@@ -41,9 +41,9 @@ pub(crate) fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
 }
 
 /// A worker's own socket on a probed address.
-pub(crate) fn bind(address: SocketAddr, response_stall: Duration) -> io::Result<std::net::TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket(address)?;
-    client_socket::notice_vanished(&SockRef::from(&socket), response_stall)?;
+    client_socket::notice_vanished(&SockRef::from(&socket))?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -217,8 +217,8 @@ mod tests {
     #[test]
     fn a_second_gateway_is_noticed_in_spite_of_shared_ports() {
         let address = probe("127.0.0.1:0".parse().unwrap()).unwrap();
-        let first = bind(address, Duration::ZERO).unwrap();
-        let _second_worker = bind(address, Duration::ZERO).unwrap();
+        let first = bind(address).unwrap();
+        let _second_worker = bind(address).unwrap();
         assert_eq!(probe(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(first.local_addr().unwrap(), address);
     }

@@ -78,7 +78,7 @@ impl DataPlane {
             seeds.push(Seed {
                 index,
                 runtime: Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?,
-                listeners: addresses.iter().map(|address| bind(*address, &settings)).collect::<Result<_, _>>()?,
+                listeners: addresses.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?,
                 settings: Arc::clone(&settings),
                 shared: Arc::clone(&shared),
                 reader: authority.reader(),
@@ -99,8 +99,8 @@ fn probe_all(addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, StartError> {
     addresses.iter().map(|address| listener::probe(*address).map_err(|error| refused(*address, error))).collect()
 }
 
-fn bind(address: SocketAddr, settings: &Settings) -> Result<StdListener, StartError> {
-    listener::bind(address, settings.limits.response_stall).map_err(|error| refused(address, error))
+fn bind(address: SocketAddr) -> Result<StdListener, StartError> {
+    listener::bind(address).map_err(|error| refused(address, error))
 }
 
 fn refused(address: SocketAddr, source: io::Error) -> StartError {
