@@ -300,8 +300,10 @@ impl Matches<'_> {
 
     /// Denies and boundaries compare the loose form, which every path that matches as it is matches too.
     fn of_loose(&self, trie: &Trie) -> Matched {
-        let loosened = Loosened::of(self.segments);
-        self.walk(trie, &loosened.segments(self.segments))
+        match Loosened::of(self.segments) {
+            None => self.walk(trie, self.segments),
+            Some(loosened) => self.walk(trie, &loosened.segments()),
+        }
     }
 
     fn walk(&self, trie: &Trie, segments: &[&str]) -> Matched {

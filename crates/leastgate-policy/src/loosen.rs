@@ -33,20 +33,21 @@ fn loosen_once(text: &str) -> String {
     text.nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkc().collect()
 }
 
-/// The loose form of a path's segments. A path of plain lower-case ASCII is its own and is not copied.
+/// The loose form of a path's segments, where it differs from them.
 pub(crate) struct Loosened {
     text: SmallVec<[u8; 512]>,
-    /// Where each segment ends in the text; empty where the path is its own loose form.
+    /// Where each segment ends in the text.
     ends: SmallVec<[usize; 16]>,
 }
 
 impl Loosened {
-    pub(crate) fn of(segments: &[&str]) -> Self {
-        let mut loosened = Self { text: SmallVec::new(), ends: SmallVec::new() };
+    /// `None` for a path of plain lower-case ASCII: it is its own loose form, and nothing is copied.
+    pub(crate) fn of(segments: &[&str]) -> Option<Self> {
         let is_loose = |segment: &&str| segment.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
         if segments.iter().all(is_loose) {
-            return loosened;
+            return None;
         }
+        let mut loosened = Self { text: SmallVec::new(), ends: SmallVec::new() };
         for segment in segments {
             if segment.is_ascii() {
                 loosened.text.extend(segment.bytes().map(|byte| byte.to_ascii_lowercase()));
@@ -55,14 +56,11 @@ impl Loosened {
             }
             loosened.ends.push(loosened.text.len());
         }
-        loosened
+        Some(loosened)
     }
 
-    /// The loose segments of the path it was made of.
-    pub(crate) fn segments<'a>(&'a self, original: &[&'a str]) -> SmallVec<[&'a str; 16]> {
-        if self.ends.is_empty() {
-            return original.into();
-        }
+    /// The loose segments.
+    pub(crate) fn segments(&self) -> SmallVec<[&str; 16]> {
         let mut start = 0;
         let slice = |end: &usize| {
             // Whole texts were appended, so each piece is UTF-8; were it not, it would match no literal but be a segment.
@@ -111,9 +109,8 @@ mod tests {
     #[test]
     fn a_path_is_loosened_segment_by_segment() {
         let original = ["V1", "caf\u{c9}", "x"];
-        let loosened = Loosened::of(&original);
-        assert_eq!(loosened.segments(&original).as_slice(), ["v1", "caf\u{e9}", "x"]);
-        let own = ["v1", "a-b", ""];
-        assert_eq!(Loosened::of(&own).segments(&own).as_slice(), own);
+        let loosened = Loosened::of(&original).expect("it has capitals");
+        assert_eq!(loosened.segments().as_slice(), ["v1", "caf\u{e9}", "x"]);
+        assert!(Loosened::of(&["v1", "a-b", ""]).is_none(), "its own loose form");
     }
 }

@@ -142,8 +142,8 @@ mod tests {
         let mut found = Vec::new();
         let path = CanonicalPath::parse(&path.parse().unwrap()).unwrap();
         let segments: Vec<&str> = path.segments().collect();
-        let loose = Loosened::of(&segments);
-        let segments = if matching == Matching::Loose { loose.segments(&segments) } else { segments.into() };
+        let loose = Loosened::of(&segments).filter(|_| matching == Matching::Loose);
+        let segments = loose.as_ref().map_or(segments.into(), Loosened::segments);
         trie.walk(&segments, path.has_trailing_slash(), &mut |rules| found.extend_from_slice(rules));
         found.sort_unstable();
         found
