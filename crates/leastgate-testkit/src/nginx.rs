@@ -67,7 +67,7 @@ fn config(dir: &Path, address: SocketAddr) -> String {
     let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
     format!(
         r#"{user}
-worker_processes 1;
+master_process off; # one process: a worker would outlive a master that is killed
 pid {dir}/nginx.pid;
 events {{ worker_connections 512; }}
 http {{
