@@ -82,13 +82,6 @@ impl Case {
         }
     }
 
-    pub(crate) fn with_rules(mut self, mut rules: RuleList) -> Self {
-        rules.sort_unstable();
-        rules.dedup();
-        self.rules = rules;
-        self
-    }
-
     /// The snapshot it was decided under.
     #[must_use]
     pub fn snapshot(&self) -> &Arc<PolicySnapshot> {

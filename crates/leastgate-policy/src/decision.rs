@@ -13,6 +13,7 @@ use crate::condition::Truth;
 use crate::entitlement::Resolved;
 use crate::facts::{Credential, RequestFacts};
 use crate::loosen::Loosened;
+use crate::path::Segments;
 use crate::reason::Reason;
 use crate::snapshot::{Api, Cors, Mode, PolicySnapshot, Rule, RuleKind};
 use crate::time::Timestamp;
@@ -125,52 +126,99 @@ pub fn authorize<B>(
 #[must_use]
 pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timestamp) -> Decision {
     let mut case = Case::new(snapshot, now);
+    match judge(&mut case, facts, snapshot) {
+        Finding::Granted => Decision::Allow(Permit { basis: Basis::Granted, is_websocket: facts.is_websocket, case }),
+        Finding::Public => Decision::Allow(Permit { basis: Basis::Public, is_websocket: false, case }),
+        Finding::Preflight(cors) => Decision::Answer(Preflight { cors, case }),
+        Finding::Refused(Refusal { reason, detail, expired_at }) => {
+            let is_advisory = case.mode == Mode::Shadow && reason.is_advisory_in_shadow();
+            let denial = Denial { reason, detail, expired_at, case };
+            if !is_advisory {
+                return Decision::Deny(denial);
+            }
+            let case = denial.case.clone();
+            let basis = Basis::Shadowed(Box::new(denial));
+            Decision::Allow(Permit { basis, is_websocket: facts.is_websocket, case })
+        }
+    }
+}
+
+/// What the steps come to. The case is filled in place on the way and moved once, at the end.
+enum Finding {
+    Granted,
+    Public,
+    Preflight(Arc<Cors>),
+    Refused(Refusal),
+}
+
+/// The first step that fails; the end of the token's life goes along where that is what failed.
+struct Refusal {
+    reason: Reason,
+    detail: Option<&'static str>,
+    expired_at: Option<Timestamp>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None, expired_at: None }
+    }
+}
+
+impl Refusal {
+    fn finding(reason: Reason, detail: &'static str) -> Finding {
+        Finding::Refused(Self { reason, detail: Some(detail), expired_at: None })
+    }
+}
+
+impl From<Reason> for Finding {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason.into())
+    }
+}
+
+fn judge(case: &mut Case, facts: &RequestFacts, snapshot: &PolicySnapshot) -> Finding {
     case.api = snapshot.api_of(&facts.host, &facts.path);
     let api = case.api.map(|api| &snapshot.apis[api]);
     if facts.has_underscores && !api.is_some_and(|api| api.allow_underscores) {
-        return deny(case, Reason::RequestMalformed, Some("a field name has an underscore"));
+        return Refusal::finding(Reason::RequestMalformed, "a field name has an underscore");
     }
-    let Some(api) = api else { return deny(case, Reason::HostUnknown, None) };
-    case.mode = api.mode(now);
+    let Some(api) = api else { return Reason::HostUnknown.into() };
+    case.mode = api.mode(case.decided);
     if facts.is_misplaced {
-        return deny(
-            case,
+        return Refusal::finding(
             Reason::CredentialMisplaced,
-            Some("send the token once, in its own header, and nowhere else"),
+            "send the token once, in its own header, and nowhere else",
         );
     }
     if let Some(cors) = api.cors.as_ref().filter(|_| facts.is_preflight) {
-        return Decision::Answer(Preflight { cors: Arc::clone(cors), case });
+        return Finding::Preflight(Arc::clone(cors));
     }
-    let segments: Segments<'_> = facts.path.segments().collect();
-    let matches = Matches { snapshot, facts, segments: &segments };
+    let matches = Matches { snapshot, facts };
     let denies = matches.of_loose(&api.deny);
     let public = matches.of(&api.public);
     if !public.is_empty() {
-        return decide_public(case, snapshot, public, &denies);
+        return judge_public(case, snapshot, &public, &denies);
     }
-    let token = match find_token(facts, snapshot.tokens(), now) {
-        Ok(token) => token,
-        Err(refusal) => return refusal.into_denial(case),
-    };
-    case.identity = Some(TokenIdentity::of(token));
-    decide_scoped(case, &matches, api, &denies)
+    match find_token(case, facts, snapshot.tokens()) {
+        Ok(()) => judge_scoped(case, &matches, api, &denies),
+        Err(refusal) => Finding::Refused(refusal),
+    }
 }
 
-fn decide_public(case: Case, snapshot: &PolicySnapshot, public: Matched, denies: &Matched) -> Decision {
-    let boundaries = denies.select(snapshot, |rule| rule.kind == RuleKind::Boundary);
-    if !boundaries.is_empty() {
-        return deny(case.with_rules(boundaries), Reason::BoundaryDeny, None);
+fn judge_public(case: &mut Case, snapshot: &PolicySnapshot, public: &Matched, denies: &Matched) -> Finding {
+    if denies.select(&mut case.rules, snapshot, is_boundary) {
+        return Reason::BoundaryDeny.into();
     }
-    let rules = public.into_rules();
-    Decision::Allow(Permit { basis: Basis::Public, is_websocket: false, case: case.with_rules(rules) })
+    public.select(&mut case.rules, snapshot, |_| true);
+    Finding::Public
 }
 
-fn decide_scoped(case: Case, matches: &Matches<'_>, api: &Api, denies: &Matched) -> Decision {
-    let Matches { snapshot, facts, .. } = matches;
-    let boundaries = denies.select(snapshot, |rule| rule.kind == RuleKind::Boundary);
-    if !boundaries.is_empty() {
-        return deny(case.with_rules(boundaries), Reason::BoundaryDeny, None);
+/// What the scopes that the token holds say of the request.
+fn judge_scoped(case: &mut Case, matches: &Matches<'_>, api: &Api, denies: &Matched) -> Finding {
+    let snapshot = matches.snapshot;
+    let rules = &mut case.rules;
+    if denies.select(rules, snapshot, is_boundary) {
+        return Reason::BoundaryDeny.into();
     }
     let resolved = case.identity.as_ref().map(|identity| identity.entitlement.resolve(snapshot));
     let resolved = resolved.as_deref().and_then(Option::as_deref);
@@ -179,81 +227,46 @@ fn decide_scoped(case: Case, matches: &Matches<'_>, api: &Api, denies: &Matched)
         (Some(scope), Some(resolved)) => Resolved::holds(resolved, scope, now),
         _ => false,
     };
-    let denied = denies.select(snapshot, |rule| rule.kind == RuleKind::Deny && holds(rule));
-    let shadowable = Shadowable { mode: case.mode, is_websocket: facts.is_websocket };
-    if !denied.is_empty() {
-        return shadowable.deny(case.with_rules(denied), Reason::ExplicitDeny);
+    if denies.select(rules, snapshot, |rule| rule.kind == RuleKind::Deny && holds(rule)) {
+        return Reason::ExplicitDeny.into();
     }
     let allows = matches.of(&api.allow);
-    let granted = allows.select(snapshot, holds);
-    if !granted.is_empty() {
-        return Decision::Allow(Permit {
-            basis: Basis::Granted,
-            is_websocket: facts.is_websocket,
-            case: case.with_rules(granted),
-        });
+    if allows.select(rules, snapshot, holds) {
+        return Finding::Granted;
     }
-    let failing = allows.select_failing(snapshot, holds);
-    if !failing.is_empty() {
-        return shadowable.deny(case.with_rules(failing), Reason::ConditionFailed);
+    if allows.select_failing(rules, snapshot, holds) {
+        return Reason::ConditionFailed.into();
     }
     // A scope whose own deny matches would not suffice, whatever it allows.
     let self_denied =
         |scope: Option<usize>| denies.any(snapshot, |rule| rule.kind == RuleKind::Deny && rule.scope_index == scope);
-    let sufficient = allows.select(snapshot, |rule| !self_denied(rule.scope_index));
-    let reason = if sufficient.is_empty() { Reason::NoMatchingScope } else { Reason::InsufficientScope };
-    shadowable.deny(case.with_rules(sufficient), reason)
-}
-
-fn deny(case: Case, reason: Reason, detail: Option<&'static str>) -> Decision {
-    Decision::Deny(Denial { reason, detail, expired_at: None, case })
-}
-
-/// A refusal by the scopes: advisory in shadow mode.
-struct Shadowable {
-    mode: Mode,
-    is_websocket: bool,
-}
-
-impl Shadowable {
-    fn deny(&self, case: Case, reason: Reason) -> Decision {
-        if self.mode == Mode::Enforce || !reason.is_advisory_in_shadow() {
-            return deny(case, reason, None);
-        }
-        let denial = Denial { reason, detail: None, expired_at: None, case: case.clone() };
-        Decision::Allow(Permit { basis: Basis::Shadowed(Box::new(denial)), is_websocket: self.is_websocket, case })
+    if allows.select(rules, snapshot, |rule| !self_denied(rule.scope_index)) {
+        return Reason::InsufficientScope.into();
     }
+    Reason::NoMatchingScope.into()
 }
 
-/// Why a credential does not stand for a token that may be used now.
-struct TokenRefusal {
-    reason: Reason,
-    token: Option<TokenView>,
+fn is_boundary(rule: &Rule) -> bool {
+    rule.kind == RuleKind::Boundary
 }
 
-impl TokenRefusal {
-    fn into_denial(self, mut case: Case) -> Decision {
-        let expired = matches!(self.reason, Reason::TokenExpired | Reason::TokenGraceEnded);
-        let expired_at = self.token.as_ref().filter(|_| expired).and_then(|token| token.expires);
-        case.identity = self.token.map(TokenIdentity::of);
-        Decision::Deny(Denial { reason: self.reason, detail: None, expired_at, case })
-    }
-}
-
-/// Credential, then the token's state, then its restrictions.
-fn find_token(facts: &RequestFacts, tokens: &TokenTable, now: Timestamp) -> Result<TokenView, TokenRefusal> {
-    let refuse = |reason| TokenRefusal { reason, token: None };
+/// Credential, then the token's state, then its restrictions. A token that was found is the case's identity,
+/// whether it may be used or not.
+fn find_token(case: &mut Case, facts: &RequestFacts, tokens: &TokenTable) -> Result<(), Refusal> {
     let (digest, unknown) = match &facts.credential {
-        Credential::Missing => return Err(refuse(Reason::CredentialMissing)),
-        Credential::Malformed => return Err(refuse(Reason::CredentialMalformed)),
-        Credential::Admin => return Err(refuse(Reason::TokenUnknown)),
+        Credential::Missing => return Err(Reason::CredentialMissing.into()),
+        Credential::Malformed => return Err(Reason::CredentialMalformed.into()),
+        Credential::Admin => return Err(Reason::TokenUnknown.into()),
         Credential::Foreign(digest) => (digest, Reason::EnvironmentMismatch),
         Credential::Presented(digest) => (digest, Reason::TokenUnknown),
     };
-    let token = tokens.get(digest).ok_or_else(|| refuse(unknown))?;
-    match standing(&token, facts, now) {
-        None => Ok(token),
-        Some(reason) => Err(TokenRefusal { reason, token: Some(token) }),
+    let token = tokens.get(digest).ok_or(unknown)?;
+    let refused = standing(&token, facts, case.decided);
+    let expired_at = token.expires.filter(|_| matches!(refused, Some(Reason::TokenExpired | Reason::TokenGraceEnded)));
+    case.identity = Some(TokenIdentity::of(token));
+    match refused {
+        None => Ok(()),
+        Some(reason) => Err(Refusal { reason, detail: None, expired_at }),
     }
 }
 
@@ -285,41 +298,41 @@ fn restricted(restrictions: &Restrictions, facts: &RequestFacts, now: Timestamp)
 struct Matches<'a> {
     snapshot: &'a PolicySnapshot,
     facts: &'a RequestFacts,
-    segments: &'a [&'a str],
 }
-
-type Segments<'a> = SmallVec<[&'a str; 16]>;
 
 /// Rules that speak of a request, each with the truth of its conditions.
 struct Matched(SmallVec<[(RuleIndex, Truth); 8]>);
 
 impl Matches<'_> {
     fn of(&self, trie: &Trie) -> Matched {
-        self.walk(trie, self.segments)
+        self.walk(trie, self.facts.path.bytes())
     }
 
     /// Denies and boundaries compare the loose form, which every path that matches as it is matches too.
     fn of_loose(&self, trie: &Trie) -> Matched {
-        match Loosened::of(self.segments) {
-            None => self.walk(trie, self.segments),
-            Some(loosened) => self.walk(trie, &loosened.segments()),
+        if self.facts.path.is_loose() {
+            return self.walk(trie, self.facts.path.bytes());
         }
+        self.walk(trie, Loosened::of(self.facts.path.segments()).segments())
     }
 
-    fn walk(&self, trie: &Trie, segments: &[&str]) -> Matched {
-        let mut matched = SmallVec::new();
+    fn walk(&self, trie: &Trie, segments: Segments<'_>) -> Matched {
+        let mut matched = Matched(SmallVec::new());
+        if trie.is_empty() {
+            return matched;
+        }
         let facts = self.facts;
-        trie.walk(segments, facts.path.has_trailing_slash(), &mut |rules| {
+        trie.walk(segments, facts.path.has_trailing_slash(), |rules| {
             for &index in rules {
                 let rule = &self.snapshot.rules[index as usize];
                 if rule.covers(&facts.method, facts.is_grpc, facts.is_websocket) {
                     let conditions = rule.conditions.as_ref();
                     let truth = conditions.map_or(Truth::True, |conditions| conditions.evaluate(&facts.conditions()));
-                    matched.push((index, truth));
+                    matched.0.push((index, truth));
                 }
             }
         });
-        Matched(matched)
+        matched
     }
 }
 
@@ -328,18 +341,29 @@ impl Matched {
         self.0.is_empty()
     }
 
-    fn into_rules(self) -> RuleList {
-        self.0.into_iter().map(|(index, _)| index).collect()
+    /// Puts the rules that take effect, sorted, in place of `rules`, and says whether there is one: an allow needs
+    /// true, a deny fires on true and unknown.
+    fn select(&self, rules: &mut RuleList, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule) -> bool) -> bool {
+        self.filter(rules, snapshot, |rule, truth| takes_effect(rule, truth) && wanted(rule))
     }
 
-    /// Rules that take effect: an allow needs true, a deny fires on true and unknown.
-    fn select(&self, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule) -> bool) -> RuleList {
-        self.filter(snapshot, |rule, truth| takes_effect(rule, truth) && wanted(rule))
+    /// The same for allows whose conditions do not hold.
+    fn select_failing(&self, rules: &mut RuleList, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule) -> bool) -> bool {
+        self.filter(rules, snapshot, |rule, truth| !takes_effect(rule, truth) && wanted(rule))
     }
 
-    /// Allows whose conditions do not hold.
-    fn select_failing(&self, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule) -> bool) -> RuleList {
-        self.filter(snapshot, |rule, truth| !takes_effect(rule, truth) && wanted(rule))
+    fn filter(&self, rules: &mut RuleList, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule, Truth) -> bool) -> bool {
+        rules.clear();
+        for &(index, truth) in &self.0 {
+            if wanted(&snapshot.rules[index as usize], truth) {
+                rules.push(index);
+            }
+        }
+        if rules.len() > 1 {
+            rules.sort_unstable();
+            rules.dedup();
+        }
+        !rules.is_empty()
     }
 
     fn any(&self, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule) -> bool) -> bool {
@@ -347,14 +371,6 @@ impl Matched {
             let rule = &snapshot.rules[index as usize];
             takes_effect(rule, truth) && wanted(rule)
         })
-    }
-
-    fn filter(&self, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule, Truth) -> bool) -> RuleList {
-        self.0
-            .iter()
-            .filter(|&&(index, truth)| wanted(&snapshot.rules[index as usize], truth))
-            .map(|&(index, _)| index)
-            .collect()
     }
 }
 

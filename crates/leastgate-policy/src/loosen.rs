@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 use unicode_normalization::UnicodeNormalization;
 
+use crate::path::{Ends, Segments, end_at};
+
 /// NFKC, upper-case, lower-case, repeated until nothing changes.
 ///
 /// One round is not enough: upper-casing may decompose (`ΐ`) and normalizing may compose again, so that two
@@ -13,11 +15,8 @@ use unicode_normalization::UnicodeNormalization;
 #[must_use]
 pub fn loosen(segment: &str) -> Cow<'_, str> {
     if segment.is_ascii() {
-        return if segment.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            Cow::Owned(segment.to_ascii_lowercase())
-        } else {
-            Cow::Borrowed(segment)
-        };
+        let is_loose = is_plainly_loose(segment);
+        return if is_loose { Cow::Borrowed(segment) } else { Cow::Owned(segment.to_ascii_lowercase()) };
     }
     let mut current = loosen_once(segment);
     loop {
@@ -33,42 +32,34 @@ fn loosen_once(text: &str) -> String {
     text.nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkc().collect()
 }
 
-/// The loose form of a path's segments, where it differs from them.
+/// Whether a text has no byte but ASCII, and no capital: it is its own loose form, and need not be copied.
+pub(crate) fn is_plainly_loose(text: &str) -> bool {
+    text.bytes().fold(true, |loose, byte| loose & byte.is_ascii() & !byte.is_ascii_uppercase())
+}
+
+/// The loose form of a path's segments.
 pub(crate) struct Loosened {
     text: SmallVec<[u8; 512]>,
-    /// Where each segment ends in the text.
-    ends: SmallVec<[usize; 16]>,
+    ends: Ends,
 }
 
 impl Loosened {
-    /// `None` for a path of plain lower-case ASCII: it is its own loose form, and nothing is copied.
-    pub(crate) fn of(segments: &[&str]) -> Option<Self> {
-        let is_loose = |segment: &&str| segment.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
-        if segments.iter().all(is_loose) {
-            return None;
-        }
-        let mut loosened = Self { text: SmallVec::new(), ends: SmallVec::new() };
+    pub(crate) fn of<'a>(segments: impl Iterator<Item = &'a str>) -> Self {
+        let mut loosened = Self { text: SmallVec::new(), ends: Ends::new() };
         for segment in segments {
+            loosened.text.push(b'/');
             if segment.is_ascii() {
                 loosened.text.extend(segment.bytes().map(|byte| byte.to_ascii_lowercase()));
             } else {
                 loosened.text.extend_from_slice(loosen(segment).as_bytes());
             }
-            loosened.ends.push(loosened.text.len());
+            loosened.ends.push(end_at(loosened.text.len()));
         }
-        Some(loosened)
+        loosened
     }
 
-    /// The loose segments.
-    pub(crate) fn segments(&self) -> SmallVec<[&str; 16]> {
-        let mut start = 0;
-        let slice = |end: &usize| {
-            // Whole texts were appended, so each piece is UTF-8; were it not, it would match no literal but be a segment.
-            let piece = std::str::from_utf8(&self.text[start..*end]).unwrap_or("\u{FFFD}");
-            start = *end;
-            piece
-        };
-        self.ends.iter().map(slice).collect()
+    pub(crate) fn segments(&self) -> Segments<'_> {
+        Segments { text: &self.text, ends: &self.ends }
     }
 }
 
@@ -109,8 +100,9 @@ mod tests {
     #[test]
     fn a_path_is_loosened_segment_by_segment() {
         let original = ["V1", "caf\u{c9}", "x"];
-        let loosened = Loosened::of(&original).expect("it has capitals");
-        assert_eq!(loosened.segments().as_slice(), ["v1", "caf\u{e9}", "x"]);
-        assert!(Loosened::of(&["v1", "a-b", ""]).is_none(), "its own loose form");
+        let loosened = Loosened::of(original.into_iter());
+        let segments = (0..4).map(|index| loosened.segments().get(index).map(String::from_utf8_lossy));
+        assert!(segments.eq([Some("v1".into()), Some("caf\u{e9}".into()), Some("x".into()), None]));
+        assert!(is_plainly_loose("/v1/a-b") && !is_plainly_loose("/V1") && !is_plainly_loose("/caf\u{e9}"));
     }
 }

@@ -1,7 +1,6 @@
 //! Which methods a rule speaks of, and which methods a request may have at all (§4).
 
 use http::Method;
-use smol_str::SmolStr;
 
 /// The methods of a rule: any, or a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,7 +8,7 @@ pub enum Methods {
     /// `*`
     Any,
     /// Names as written; `GET` covers `HEAD`.
-    Listed(Box<[SmolStr]>),
+    Listed(Box<[Method]>),
 }
 
 impl Methods {
@@ -18,9 +17,8 @@ impl Methods {
     pub fn matches(&self, method: &Method) -> bool {
         match self {
             Self::Any => true,
-            Self::Listed(names) => {
-                let name = method.as_str();
-                names.iter().any(|listed| listed == name || (name == "HEAD" && listed == "GET"))
+            Self::Listed(listed) => {
+                listed.iter().any(|own| own == method || (*own == Method::GET && *method == Method::HEAD))
             }
         }
     }
@@ -33,17 +31,22 @@ pub fn is_supported(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(plain) && name != "CONNECT" && name != "TRACE"
 }
 
+/// The method of that name, if a rule may name it.
+pub(crate) fn supported(name: &str) -> Option<Method> {
+    name.parse().ok().filter(|_| is_supported(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn get_covers_head_and_nothing_else() {
-        let get = Methods::Listed(Box::new(["GET".into()]));
+        let get = Methods::Listed(Box::new([Method::GET]));
         assert!(get.matches(&Method::GET));
         assert!(get.matches(&Method::HEAD));
         assert!(!get.matches(&Method::POST));
-        let head = Methods::Listed(Box::new(["HEAD".into()]));
+        let head = Methods::Listed(Box::new([Method::HEAD]));
         assert!(!head.matches(&Method::GET));
     }
 

@@ -9,6 +9,8 @@ use http::uri::PathAndQuery;
 use smallvec::SmallVec;
 use unicode_normalization::UnicodeNormalization;
 
+use crate::loosen::is_plainly_loose;
+
 /// Longest target (path and query) in bytes.
 pub const MAX_TARGET: usize = 8 * 1024;
 /// Most segments of a path.
@@ -27,8 +29,31 @@ pub enum PathError {
 #[derive(Clone)]
 pub struct CanonicalPath {
     text: Text,
-    segments: SmallVec<[(u16, u16); 16]>,
+    ends: Ends,
     trailing_slash: bool,
+    is_loose: bool,
+}
+
+/// Where each segment ends in a text `/a/b`; it begins behind the slash after the one before.
+pub(crate) type Ends = SmallVec<[u32; 16]>;
+
+/// The segments of a text `/a/b` as a trie reads them: in bytes, which need no check for whole characters.
+#[derive(Clone, Copy)]
+pub(crate) struct Segments<'a> {
+    pub(crate) text: &'a [u8],
+    pub(crate) ends: &'a [u32],
+}
+
+impl<'a> Segments<'a> {
+    /// Segment `index`, counted from 0.
+    pub(crate) fn get(self, index: usize) -> Option<&'a [u8]> {
+        let end = *self.ends.get(index)? as usize;
+        self.text.get(start_of(self.ends, index)..end)
+    }
+}
+
+fn start_of(ends: &[u32], index: usize) -> usize {
+    index.checked_sub(1).map_or(1, |before| ends[before] as usize + 1)
 }
 
 /// The segments' text: the received target where it has no escape, else its segments decoded.
@@ -49,50 +74,62 @@ impl CanonicalPath {
         }
         let path = target.path();
         if !path.contains('%') {
-            let (segments, trailing_slash) = split(path)?;
-            return Ok(Self { text: Text::Received(target.clone()), segments, trailing_slash });
+            let (ends, trailing_slash) = ends_of(path)?;
+            for segment in segments(path, &ends) {
+                check_raw(segment)?;
+                check_decoded(segment)?;
+            }
+            let is_loose = is_plainly_loose(path);
+            return Ok(Self { text: Text::Received(target.clone()), ends, trailing_slash, is_loose });
         }
         let mut decoded = String::with_capacity(path.len());
-        let mut spans = SmallVec::new();
-        let (raw, trailing_slash) = spans_of(path)?;
-        for (start, end) in raw {
+        let (raw, trailing_slash) = ends_of(path)?;
+        let mut ends = Ends::new();
+        for segment in segments(path, &raw) {
             decoded.push('/');
-            let from = decoded.len();
-            decode_segment(&path[usize::from(start)..usize::from(end)], &mut decoded)?;
-            spans.push(span(from, decoded.len()));
+            decode_segment(segment, &mut decoded)?;
+            ends.push(end_at(decoded.len()));
         }
-        Ok(Self { text: Text::Decoded(decoded.into_boxed_str()), segments: spans, trailing_slash })
+        let is_loose = is_plainly_loose(&decoded);
+        Ok(Self { text: Text::Decoded(decoded.into_boxed_str()), ends, trailing_slash, is_loose })
     }
 
     /// The decoded segments, none of them empty.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
-        let text = self.text();
-        self.segments.iter().map(move |&(start, end)| &text[usize::from(start)..usize::from(end)])
+        segments(self.text(), &self.ends)
     }
 
     /// Segment `index`, counted from 0.
     #[must_use]
     pub fn segment(&self, index: usize) -> Option<&str> {
-        let &(start, end) = self.segments.get(index)?;
-        Some(&self.text()[usize::from(start)..usize::from(end)])
+        self.segments().nth(index)
     }
 
     /// Number of segments.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.segments.len()
+        self.ends.len()
     }
 
     /// Whether it is `/`.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.segments.is_empty()
+        self.ends.is_empty()
     }
 
     /// Whether it ends in `/`; `/` itself does not count as such.
     #[must_use]
     pub fn has_trailing_slash(&self) -> bool {
         self.trailing_slash
+    }
+
+    pub(crate) fn bytes(&self) -> Segments<'_> {
+        Segments { text: self.text().as_bytes(), ends: &self.ends }
+    }
+
+    /// Whether it is plainly its own loose form; one that is not may be so all the same.
+    pub(crate) fn is_loose(&self) -> bool {
+        self.is_loose
     }
 
     fn text(&self) -> &str {
@@ -119,43 +156,35 @@ impl fmt::Debug for CanonicalPath {
     }
 }
 
-type Spans = SmallVec<[(u16, u16); 16]>;
-
-fn split(path: &str) -> Result<(Spans, bool), PathError> {
-    let (spans, trailing_slash) = spans_of(path)?;
-    for &(start, end) in &spans {
-        let segment = &path[usize::from(start)..usize::from(end)];
-        check_raw(segment)?;
-        check_decoded(segment)?;
-    }
-    Ok((spans, trailing_slash))
+fn segments<'a>(text: &'a str, ends: &'a [u32]) -> impl ExactSizeIterator<Item = &'a str> + Clone {
+    (0..ends.len()).map(move |index| &text[start_of(ends, index)..ends[index] as usize])
 }
 
-/// Where the raw segments lie, and whether the path ends in `/`.
-fn spans_of(path: &str) -> Result<(Spans, bool), PathError> {
+/// Where the raw segments end, and whether the path ends in `/`.
+fn ends_of(path: &str) -> Result<(Ends, bool), PathError> {
     let Some(rest) = path.strip_prefix('/') else {
         return Err(PathError::Ambiguous("the path does not begin with `/`"));
     };
-    let mut spans = Spans::new();
+    let mut ends = Ends::new();
     if rest.is_empty() {
-        return Ok((spans, false));
+        return Ok((ends, false));
     }
     let trailing_slash = rest.ends_with('/');
     let body = rest.strip_suffix('/').unwrap_or(rest);
-    let mut start = 1;
-    for segment in body.split('/') {
-        if spans.len() == MAX_SEGMENTS {
+    let slashes = memchr::memchr_iter(b'/', body.as_bytes()).chain([body.len()]);
+    for slash in slashes {
+        if ends.len() == MAX_SEGMENTS {
             return Err(PathError::TooLong("the path has over 128 segments"));
         }
-        spans.push(span(start, start + segment.len()));
-        start += segment.len() + 1;
+        ends.push(end_at(1 + slash));
     }
-    Ok((spans, trailing_slash))
+    Ok((ends, trailing_slash))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a target is at most 8 KiB, and decoding only shortens it")]
-fn span(start: usize, end: usize) -> (u16, u16) {
-    (start as u16, end as u16)
+/// A place in a text as [`Ends`] keep it.
+#[expect(clippy::cast_possible_truncation, reason = "a target is at most 8 KiB; its loose form is a few times that")]
+pub(crate) fn end_at(place: usize) -> u32 {
+    place as u32
 }
 
 /// Decodes one raw segment of a path or a template and appends it to `out`.
@@ -195,30 +224,20 @@ pub(crate) fn decode_segment(raw: &str, out: &mut String) -> Result<(), PathErro
 }
 
 /// The raw bytes a segment may have: RFC 3986 pchar without `;`.
+const RAW: [bool; 256] = {
+    let mut raw = [false; 256];
+    let bytes = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@%";
+    let mut at = 0;
+    while at < bytes.len() {
+        raw[bytes[at] as usize] = true;
+        at += 1;
+    }
+    raw
+};
+
 fn check_raw(raw: &str) -> Result<(), PathError> {
-    let plain = |byte: u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b','
-                    | b'='
-                    | b':'
-                    | b'@'
-                    | b'%'
-            )
-    };
-    if raw.bytes().all(plain) { Ok(()) } else { Err(PathError::Ambiguous("a byte that must not stand in a path")) }
+    let is_plain = raw.bytes().fold(true, |plain, byte| plain & RAW[usize::from(byte)]);
+    if is_plain { Ok(()) } else { Err(PathError::Ambiguous("a byte that must not stand in a path")) }
 }
 
 /// What a decoded segment must not be, in its own form and, where it is not ASCII, in its NFKC form: full-width

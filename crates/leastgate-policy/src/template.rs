@@ -211,21 +211,20 @@ impl SegmentType {
 
     /// Whether a decoded segment is of this type.
     #[must_use]
-    pub fn matches(&self, segment: &str) -> bool {
-        let bytes = segment.as_bytes();
+    pub fn matches(&self, segment: &[u8]) -> bool {
         match self {
-            Self::Int => match bytes {
+            Self::Int => match segment {
                 b"0" => true,
                 [b'1'..=b'9', rest @ ..] => rest.len() <= 18 && rest.iter().all(u8::is_ascii_digit),
                 _ => false,
             },
-            Self::Uuid => has_shape(bytes, 36, &[8, 13, 18, 23], u8::is_ascii_hexdigit),
-            Self::Hex => !bytes.is_empty() && bytes.iter().all(u8::is_ascii_hexdigit),
-            Self::Slug => segment.split('-').all(|word| {
-                !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+            Self::Uuid => has_groups(segment, [8, 4, 4, 4, 12], u8::is_ascii_hexdigit),
+            Self::Hex => !segment.is_empty() && segment.iter().all(u8::is_ascii_hexdigit),
+            Self::Slug => segment.split(|byte| *byte == b'-').all(|word| {
+                !word.is_empty() && word.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
             }),
-            Self::Date => has_shape(bytes, 10, &[4, 7], u8::is_ascii_digit),
-            Self::In(texts) => texts.iter().any(|text| **text == *segment),
+            Self::Date => has_groups(segment, [4, 2, 2], u8::is_ascii_digit),
+            Self::In(texts) => texts.iter().any(|text| text.as_bytes() == segment),
         }
     }
 
@@ -259,12 +258,21 @@ fn literal(part: &str) -> Result<Box<str>, TemplateError> {
     }
 }
 
-/// So many bytes, hyphens at these places and digits of a kind everywhere else.
-fn has_shape(bytes: &[u8], len: usize, hyphens: &[usize], is_digit: fn(&u8) -> bool) -> bool {
-    bytes.len() == len
-        && bytes.iter().enumerate().all(|(place, byte)| {
-            if *byte == b'-' { hyphens.contains(&place) } else { is_digit(byte) && !hyphens.contains(&place) }
-        })
+/// Groups of so many digits of a kind, a hyphen between them.
+fn has_groups<const N: usize>(bytes: &[u8], lengths: [usize; N], is_digit: impl Fn(&u8) -> bool) -> bool {
+    let mut rest = bytes;
+    for (place, length) in lengths.into_iter().enumerate() {
+        if place > 0 {
+            let Some(tail) = rest.strip_prefix(b"-") else { return false };
+            rest = tail;
+        }
+        let Some((group, tail)) = rest.split_at_checked(length) else { return false };
+        if !group.iter().fold(true, |digits, byte| digits & is_digit(byte)) {
+            return false;
+        }
+        rest = tail;
+    }
+    rest.is_empty()
 }
 
 #[cfg(test)]
@@ -288,13 +296,13 @@ mod tests {
         for (name, yes, no) in cases {
             let kind = SegmentType::parse(name).unwrap();
             for segment in yes.split(' ') {
-                assert!(kind.matches(segment), "{name} takes {segment}");
+                assert!(kind.matches(segment.as_bytes()), "{name} takes {segment}");
             }
             for segment in no.split(' ') {
-                assert!(!kind.matches(segment), "{name} refuses {segment}");
+                assert!(!kind.matches(segment.as_bytes()), "{name} refuses {segment}");
             }
         }
-        assert!(SegmentType::parse("in(a,b%20c)").unwrap().matches("b c"));
+        assert!(SegmentType::parse("in(a,b%20c)").unwrap().matches(b"b c"));
     }
 
     #[test]

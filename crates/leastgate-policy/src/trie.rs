@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use crate::loosen::loosen;
+use crate::path::Segments;
 use crate::template::{Segment, SegmentType, Template};
 
 /// A rule's place in the snapshot.
@@ -30,14 +31,21 @@ pub(crate) struct Trie {
 
 #[derive(Debug, Default)]
 struct Node {
-    /// Only the policy's own texts are in it: nobody can send keys that collide with each other.
-    literals: HashMap<Box<str>, usize, FxBuildHasher>,
+    literals: Literals,
     typed: Vec<(SegmentType, usize)>,
     any: Option<usize>,
     /// Rules that end here, without and with a trailing slash.
     ends: [Vec<RuleIndex>; 2],
     /// Rules whose `**` begins here.
     rest: Vec<RuleIndex>,
+}
+
+/// What of a path a visit still has before it.
+#[derive(Clone, Copy)]
+struct Ahead<'a> {
+    segments: Segments<'a>,
+    depth: usize,
+    trailing_slash: bool,
 }
 
 impl Trie {
@@ -61,26 +69,37 @@ impl Trie {
         }
     }
 
-    /// Calls `found` with the rules whose templates match, in no order.
-    pub(crate) fn walk(&self, segments: &[&str], trailing_slash: bool, found: &mut impl FnMut(&[RuleIndex])) {
-        self.visit(0, segments, trailing_slash, found);
+    pub(crate) fn is_empty(&self) -> bool {
+        self.nodes.len() == 1 && self.nodes[0].is_empty()
     }
 
-    fn visit(&self, at: usize, segments: &[&str], trailing_slash: bool, found: &mut impl FnMut(&[RuleIndex])) {
-        let node = &self.nodes[at];
-        found(&node.rest);
-        let Some((segment, rest)) = segments.split_first() else {
-            return found(&node.ends[usize::from(trailing_slash)]);
-        };
-        if let Some(&child) = node.literals.get(*segment) {
-            self.visit(child, rest, trailing_slash, found);
-        }
-        if let Some(child) = node.any {
-            self.visit(child, rest, trailing_slash, found);
-        }
-        for (kind, child) in &node.typed {
-            if kind.matches(segment) {
-                self.visit(*child, rest, trailing_slash, found);
+    /// Calls `found` with the rules whose templates match, in no order.
+    pub(crate) fn walk(&self, segments: Segments<'_>, trailing_slash: bool, mut found: impl FnMut(&[RuleIndex])) {
+        self.visit(0, Ahead { segments, depth: 0, trailing_slash }, &mut found);
+    }
+
+    fn visit(&self, mut at: usize, mut ahead: Ahead<'_>, found: &mut impl FnMut(&[RuleIndex])) {
+        loop {
+            let node = &self.nodes[at];
+            if !node.rest.is_empty() {
+                found(&node.rest);
+            }
+            let Some(segment) = ahead.segments.get(ahead.depth) else {
+                return found(&node.ends[usize::from(ahead.trailing_slash)]);
+            };
+            ahead.depth += 1;
+            for (kind, child) in &node.typed {
+                if kind.matches(segment) {
+                    self.visit(*child, ahead, found);
+                }
+            }
+            let literal = node.literals.get(segment);
+            if let (Some(child), Some(_)) = (literal, node.any) {
+                self.visit(child, ahead, found);
+            }
+            match node.any.or(literal) {
+                Some(child) => at = child,
+                None => return,
             }
         }
     }
@@ -91,7 +110,7 @@ impl Trie {
         let node = &mut self.nodes[at];
         let child = match segment {
             Segment::Any(_) => *node.any.get_or_insert(next),
-            Segment::Literal(text) => *node.literals.entry(matching.form(text)).or_insert(next),
+            Segment::Literal(text) => node.literals.get_or_insert(matching.form(text), next),
             Segment::Typed(_, kind) => {
                 let kind = matching.form_of_type(kind);
                 match node.typed.iter().find(|(own, _)| *own == kind) {
@@ -110,11 +129,57 @@ impl Trie {
     }
 }
 
-impl Matching {
-    fn form(self, text: &str) -> Box<str> {
+/// The literals below a node; most have one or none, which needs no hash.
+#[derive(Debug, Default)]
+enum Literals {
+    #[default]
+    None,
+    One(Box<[u8]>, usize),
+    /// Only the policy's own texts are in it: nobody can send keys that collide with each other.
+    Many(HashMap<Box<[u8]>, usize, FxBuildHasher>),
+}
+
+impl Literals {
+    fn get(&self, segment: &[u8]) -> Option<usize> {
         match self {
-            Self::Strict => text.into(),
-            Self::Loose => loosen(text).into(),
+            Self::None => None,
+            Self::One(text, child) => (**text == *segment).then_some(*child),
+            Self::Many(children) => children.get(segment).copied(),
+        }
+    }
+
+    fn get_or_insert(&mut self, text: Box<[u8]>, next: usize) -> usize {
+        if let Self::Many(children) = self {
+            return *children.entry(text).or_insert(next);
+        }
+        match std::mem::take(self) {
+            Self::One(own, child) if own != text => {
+                *self = Self::Many([(own, child), (text, next)].into_iter().collect());
+                next
+            }
+            Self::One(own, child) => {
+                *self = Self::One(own, child);
+                child
+            }
+            Self::None | Self::Many(_) => {
+                *self = Self::One(text, next);
+                next
+            }
+        }
+    }
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        self.rest.is_empty() && self.ends.iter().all(Vec::is_empty)
+    }
+}
+
+impl Matching {
+    fn form(self, text: &str) -> Box<[u8]> {
+        match self {
+            Self::Strict => text.as_bytes().into(),
+            Self::Loose => loosen(text).as_bytes().into(),
         }
     }
 
@@ -141,10 +206,9 @@ mod tests {
         }
         let mut found = Vec::new();
         let path = CanonicalPath::parse(&path.parse().unwrap()).unwrap();
-        let segments: Vec<&str> = path.segments().collect();
-        let loose = Loosened::of(&segments).filter(|_| matching == Matching::Loose);
-        let segments = loose.as_ref().map_or(segments.into(), Loosened::segments);
-        trie.walk(&segments, path.has_trailing_slash(), &mut |rules| found.extend_from_slice(rules));
+        let loose = (matching == Matching::Loose).then(|| Loosened::of(path.segments()));
+        let segments = loose.as_ref().map_or(path.bytes(), Loosened::segments);
+        trie.walk(segments, path.has_trailing_slash(), |rules| found.extend_from_slice(rules));
         found.sort_unstable();
         found
     }

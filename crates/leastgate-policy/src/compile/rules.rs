@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::{CompileContext, Errors, SpecErrorKind};
 use crate::condition::{Conditions, Pattern, is_gateway_header};
-use crate::method::{Methods, is_supported};
+use crate::method::{Methods, supported};
 use crate::snapshot::{Api, Protocol, Rule, RuleKey, RuleKind};
 use crate::source;
 use crate::spec::{BoundarySpec, Located, PolicySpec, RuleSpec, WhenSpec};
@@ -296,12 +296,12 @@ fn split(text: &str) -> Result<(&str, &str), SpecErrorKind> {
 }
 
 fn methods(text: &str, template: &str) -> Result<(Methods, Protocol, String), SpecErrorKind> {
-    let listed = |name: &str| Methods::Listed(Box::new([name.into()]));
+    let listed = |method| Methods::Listed(Box::new([method]));
     match text {
         "*" => Ok((Methods::Any, Protocol::Plain, template.to_owned())),
         "GRPC" if template.starts_with('/') => Err(SpecErrorKind::RuleForm),
-        "GRPC" => Ok((listed("POST"), Protocol::Grpc, format!("/{template}"))),
-        "WS" => Ok((listed("GET"), Protocol::WebSocket, template.to_owned())),
+        "GRPC" => Ok((listed(Method::POST), Protocol::Grpc, format!("/{template}"))),
+        "WS" => Ok((listed(Method::GET), Protocol::WebSocket, template.to_owned())),
         _ => {
             let mut names = Vec::new();
             for name in text.split(',') {
@@ -309,8 +309,7 @@ fn methods(text: &str, template: &str) -> Result<(Methods, Protocol, String), Sp
                     "GRPC" => return Err(SpecErrorKind::ProtocolInList("GRPC")),
                     "WS" => return Err(SpecErrorKind::ProtocolInList("WS")),
                     "*" => return Err(SpecErrorKind::ProtocolInList("`*`")),
-                    _ if is_supported(name) => names.push(name.into()),
-                    _ => return Err(SpecErrorKind::Method(name.to_owned())),
+                    _ => names.push(supported(name).ok_or_else(|| SpecErrorKind::Method(name.to_owned()))?),
                 }
             }
             Ok((Methods::Listed(names.into_boxed_slice()), Protocol::Plain, template.to_owned()))
