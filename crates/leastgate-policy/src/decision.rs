@@ -184,11 +184,8 @@ fn judge(case: &mut Case, facts: &RequestFacts, snapshot: &PolicySnapshot) -> Fi
     }
     let Some(api) = api else { return Reason::HostUnknown.into() };
     case.mode = api.mode(case.decided);
-    if facts.is_misplaced {
-        return Refusal::finding(
-            Reason::CredentialMisplaced,
-            "send the token once, in its own header, and nowhere else",
-        );
+    if let Some(rule) = facts.misplaced {
+        return Refusal::finding(Reason::CredentialMisplaced, rule);
     }
     if let Some(cors) = api.cors.as_ref().filter(|_| facts.is_preflight) {
         return Finding::Preflight(Arc::clone(cors));
@@ -215,7 +212,7 @@ fn judge_public(case: &mut Case, snapshot: &PolicySnapshot, public: &Matched, de
 
 /// What the scopes that the token holds say of the request.
 fn judge_scoped(case: &mut Case, matches: &Matches<'_>, api: &Api, denies: &Matched) -> Finding {
-    let snapshot = matches.snapshot;
+    let Matches { snapshot, facts } = *matches;
     let rules = &mut case.rules;
     if denies.select(rules, snapshot, is_boundary) {
         return Reason::BoundaryDeny.into();
@@ -242,6 +239,12 @@ fn judge_scoped(case: &mut Case, matches: &Matches<'_>, api: &Api, denies: &Matc
         |scope: Option<usize>| denies.any(snapshot, |rule| rule.kind == RuleKind::Deny && rule.scope_index == scope);
     if allows.select(rules, snapshot, |rule| !self_denied(rule.scope_index)) {
         return Reason::InsufficientScope.into();
+    }
+    if facts.is_websocket {
+        return Refusal::finding(
+            Reason::NoMatchingScope,
+            "no scope allows a WebSocket on this path: a `WS` rule does, and a `GET` rule does not",
+        );
     }
     Reason::NoMatchingScope.into()
 }

@@ -29,7 +29,8 @@ pub struct RequestFacts {
     pub(crate) path: CanonicalPath,
     target: PathAndQuery,
     pub(crate) credential: Credential,
-    pub(crate) is_misplaced: bool,
+    /// Where a token stands that must not stand there, in words a caller may read.
+    pub(crate) misplaced: Option<&'static str>,
     pub(crate) has_underscores: bool,
     pub(crate) is_grpc: bool,
     pub(crate) is_websocket: bool,
@@ -91,7 +92,7 @@ impl RequestFacts {
         let header = snapshot.credential_header();
         let (credential, is_doubled) = credential(&parts.headers, header, key, snapshot.environment());
         Ok(Self {
-            is_misplaced: is_doubled || is_misplaced(parts, target, &path, header),
+            misplaced: misplaced(parts, target, &path, header, is_doubled),
             has_underscores: parts.headers.keys().any(|name| name.as_str().contains('_')),
             is_grpc: is_grpc(parts),
             is_websocket,
@@ -275,18 +276,35 @@ fn presented<'a>(value: &'a HeaderValue, name: &HeaderName) -> Option<&'a [u8]> 
     }
 }
 
-/// Whether a token stands where it would leak or be read by somebody else: query, path, cookie, another header, or
-/// its own header under another scheme.
-fn is_misplaced(parts: &Parts, target: &PathAndQuery, path: &CanonicalPath, name: &HeaderName) -> bool {
-    let in_query = || target.query().is_some_and(|query| holds_token(query.as_bytes()));
-    let in_path = || path.segments().any(|segment| token::contains_token(segment.as_bytes()));
-    let in_headers = || {
-        parts.headers.iter().any(|(own, value)| {
-            let its_own_place = own == name && presented(value, name).is_some();
-            !its_own_place && holds_token(value.as_bytes())
-        })
-    };
-    in_query() || in_path() || in_headers()
+/// Whether a token stands where it would leak or be read by somebody else: doubled, in its own header under another
+/// scheme, in the query, the path, a cookie or another header.
+fn misplaced(
+    parts: &Parts,
+    target: &PathAndQuery,
+    path: &CanonicalPath,
+    name: &HeaderName,
+    is_doubled: bool,
+) -> Option<&'static str> {
+    if is_doubled {
+        return Some("the token's header is there twice, or holds more than one credential: send one token");
+    }
+    if target.query().is_some_and(|query| holds_token(query.as_bytes())) {
+        return Some("a token stands in the query, where it is logged: send it in its own header and replace it");
+    }
+    if path.segments().any(|segment| token::contains_token(segment.as_bytes())) {
+        return Some("a token stands in the path, where it is logged: send it in its own header and replace it");
+    }
+    let (own, _) = parts.headers.iter().find(|(own, value)| {
+        let its_own_place = *own == name && presented(value, name).is_some();
+        !its_own_place && holds_token(value.as_bytes())
+    })?;
+    match own {
+        own if own == name => Some("write `Bearer` and one space before the token"),
+        _ if name == header::AUTHORIZATION => {
+            Some("a token stands in another header than `Authorization: Bearer`, which is its place")
+        }
+        _ => Some("a token stands in another header than its own"),
+    }
 }
 
 /// How often escapes are unwrapped in looking for a token: log readers and frameworks decode once, some twice.
@@ -322,6 +340,29 @@ mod tests {
             assert!(holds_token(format!("a={}", token.expose().replacen('_', escaped, 1)).as_bytes()), "{escaped}");
         }
         assert!(!holds_token(b"a=%5F%25%zz%"));
+    }
+
+    #[test]
+    fn whoever_misplaces_a_token_learns_where_it_stands() {
+        let secret = mint(TokenKind::Token, "prod", Accessor::from_random(1), &[2; 32]);
+        let said = |uri: &str, header: &str, value: &str| {
+            let request = http::Request::get(uri.replace("TOKEN", secret.expose()));
+            let request = request.header(header, value.replace("TOKEN", secret.expose())).body(()).unwrap();
+            let parts = request.into_parts().0;
+            let target = parts.uri.path_and_query().unwrap();
+            let path = CanonicalPath::parse(target).unwrap();
+            misplaced(&parts, target, &path, &header::AUTHORIZATION, false)
+        };
+        assert_eq!(said("/a", "authorization", "Bearer TOKEN"), None);
+        for (uri, header, value, words) in [
+            ("/a", "authorization", "TOKEN", "`Bearer` and one space"),
+            ("/a", "authorization", "Basic TOKEN", "`Bearer` and one space"),
+            ("/a", "cookie", "session=TOKEN", "another header than `Authorization: Bearer`"),
+            ("/a?access_token=TOKEN", "accept", "*/*", "in the query"),
+            ("/a/TOKEN", "accept", "*/*", "in the path"),
+        ] {
+            assert!(said(uri, header, value).is_some_and(|said| said.contains(words)), "{uri} {header}");
+        }
     }
 
     #[test]

@@ -253,8 +253,21 @@ fn literal(part: &str) -> Result<Box<str>, TemplateError> {
     match path::decode_segment(part, &mut decoded) {
         Ok(()) => Ok(decoded.into_boxed_str()),
         Err(PathError::Ambiguous(rule) | PathError::TooLong(rule)) => {
-            Err(TemplateError::Literal { segment: part.to_owned(), rule })
+            Err(TemplateError::Literal { segment: part.to_owned(), rule: advice(part).unwrap_or(rule) })
         }
+    }
+}
+
+/// What somebody who writes this probably wants.
+fn advice(part: &str) -> Option<&'static str> {
+    match part {
+        _ if part.contains('?') => Some("a query is no part of a path: match it in `when: query:`"),
+        _ if part.contains(['[', '(', '^', '|', '$', '\\']) => {
+            Some("templates have no regular expressions: use `{name}`, or a type such as `{name:int}` or `{name:uuid}`")
+        }
+        _ if part.contains('%') => None,
+        _ if part.contains(['#', ';']) => Some("a path has no fragment and no parameters behind `;`"),
+        _ => None,
     }
 }
 
@@ -327,6 +340,14 @@ mod tests {
         ] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn habits_from_elsewhere_get_advice() {
+        let error = |text: &str| Template::parse(text).unwrap_err().to_string();
+        assert!(error("/a/[0-9]+").contains("no regular expressions"));
+        assert!(error("/a?x=1").contains("`when: query:`"));
+        assert!(error("/a/%2f").contains("an escape of"));
     }
 
     #[test]
