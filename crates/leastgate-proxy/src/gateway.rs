@@ -223,6 +223,11 @@ impl Gateway {
         {
             self.worker.telemetry.upstream_connect_error(upstream, label);
         }
+        if matches!(error.fault(), Fault::Upstream)
+            && let Some(unlogged) = self.worker.shared.complaints.record(upstream, self.worker.clock.elapsed())
+        {
+            tracing::warn!(upstream, %error, unlogged, "an upstream did not answer; the audit record has every request");
+        }
         tracing::debug!(upstream, %error, is_retryable = error.is_retryable(), "a request was not answered by its upstream");
         denial.into()
     }

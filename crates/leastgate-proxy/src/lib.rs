@@ -9,7 +9,7 @@
 //! | `connection.rs`, `client_io.rs`, `client_socket.rs` | hyper's server with our caps and deadlines |
 //! | `exchange.rs` | one request and its answer: its record, its place, its end |
 //! | `headers/` | everything that names a header |
-//! | `forward.rs`, `pool.rs`, `body/` | the only way to an upstream, and back |
+//! | `forward.rs`, `attempt.rs`, `pool.rs`, `upstream_socket.rs`, `body/` | the only way to an upstream, and back |
 //! | `respond.rs` | every status the gateway answers with by itself |
 //! | `streams.rs` | long requests, decided again |
 //! | `drain.rs` | the end |
@@ -17,9 +17,11 @@
 //! This crate decides nothing about access, reads no file and parses no HTTP: hyper has parsed it, and a second parser
 //! would be a smuggling bug. HTTP/1.1 without upgrades so far.
 
+mod attempt;
 mod body;
 mod client_io;
 mod client_socket;
+mod complaints;
 mod connection;
 mod drain;
 mod exchange;
@@ -33,6 +35,7 @@ mod respond;
 mod settings;
 mod streams;
 mod trace;
+mod upstream_socket;
 mod worker;
 
 pub use body::{BodyError, ProxyBody};

@@ -68,19 +68,7 @@ impl Streams {
         connection: &Rc<ConnectionState>,
         record: RecordHandle,
     ) -> Entry {
-        let began = Instant::now();
-        let underway = Rc::new(Underway {
-            facts,
-            connection: Rc::clone(connection),
-            record,
-            began,
-            looked: Cell::new(began),
-            entered: Cell::new(false),
-            reported: Cell::new(false),
-            streaming: Cell::new(false),
-            denial: RefCell::new(None),
-            waiting: RefCell::new(None),
-        });
+        let underway = Rc::new(Underway::new(facts, Rc::clone(connection), record));
         let mut open = worker.streams.open.borrow_mut();
         if open.is_empty() {
             worker.streams.began.notify_one();
@@ -121,6 +109,22 @@ struct Judged {
 }
 
 impl Underway {
+    fn new(facts: RequestFacts, connection: Rc<ConnectionState>, record: RecordHandle) -> Self {
+        let began = Instant::now();
+        Self {
+            facts,
+            connection,
+            record,
+            began,
+            looked: Cell::new(began),
+            entered: Cell::new(false),
+            reported: Cell::new(false),
+            streaming: Cell::new(false),
+            denial: RefCell::new(None),
+            waiting: RefCell::new(None),
+        }
+    }
+
     fn review(&self, snapshot: &Arc<PolicySnapshot>, judging: &Judged, is_stale: bool, now: Instant) {
         self.look_after_client(now);
         let age = now - self.began;
@@ -187,5 +191,76 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.worker.streams.open.borrow_mut().remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, Request};
+    use leastgate_config::parse_policy;
+    use leastgate_policy::{CompileContext, EnvironmentKey, Pepper, Source};
+    use leastgate_telemetry::{Clock, RecentFilter, Recorder, SystemClock, Telemetry, TelemetryConfig};
+
+    use super::*;
+    use crate::client_socket::SocketWatch;
+    use crate::connection::PhaseLimits;
+
+    const POLICY: &str = r#"
+version: 1
+environments: [test]
+apis:
+  orders: { hosts: [orders.internal], base: /, upstream: up, public: [ "GET /feed" ] }
+"#;
+
+    fn snapshot(now: Timestamp) -> Arc<PolicySnapshot> {
+        let loaded = parse_policy(&[("policy.yaml", POLICY)]).unwrap();
+        let context = CompileContext {
+            environment: "test",
+            revision: &loaded.revision,
+            now,
+            credential_header: HeaderName::from_static("authorization"),
+            trusted_proxies: Vec::new(),
+            upstreams: None,
+        };
+        Arc::new(PolicySnapshot::compile(&loaded.spec, &context).unwrap())
+    }
+
+    fn underway(snapshot: &Arc<PolicySnapshot>, now: Timestamp, recorder: &Recorder) -> Underway {
+        let (parts, ()) = Request::get("/feed").header("host", "orders.internal").body(()).unwrap().into_parts();
+        let source = Source { peer: "192.0.2.1".parse().unwrap(), port: 1 };
+        let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "test");
+        let facts = RequestFacts::parse(&parts, &source, snapshot, &key, now).unwrap();
+        let Decision::Allow(permit) = decide(&facts, snapshot, now) else { panic!("the feed is public") };
+        recorder.permitted(&permit, Duration::ZERO);
+        let day = Duration::from_secs(86_400);
+        let limits = PhaseLimits { first_byte: day, head: day, idle: day };
+        let connection = Rc::new(ConnectionState::new(limits, SocketWatch::default()));
+        Underway::new(facts, connection, recorder.handle())
+    }
+
+    #[tokio::test]
+    async fn a_request_alive_after_ten_seconds_leaves_one_record_while_it_is_open() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let now = clock.timestamp();
+        let telemetry = Telemetry::start(TelemetryConfig::default(), Arc::clone(&clock)).unwrap();
+        let snapshot = snapshot(now);
+        telemetry.policy_loaded(&snapshot);
+        let recorder = telemetry.worker().begin("192.0.2.1:1".parse().unwrap(), clock.now());
+        let id = format!("\"id\":\"{}\"", recorder.id());
+        let underway = underway(&snapshot, now, &recorder);
+        let events = |kind: &str| -> Vec<String> {
+            assert!(telemetry.flush(Duration::from_secs(20)));
+            let events = telemetry.recent(&RecentFilter { kind: Some(kind.into()), ..RecentFilter::default() });
+            events.iter().map(|event| String::from_utf8(event.to_vec()).unwrap()).collect()
+        };
+        let judging = Judged { changes: 0, second: now };
+        for (age, expected) in [(0, 0), (9_999, 0), (10_000, 1), (10_025, 1), (20_000, 1)] {
+            underway.review(&snapshot, &judging, true, underway.began + Duration::from_millis(age));
+            assert_eq!(events("stream").len(), expected, "at the age of {age} ms");
+        }
+        assert!(events("decision").is_empty(), "it is not over");
+        recorder.finish();
+        let (open, ended) = (events("stream").concat(), events("decision").concat());
+        assert!(open.contains(&id) && ended.contains(&id), "{open}\n{ended}");
     }
 }

@@ -17,6 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{LocalSet, spawn_local};
 
+use crate::complaints::Complaints;
 use crate::connection::{self, Connections};
 use crate::drain::{self, DataPlaneHandle, Phase};
 use crate::failures::SourceFailures;
@@ -116,6 +117,7 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) sources: Sources,
     pub(crate) failures: SourceFailures,
+    pub(crate) complaints: Complaints,
     pub(crate) in_flight: InFlight,
     pub(crate) draining: AtomicBool,
     /// Requests that were under way when a drain ran out of time.
@@ -130,6 +132,7 @@ impl Shared {
             connections: listener::permits(limits.connections),
             sources: Sources::new(limits.connections_per_source),
             failures: SourceFailures::new(failures.rate.per / failures.rate.count.max(1), failures.burst),
+            complaints: Complaints::default(),
             in_flight: InFlight { count: Arc::default(), most: limits.in_flight },
             draining: AtomicBool::new(false),
             cut: AtomicUsize::new(0),

@@ -37,6 +37,23 @@ fn a_drain_lets_requests_finish_and_idle_connections_go() {
 }
 
 #[test]
+fn before_accepting_ends_requests_are_served_and_their_connections_closed() {
+    let harness = harness(|upstream| upstream.answer_all(OK));
+    let mut kept = harness.connect();
+    kept.send(harness.head("GET /v1/a", ""));
+    assert!(!kept.reply().has("connection: close"));
+    harness.plane.as_ref().unwrap().begin_drain();
+    for mut client in [kept, harness.connect()] {
+        client.send(harness.head("GET /v1/b", "") + &harness.head("GET /v1/beyond", ""));
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.body.as_str()), (200, "ok"));
+        assert!(reply.has("connection: close"), "{}", reply.head);
+        assert!(client.is_closed());
+    }
+    assert!(!harness.upstream.all().contains("/v1/beyond"));
+}
+
+#[test]
 fn what_does_not_finish_in_time_is_cut() {
     let mut harness = harness(Connection::wait_until_closed);
     let mut client = harness.connect();

@@ -1,9 +1,9 @@
-//! A gateway of one process, an upstream that records every byte and answers from a script, and a client of raw bytes.
+//! A gateway of one process between a scripted upstream and a client of raw bytes.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use leastgate_policy::{
 };
 use leastgate_proxy::{DataPlane, DataPlaneConfig, DataPlaneHandle};
 use leastgate_telemetry::{Clock, RecentFilter, SystemClock, Telemetry, TelemetryConfig};
+
+pub(crate) use crate::scripted::{Connection, Upstream};
 
 /// Ten times the longest promise a test waits for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,6 +67,25 @@ pub(crate) fn start(upstream: Upstream, set: impl FnOnce(&mut Limits)) -> Harnes
 }
 
 pub(crate) fn start_with(upstream: Upstream, set: impl FnOnce(&mut Limits), policy: Option<&str>) -> Harness {
+    start_as(upstream, set, &Options { policy, ..Options::default() })
+}
+
+/// How the gateway differs from the usual one, limits aside.
+pub(crate) struct Options<'a> {
+    pub(crate) policy: Option<&'a str>,
+    /// Keys of the upstream, as a configuration file has them.
+    pub(crate) upstream: &'a str,
+    /// With one, all client connections share its pools.
+    pub(crate) workers: usize,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { policy: Some(POLICY), upstream: "response_timeout: 1s", workers: 2 }
+    }
+}
+
+pub(crate) fn start_as(upstream: Upstream, set: impl FnOnce(&mut Limits), options: &Options<'_>) -> Harness {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let telemetry = Telemetry::start(TelemetryConfig::default(), Arc::clone(&clock)).unwrap();
     let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "test");
@@ -72,7 +93,7 @@ pub(crate) fn start_with(upstream: Upstream, set: impl FnOnce(&mut Limits), poli
     let token = mint(TokenKind::Token, "test", accessor, &[9; 32]).expose().to_owned();
     let digest = key.digest(token.as_bytes());
     let authority = Arc::new(Authority::new(key));
-    if let Some(policy) = policy {
+    if let Some(policy) = options.policy {
         put_policy_in_force(&authority, &telemetry, policy);
     }
     let entry = entry(accessor, digest);
@@ -81,9 +102,9 @@ pub(crate) fn start_with(upstream: Upstream, set: impl FnOnce(&mut Limits), poli
     set(&mut limits);
     let config = DataPlaneConfig {
         addresses: vec!["127.0.0.1:0".parse().unwrap()],
-        workers: NonZeroUsize::MIN.saturating_add(1),
+        workers: NonZeroUsize::new(options.workers).unwrap(),
         limits,
-        upstreams: upstreams(upstream.address),
+        upstreams: upstreams(upstream.address, options.upstream),
         trusted_proxies: Vec::new(),
     };
     let plane = DataPlane::start(config, &authority, &telemetry, &clock).unwrap();
@@ -119,7 +140,7 @@ pub(crate) fn put_policy_in_force(authority: &Authority, telemetry: &Telemetry, 
     authority.replace(snapshot);
 }
 
-fn upstreams(address: SocketAddr) -> Vec<leastgate_config::Upstream> {
+fn upstreams(address: SocketAddr, keys: &str) -> Vec<leastgate_config::Upstream> {
     let set = |path: &[&str], value: &str| Override {
         name: path.join("."),
         path: path.iter().map(|part| (*part).to_owned()).collect(),
@@ -131,7 +152,7 @@ fn upstreams(address: SocketAddr) -> Vec<leastgate_config::Upstream> {
         flags: vec![
             set(&["environment"], "test"),
             set(&["state_dir"], "/nowhere"),
-            set(&["upstreams"], &format!("{{ up: {{ endpoints: [ \"http://{address}\" ], response_timeout: 1s }} }}")),
+            set(&["upstreams"], &format!("{{ up: {{ endpoints: [ \"http://{address}\" ], {keys} }} }}")),
             set(&["pepper"], "{ current: { file: /nowhere/pepper } }"),
             set(&["policy"], "{ files: [ policy.yaml ] }"),
         ],
@@ -161,6 +182,13 @@ impl Harness {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.plane.as_ref().unwrap().in_flight()
+    }
+
+    /// The value of one series of the metrics; nothing is counted at first.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let text = String::from_utf8(self.telemetry.render_metrics()).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.unwrap_or_default()
     }
 
     /// The events recorded so far, newest last, once there are as many as wanted.
@@ -273,117 +301,5 @@ impl Client {
 
     pub(crate) fn is_closed(&mut self) -> bool {
         self.rest().is_empty()
-    }
-}
-
-/// An upstream that keeps what it receives.
-pub(crate) struct Upstream {
-    pub(crate) address: SocketAddr,
-    received: Arc<Mutex<Vec<String>>>,
-}
-
-/// One connection to it, as its script sees it.
-pub(crate) struct Connection {
-    stream: TcpStream,
-    index: usize,
-    received: Arc<Mutex<Vec<String>>>,
-}
-
-impl Upstream {
-    pub(crate) fn start(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let received = Arc::new(Mutex::new(Vec::new()));
-        let script = Arc::new(script);
-        let shared = Arc::clone(&received);
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                stream.set_nodelay(true).unwrap();
-                let mut all = shared.lock().unwrap();
-                all.push(String::new());
-                let mut connection = Connection { stream, index: all.len() - 1, received: Arc::clone(&shared) };
-                let script = Arc::clone(&script);
-                thread::spawn(move || script(&mut connection));
-            }
-        });
-        Self { address, received }
-    }
-
-    /// Where nobody listens.
-    pub(crate) fn absent() -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        Self { address, received: Arc::default() }
-    }
-
-    /// What each connection has received so far.
-    pub(crate) fn received(&self) -> Vec<String> {
-        self.received.lock().unwrap().clone()
-    }
-
-    pub(crate) fn all(&self) -> String {
-        self.received().concat()
-    }
-
-    /// Waits until it has received something.
-    pub(crate) fn wait_for(&self, text: &str) {
-        let started = Instant::now();
-        while !self.all().contains(text) {
-            assert!(started.elapsed() < PATIENCE, "the upstream never received {text:?}: {:?}", self.received());
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
-
-impl Connection {
-    pub(crate) fn index(&self) -> usize {
-        self.index
-    }
-
-    /// Reads until `end` stands at the end of what this connection has received; `false`: the gateway closed it.
-    pub(crate) fn read_until(&mut self, end: &str) -> bool {
-        let mut chunk = [0; 4096];
-        loop {
-            match self.stream.read(&mut chunk) {
-                Ok(0) | Err(_) => return false,
-                Ok(read) => {
-                    let mut received = self.received.lock().unwrap();
-                    received[self.index].push_str(&String::from_utf8_lossy(&chunk[..read]));
-                    if received[self.index].ends_with(end) {
-                        return true;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reads a head, and not a byte of what follows it.
-    pub(crate) fn read_head(&mut self) {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") && self.stream.read_exact(&mut byte).is_ok() {
-            head.push(byte[0]);
-        }
-        self.received.lock().unwrap()[self.index].push_str(&String::from_utf8_lossy(&head));
-    }
-
-    pub(crate) fn write(&mut self, text: &str) {
-        let _ = self.stream.write_all(text.as_bytes());
-    }
-
-    /// Closes, and leaves a mark once the end of the stream is on its way.
-    pub(crate) fn close(&mut self, mark: &str) {
-        let _ = self.stream.shutdown(Shutdown::Both);
-        self.received.lock().unwrap()[self.index].push_str(mark);
-    }
-
-    /// Answers every bodiless request the same.
-    pub(crate) fn answer_all(&mut self, answer: &str) {
-        while self.read_until("\r\n\r\n") {
-            self.write(answer);
-        }
-    }
-
-    pub(crate) fn wait_until_closed(&mut self) {
-        while self.read_until("\u{0}never") {}
     }
 }
