@@ -36,7 +36,7 @@ pub enum IssueRefusal {
     ExpiryRequired,
     #[error("token_rules require an owner")]
     OwnerRequired,
-    #[error("it would live longer than the {}s that {by} allows", .max.as_secs())]
+    #[error("it would live longer than the {} that {by} allows", life(*.max))]
     TooLong { max: Duration, by: String },
     #[error("its end lies before its beginning")]
     EndsBeforeItBegins,
@@ -49,6 +49,12 @@ impl PolicySnapshot {
     /// The first rule it breaks.
     pub fn check_issue(&self, request: &IssueRequest<'_>) -> Result<(), IssueRefusal> {
         check(request, &self.token_rules, &self.scopes, &self.scope_by_name, &self.roles)
+    }
+
+    /// Every rule that a token like this would break, so that all of them can be mended at once.
+    #[must_use]
+    pub fn refusals(&self, request: &IssueRequest<'_>) -> Vec<IssueRefusal> {
+        refusals(request, &self.token_rules, &self.scopes, &self.scope_by_name, &self.roles)
     }
 
     /// The least `max_ttl` of everything the roles and scopes confer and of `token_rules`, with the name it comes from.
@@ -75,31 +81,74 @@ pub(crate) fn check(
     scope_by_name: &HashMap<Arc<str>, usize>,
     roles: &HashMap<Arc<str>, Role>,
 ) -> Result<(), IssueRefusal> {
+    refusals(request, rules, scopes, scope_by_name, roles).into_iter().next().map_or(Ok(()), Err)
+}
+
+fn refusals(
+    request: &IssueRequest<'_>,
+    rules: &TokenRules,
+    scopes: &[Scope],
+    scope_by_name: &HashMap<Arc<str>, usize>,
+    roles: &HashMap<Arc<str>, Role>,
+) -> Vec<IssueRefusal> {
+    let mut refusals = Vec::new();
     if rules.require_owner && request.owner.is_none_or(str::is_empty) {
-        return Err(IssueRefusal::OwnerRequired);
+        refusals.push(IssueRefusal::OwnerRequired);
     }
     if rules.require_expiry && request.expires.is_none() {
-        return Err(IssueRefusal::ExpiryRequired);
+        refusals.push(IssueRefusal::ExpiryRequired);
     }
     if request.expires.is_some_and(|end| end < request.from) {
-        return Err(IssueRefusal::EndsBeforeItBegins);
+        refusals.push(IssueRefusal::EndsBeforeItBegins);
     }
-    within(request.from, request.expires, rules.max_ttl, "token_rules")?;
+    refusals.extend(within(request.from, request.expires, rules.max_ttl, "token_rules").err());
     for name in request.roles {
-        if let Some((max, by)) = &role(name, roles)?.max_ttl {
-            within(request.from, request.expires, Some(*max), &format!("`{by}`"))?;
-        }
+        refusals.extend(role(name, roles).and_then(|role| role_within(request, role)).err());
     }
-    for (name, end) in request.grants {
-        let scope = scope(name, scopes, scope_by_name)?;
-        let end = match (end, request.expires) {
-            (Some(grant), Some(token)) => Some(*grant.min(&token)),
-            (end, None) => *end,
-            (None, end) => end,
-        };
-        within(request.from, end, scope.max_ttl, &format!("`{}`", scope.name))?;
+    for grant in request.grants {
+        refusals.extend(
+            scope(grant.0, scopes, scope_by_name).and_then(|scope| grant_within(request, grant.1, scope)).err(),
+        );
     }
-    Ok(())
+    keep_the_strictest(&mut refusals);
+    refusals
+}
+
+/// Of several lives that are too short the least is the one to obey; without an end at all that is what is missing.
+fn keep_the_strictest(refusals: &mut Vec<IssueRefusal>) {
+    let has_no_end = refusals.contains(&IssueRefusal::ExpiryRequired);
+    let least = |refusal: &IssueRefusal| match refusal {
+        IssueRefusal::TooLong { max, .. } => Some(*max),
+        _ => None,
+    };
+    let strictest = refusals.iter().filter_map(least).min();
+    let mut is_kept = has_no_end;
+    refusals.retain(|refusal| match least(refusal) {
+        None => true,
+        life => life == strictest && !std::mem::replace(&mut is_kept, true),
+    });
+}
+
+fn role_within(request: &IssueRequest<'_>, role: &Role) -> Result<(), IssueRefusal> {
+    let Some((max, by)) = &role.max_ttl else { return Ok(()) };
+    within(request.from, request.expires, Some(*max), &format!("`{by}`"))
+}
+
+fn grant_within(request: &IssueRequest<'_>, end: Option<Timestamp>, scope: &Scope) -> Result<(), IssueRefusal> {
+    let end = match (end, request.expires) {
+        (Some(grant), Some(token)) => Some(grant.min(token)),
+        (end, None) => end,
+        (None, end) => end,
+    };
+    within(request.from, end, scope.max_ttl, &format!("`{}`", scope.name))
+}
+
+/// A life in the largest unit that it is a whole number of.
+fn life(life: Duration) -> String {
+    let seconds = life.as_secs();
+    let unit = [(86_400, "d"), (3_600, "h"), (60, "m")].into_iter().find(|(size, _)| seconds.is_multiple_of(*size));
+    let (size, name) = unit.unwrap_or((1, "s"));
+    format!("{}{name}", seconds / size)
 }
 
 fn within(from: Timestamp, end: Option<Timestamp>, max: Option<Duration>, by: &str) -> Result<(), IssueRefusal> {

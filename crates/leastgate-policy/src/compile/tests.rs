@@ -135,6 +135,43 @@ fn roles_must_not_inherit_in_a_circle() {
     );
 }
 
+/// A file may have a line or a circle of any length; the stack has one of its own.
+#[test]
+fn a_line_of_roles_may_be_longer_than_the_stack() {
+    let parent = |n: u32| RoleSpec {
+        name: text(&format!("r{n}")),
+        inherits: vec![text(&format!("r{}", n + 1))],
+        ..RoleSpec::default()
+    };
+    const LONG: u32 = 100_000;
+    refused(|spec| spec.roles.extend((0..LONG).map(parent)), "no role");
+    refused(
+        |spec| {
+            spec.roles.extend((0..LONG).map(parent));
+            spec.roles.push(RoleSpec { name: text(&format!("r{LONG}")), ..RoleSpec::default() });
+        },
+        "deeper",
+    );
+    refused(
+        |spec| {
+            spec.roles.extend((0..LONG).map(parent));
+            let last = RoleSpec { name: text(&format!("r{LONG}")), inherits: vec![text("r0")], ..RoleSpec::default() };
+            spec.roles.push(last);
+        },
+        "r14 → r15 → …",
+    );
+}
+
+/// Roles that are stuck behind a circle are not named as part of it, and each circle is named once.
+#[test]
+fn circles_are_found_whatever_hangs_on_them() {
+    let role =
+        |name: &str, parent: &str| RoleSpec { name: text(name), inherits: vec![text(parent)], ..RoleSpec::default() };
+    let hung = [role("x", "a"), role("a", "b"), role("b", "a"), role("c", "c"), role("y", "x")];
+    refused(|spec| spec.roles.extend(hung.clone()), "in a circle: a → b → a");
+    refused(|spec| spec.roles.extend(hung.clone()), "in a circle: c → c");
+}
+
 #[test]
 fn conditions_read_what_is_forwarded() {
     let with = |name: &str, value: &str| {
