@@ -49,11 +49,15 @@ impl Drop for Busy {
 pub(crate) enum Refused {
     /// There was no policy to judge it by.
     Unjudged(Reason),
+    /// It must be on record, and can't be.
+    Unrecorded,
     /// It was judged, or could have been.
     Denied(Box<Denial>),
     /// As above, and the caller should wait.
     Limited(Box<Denial>, std::time::Duration),
 }
+
+const NO_PLACE_ON_RECORD: &str = "nothing was forwarded: the gateway can't put the request on record. Try again";
 
 impl From<Denial> for Refused {
     fn from(denial: Denial) -> Self {
@@ -65,7 +69,7 @@ impl Refused {
     /// The decision behind it, where there was one.
     pub(crate) fn denial(&self) -> Option<&Denial> {
         match self {
-            Self::Unjudged(_) => None,
+            Self::Unjudged(_) | Self::Unrecorded => None,
             Self::Denied(denial) | Self::Limited(denial, _) => Some(denial),
         }
     }
@@ -73,6 +77,7 @@ impl Refused {
     fn reason(&self) -> Reason {
         match self {
             Self::Unjudged(reason) => *reason,
+            Self::Unrecorded => Reason::AuthorizationUnavailable,
             Self::Denied(denial) | Self::Limited(denial, _) => denial.reason,
         }
     }
@@ -80,6 +85,7 @@ impl Refused {
     fn refusal(&self) -> Refusal<'_> {
         match self {
             Self::Unjudged(reason) => Refusal::without_case(*reason, None),
+            Self::Unrecorded => Refusal::without_case(self.reason(), Some(NO_PLACE_ON_RECORD)),
             Self::Denied(denial) => Refusal::of(denial),
             Self::Limited(denial, wait) => Refusal { retry_after: Some(*wait), ..Refusal::of(denial) },
         }

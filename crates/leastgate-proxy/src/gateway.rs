@@ -244,7 +244,6 @@ fn turned(exchange: &Exchange, refused: Refused, body: ClientBody, began: Instan
     if exchange.record().reserve().is_ok() {
         return Box::new((refused, body));
     }
-    let reason = Reason::AuthorizationUnavailable;
-    exchange.record().refused(reason);
-    Box::new((Refused::Unjudged(reason), body))
+    exchange.record().refused(Reason::AuthorizationUnavailable);
+    Box::new((Refused::Unrecorded, body))
 }
