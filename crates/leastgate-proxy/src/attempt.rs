@@ -1,5 +1,5 @@
-//! One exchange over a lent connection, and the one case in which its request is sent a second time: the upstream closed
-//! a connection that had lain idle just as the request went out on it.
+//! One exchange over a lent connection, and the one case in which its request is sent a second time: the upstream had
+//! closed a connection between two requests, and not a byte of the second went out on it.
 
 use std::future::Future;
 use std::pin::pin;
@@ -15,10 +15,6 @@ use crate::body::Upload;
 use crate::forward::ForwardError;
 use crate::pool::{ConnectError, Lease, Pool, UpstreamRequestBody};
 
-/// How long a connection must have been idle for a request on it to be kept for a second attempt. An upstream closes
-/// connections for their idle time after seconds; to copy the head of every request would cost a tenth of its work.
-const STALE: Duration = Duration::from_millis(100);
-
 /// When an exchange has lasted too long.
 pub(crate) struct Deadlines {
     /// From the upstream having the request to the head of its response.
@@ -26,9 +22,9 @@ pub(crate) struct Deadlines {
     pub(crate) whole: Option<Instant>,
 }
 
-/// Sends a request over a connection of the pool, and over a new one if that connection turns out to be dead. A request
-/// of which not a byte was written goes out again if it may be repeated; one that may have arrived only if it is safe as
-/// well, and no byte came back. Both attempts together have the time of one.
+/// Sends a request over a connection of the pool. One that comes back unsent, because the upstream had closed the
+/// connection, goes out once more over a new one if repeating it could do no harm anyway. One that may have arrived never
+/// does, whatever its method. Both attempts together have the time of one.
 pub(crate) async fn exchange(
     pool: &Rc<Pool>,
     request: Request<UpstreamRequestBody>,
@@ -37,62 +33,27 @@ pub(crate) async fn exchange(
 ) -> Result<(Response<Incoming>, Lease), ForwardError> {
     let mut lease = pool.lend().await?;
     let began = Instant::now();
-    let spare = if lease.idled() >= STALE { spare(&request) } else { None };
-    let failure = match send(&mut lease, request, upload, deadlines, began).await {
-        Ok(response) => return Ok((response, lease)),
-        Err(failure) => failure,
-    };
-    match (failure, spare) {
-        (Unanswered::Unsent(request), _) if lease.is_reused() && is_repeatable(&request) => {
+    match send(&mut lease, request, upload, deadlines, began).await {
+        Ok(response) => Ok((response, lease)),
+        Err(Unanswered::Unsent(request)) if lease.is_reused() && is_repeatable(&request) => {
+            tracing::debug!("a pooled connection was dead: its request is sent over a new one");
             lease.reconnect().await?;
-            again(lease, *request, upload, deadlines, began).await
+            let response = send(&mut lease, *request, upload, deadlines, began).await.map_err(ForwardError::from)?;
+            Ok((response, lease))
         }
-        (Unanswered::Silent(error), Some(spare)) => match lease.reconnect().await {
-            Ok(()) => again(lease, spare, upload, deadlines, began).await,
-            // The first attempt may have arrived: that there is no second connection is not the whole truth.
-            Err(_) => Err(ForwardError::Http(error)),
-        },
-        (failure, _) => Err(failure.into()),
+        Err(unanswered) => Err(unanswered.into()),
     }
 }
 
-async fn again(
-    mut lease: Lease,
-    request: Request<UpstreamRequestBody>,
-    upload: &Upload,
-    deadlines: &Deadlines,
-    began: Instant,
-) -> Result<(Response<Incoming>, Lease), ForwardError> {
-    tracing::debug!("a pooled connection was dead: its request is sent once more");
-    let response = send(&mut lease, request, upload, deadlines, began).await?;
-    Ok((response, lease))
-}
-
-/// Whether a request may be sent again that did not arrive.
 fn is_repeatable(request: &Request<UpstreamRequestBody>) -> bool {
     let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
     idempotent.contains(request.method()) && request.body().is_end_stream()
-}
-
-/// A copy of a request that may arrive twice: it asks for nothing to be changed (RFC 9110 §9.2.1) and has no body.
-fn spare(request: &Request<UpstreamRequestBody>) -> Option<Request<UpstreamRequestBody>> {
-    if ![Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
-        return None;
-    }
-    let mut spare = Request::new(request.body().empty()?);
-    *spare.method_mut() = request.method().clone();
-    *spare.uri_mut() = request.uri().clone();
-    *spare.version_mut() = request.version();
-    *spare.headers_mut() = request.headers().clone();
-    Some(spare)
 }
 
 /// Why a connection gave no response.
 enum Unanswered {
     /// hyper gave the request back: not a byte of it was written.
     Unsent(Box<Request<UpstreamRequestBody>>),
-    /// The connection ended, and not a byte had come back over it.
-    Silent(hyper::Error),
     Failed(ForwardError),
 }
 
@@ -100,7 +61,6 @@ impl From<Unanswered> for ForwardError {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
             Unanswered::Unsent(_) => Self::Connect(ConnectError::Refused(std::io::ErrorKind::ConnectionReset.into())),
-            Unanswered::Silent(error) => Self::Http(error),
             Unanswered::Failed(error) => error,
         }
     }
@@ -113,7 +73,6 @@ async fn send(
     deadlines: &Deadlines,
     began: Instant,
 ) -> Result<Response<Incoming>, Unanswered> {
-    let heard = lease.heard();
     let sending = lease.sender().try_send_request(request);
     let Some(sent) = within(sending, upload, deadlines, began).await else {
         return Err(Unanswered::Failed(ForwardError::TimedOut));
@@ -121,9 +80,6 @@ async fn send(
     sent.map_err(|mut failure| match (upload.fault(), failure.take_message()) {
         (Some(fault), _) => Unanswered::Failed(fault.into()),
         (None, Some(request)) => Unanswered::Unsent(Box::new(request)),
-        (None, None) if lease.heard() == heard && !failure.error().is_user() => {
-            Unanswered::Silent(failure.into_error())
-        }
         (None, None) => Unanswered::Failed(ForwardError::Http(failure.into_error())),
     })
 }
@@ -232,25 +188,5 @@ mod tests {
             assert!(!lease.is_reused());
         };
         timeout(Duration::from_secs(5), LocalSet::new().run_until(test)).await.expect("no wait for its own place");
-    }
-
-    /// The first attempt may have arrived, so "nothing was forwarded" would be too much to say.
-    #[tokio::test]
-    async fn without_a_second_connection_the_first_failure_stands() {
-        let test = async {
-            let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let pool = pool_of_one(upstream.local_addr().unwrap().port());
-            let (upload, deadlines) = (Upload::new(), Deadlines { head: Duration::from_secs(10), whole: None });
-            let first = exchange(&pool, received().await, &upload, &deadlines);
-            let (first, mut stream) = tokio::join!(first, answer(&upstream));
-            first.unwrap().1.give_back();
-            drop(upstream);
-            tokio::time::sleep(STALE).await;
-            let leaves = async move { stream.read_u8().await.unwrap() };
-            let second = received().await;
-            let (second, _) = tokio::join!(exchange(&pool, second, &upload, &deadlines), leaves);
-            assert!(matches!(second, Err(ForwardError::Http(_))), "{:?}", second.err());
-        };
-        timeout(Duration::from_secs(5), LocalSet::new().run_until(test)).await.expect("a prompt failure");
     }
 }

@@ -9,7 +9,7 @@
 //! | `connection.rs`, `client_io.rs`, `client_socket.rs` | hyper's server with our caps and deadlines |
 //! | `exchange.rs` | one request and its answer: its record, its place, its end |
 //! | `headers/` | everything that names a header |
-//! | `forward.rs`, `attempt.rs`, `pool.rs`, `upstream_socket.rs`, `body/` | the only way to an upstream, and back |
+//! | `forward.rs`, `attempt.rs`, `pool.rs`, `body/` | the only way to an upstream, and back |
 //! | `respond.rs` | every status the gateway answers with by itself |
 //! | `streams.rs` | long requests, decided again |
 //! | `drain.rs` | the end |
@@ -35,7 +35,6 @@ mod respond;
 mod settings;
 mod streams;
 mod trace;
-mod upstream_socket;
 mod worker;
 
 pub use body::{BodyError, ProxyBody};

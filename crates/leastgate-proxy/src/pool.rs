@@ -19,7 +19,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::body::RequestBody;
-use crate::upstream_socket::{Heard, UpstreamSocket};
 
 /// Largest response head, and how far a response is read ahead of the client.
 const RESPONSE_HEAD: usize = 64 * 1024;
@@ -85,7 +84,6 @@ struct Idle {
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<UpstreamRequestBody>,
-    heard: Heard,
     /// Held for its drop.
     _driver: Driver,
 }
@@ -105,8 +103,7 @@ impl Drop for Driver {
 pub(crate) struct Lease {
     pool: Rc<Pool>,
     connection: Connection,
-    /// How long it was idle before; a new connection never was.
-    idled: Option<Duration>,
+    reused: bool,
     _in_use: OwnedSemaphorePermit,
 }
 
@@ -117,24 +114,14 @@ impl Lease {
 
     /// Whether another request went over it before.
     pub(crate) fn is_reused(&self) -> bool {
-        self.idled.is_some()
-    }
-
-    /// How long it had lain idle when it was lent.
-    pub(crate) fn idled(&self) -> Duration {
-        self.idled.unwrap_or_default()
-    }
-
-    /// How many bytes have come over it so far.
-    pub(crate) fn heard(&self) -> u64 {
-        self.connection.heard.bytes()
+        self.reused
     }
 
     /// Puts a new connection in the place of one that has failed. To ask the pool for another place while holding this
     /// one would be waiting for oneself.
     pub(crate) async fn reconnect(&mut self) -> Result<(), ConnectError> {
         self.connection = self.pool.connect().await?;
-        self.idled = None;
+        self.reused = false;
         Ok(())
     }
 
@@ -159,8 +146,8 @@ impl Pool {
     pub(crate) async fn lend(self: &Rc<Self>) -> Result<Lease, ConnectError> {
         let in_use = self.place().await?;
         match self.reusable() {
-            Some((connection, idled)) => Ok(self.lease(connection, Some(idled), in_use)),
-            None => Ok(self.lease(self.connect().await?, None, in_use)),
+            Some(connection) => Ok(self.lease(connection, true, in_use)),
+            None => Ok(self.lease(self.connect().await?, false, in_use)),
         }
     }
 
@@ -172,8 +159,8 @@ impl Pool {
             .retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < idle_timeout);
     }
 
-    fn lease(self: &Rc<Self>, connection: Connection, idled: Option<Duration>, in_use: OwnedSemaphorePermit) -> Lease {
-        Lease { pool: Rc::clone(self), connection, idled, _in_use: in_use }
+    fn lease(self: &Rc<Self>, connection: Connection, reused: bool, in_use: OwnedSemaphorePermit) -> Lease {
+        Lease { pool: Rc::clone(self), connection, reused, _in_use: in_use }
     }
 
     /// Waits for a connection to be free, as long as connecting might take. The cap on requests in flight bounds how
@@ -186,13 +173,11 @@ impl Pool {
         waiting.await.ok().and_then(Result::ok).ok_or(ConnectError::Saturated)
     }
 
-    /// The connection used last that still stands, and how long it was idle.
-    fn reusable(&self) -> Option<(Connection, Duration)> {
+    fn reusable(&self) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         while let Some(candidate) = idle.pop() {
-            let idled = candidate.since.elapsed();
-            if idled < self.settings.idle_timeout && candidate.connection.sender.is_ready() {
-                return Some((candidate.connection, idled));
+            if candidate.since.elapsed() < self.settings.idle_timeout && candidate.connection.sender.is_ready() {
+                return Some(candidate.connection);
             }
         }
         None
@@ -205,14 +190,12 @@ impl Pool {
             .map_err(|_| ConnectError::TimedOut)?
             .map_err(ConnectError::Refused)?;
         stream.set_nodelay(true).map_err(ConnectError::Refused)?;
-        let socket = UpstreamSocket::new(stream);
-        let heard = socket.heard();
         let (sender, connection) =
-            self.client.handshake(TokioIo::new(socket)).await.map_err(ConnectError::Handshake)?;
+            self.client.handshake(TokioIo::new(stream)).await.map_err(ConnectError::Handshake)?;
         let driver = tokio::task::spawn_local(async move {
             // The request on it learns of a failure itself; without one, an upstream closed an idle connection.
             let _ = connection.await;
         });
-        Ok(Connection { sender, heard, _driver: Driver(driver) })
+        Ok(Connection { sender, _driver: Driver(driver) })
     }
 }

@@ -106,8 +106,7 @@ impl Upload {
 /// A request's body with its limits.
 #[derive(Debug)]
 pub(crate) struct RequestBody<B> {
-    /// None in the copy of a body that has nothing in it.
-    inner: Option<B>,
+    inner: B,
     limits: BodyLimits,
     upload: Rc<Upload>,
     record: Option<RecordHandle>,
@@ -121,16 +120,7 @@ impl<B: Body<Data = Bytes> + Unpin> RequestBody<B> {
     pub(crate) fn new(inner: B, limits: BodyLimits, upload: Rc<Upload>, record: Option<RecordHandle>) -> Self {
         upload.complete.set(inner.is_end_stream());
         upload.limit.set(limits.bytes);
-        Self::of(Some(inner), limits, upload, record)
-    }
-
-    fn of(inner: Option<B>, limits: BodyLimits, upload: Rc<Upload>, record: Option<RecordHandle>) -> Self {
         Self { inner, limits, upload, record, waited: Duration::ZERO, waiting_since: None, timer: None }
-    }
-
-    /// The body of the same request sent once more, if there is nothing in it.
-    pub(crate) fn empty(&self) -> Option<Self> {
-        self.is_end_stream().then(|| Self::of(None, self.limits, Rc::clone(&self.upload), None))
     }
 
     fn fail(&self, fault: UploadFault) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
@@ -168,7 +158,7 @@ impl<B: Body<Data = Bytes> + Unpin> RequestBody<B> {
         if let Some(record) = &self.record {
             record.add_request_bytes(data.len() as u64);
         }
-        if self.is_end_stream() {
+        if self.inner.is_end_stream() {
             self.upload.complete.set(true);
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
@@ -204,8 +194,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         let this = &mut *self;
-        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        match Pin::new(inner).poll_frame(cx) {
+        match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Pending => this.poll_deadline(cx),
             Poll::Ready(None) => this.finish(),
             Poll::Ready(Some(Err(_))) => this.fail(UploadFault::Malformed),
@@ -217,11 +206,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.inner.size_hint()
     }
 }
 
