@@ -2,6 +2,7 @@
 
 use leastgate_store::{MayGrant, NameSet};
 
+use crate::api::Ttl;
 use crate::problem::{Kind, Problem};
 
 /// What somebody is about to give.
@@ -25,7 +26,7 @@ pub(crate) fn check(ceiling: &MayGrant, gift: &Gift<'_>) -> Result<(), Problem> 
     }
     match ceiling.max_ttl {
         Some(most) if gift.life.is_none_or(|life| life > most) => {
-            Err(above(format!("you may not give a life of more than {most} s")))
+            Err(above(format!("you may not give a life of more than {}", Ttl::from_seconds(most))))
         }
         _ => Ok(()),
     }
@@ -51,7 +52,7 @@ pub(crate) fn check_within(ceiling: &MayGrant, wanted: &MayGrant) -> Result<(), 
     }
     match (ceiling.max_ttl, wanted.max_ttl) {
         (Some(most), wanted) if wanted.is_none_or(|wanted| wanted > most) => {
-            Err(above(format!("may_grant.max_ttl is more than your own {most} s")))
+            Err(above(format!("may_grant.max_ttl is more than your own {}", Ttl::from_seconds(most))))
         }
         _ => Ok(()),
     }

@@ -28,5 +28,5 @@ mod unsynced;
 
 pub use bootstrap::{BootstrapError, bootstrap};
 pub use ops::ProbeTarget;
-pub use plane::{AdminConfig, AdminHandle, AdminPlane, StartError};
-pub use state::{AdminState, Hooks, Tokens};
+pub use plane::{AdminConfig, AdminHandle, AdminPlane, StartError, address_in_use};
+pub use state::{AdminState, Hooks, ShadowEnd, Tokens};

@@ -34,7 +34,7 @@ pub struct AdminConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address can't be bound.
-    #[error("listeners.{listener}: {address} can't be bound: {}", explain(source))]
+    #[error("listeners.{listener}.address: {address} {}", explain(source, listener))]
     Bind {
         /// `ops` or `admin`.
         listener: &'static str,
@@ -44,7 +44,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// The admin API must not be reachable from elsewhere without TLS.
-    #[error("listeners.admin: {0} is not a loopback address: use 127.0.0.1 or a unix socket, and reach it through ssh")]
+    #[error(
+        "listeners.admin.address: {0} is not a loopback address: use 127.0.0.1 or a unix socket, and reach it through ssh"
+    )]
     NotLoopback(SocketAddr),
     /// A unix socket can't be bound.
     #[error("the admin socket {} can't be bound: {source}", .path.display())]
@@ -59,13 +61,20 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
-fn explain(source: &io::Error) -> String {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => "the port is in use: is another gateway running?".to_owned(),
+fn explain(source: &io::Error, listener: &str) -> String {
+    let why = match source.kind() {
+        io::ErrorKind::AddrInUse => return address_in_use(&format!("--{listener}")),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied: ports below 1024 need a privilege".to_owned(),
         _ => source.to_string(),
-    }
+    };
+    format!("can't be bound: {why}")
+}
+
+/// What follows a listener's address that is taken, the same for every plane; `flag` is the demo's.
+#[must_use]
+pub fn address_in_use(flag: &str) -> String {
+    format!("is in use; is another gateway or a demo running? Choose another address (demo: {flag})")
 }
 
 /// The control plane.

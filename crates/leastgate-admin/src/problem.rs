@@ -62,12 +62,12 @@ pub(crate) struct Problem {
 impl Problem {
     /// Whatever is said, no token is ever repeated to anybody.
     pub(crate) fn new(kind: Kind, detail: impl AsRef<str>) -> Self {
-        Self { kind, detail: redact(detail.as_ref()), hint: None }
+        Self { kind, detail: safe(detail.as_ref()), hint: None }
     }
 
     /// Adds what to do about it.
     pub(crate) fn hint(mut self, hint: impl AsRef<str>) -> Self {
-        self.hint = Some(redact(hint.as_ref()));
+        self.hint = Some(safe(hint.as_ref()));
         self
     }
 
@@ -90,6 +90,14 @@ impl Problem {
             hint: self.hint.clone(),
         }
     }
+}
+
+/// `text` without tokens. `lga_…` is how a credential is spoken of: what begins with an ellipsis is none.
+fn safe(text: &str) -> String {
+    let Some(at) = ["lga_…", "lgt_…"].iter().filter_map(|form| text.find(form)).min() else { return redact(text) };
+    let (before, rest) = text.split_at(at);
+    let (form, rest) = rest.split_at("lga_…".len());
+    redact(before) + form + &safe(rest)
 }
 
 impl IntoResponse for Problem {
@@ -127,4 +135,18 @@ impl From<StoreError> for Problem {
 /// A revoked token can only be read.
 pub(crate) fn revoked(accessor: Accessor) -> Problem {
     Problem::from(StoreError::Revoked { accessor })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_spoken_of_and_never_repeated() {
+        for text in ["send `Authorization: Bearer lga_…`", "lgt_… or lga_…", "lga_…", ""] {
+            assert_eq!(safe(text), text);
+        }
+        assert_eq!(safe("lgt_… is not lgt_prod_AAAAAAAAAA_secret"), "lgt_… is not lgt_prod_AAAAAAAAAA_REDACTED");
+        assert_eq!(safe("lga_lgt_…"), "lga_REDACTEDlgt_…");
+    }
 }

@@ -10,7 +10,7 @@ use leastgate_policy::{Accessor, Authority, DigestCollision, PolicySnapshot, Tim
 use leastgate_store::{TokenRecord, TokenStore};
 use leastgate_telemetry::Telemetry;
 
-use crate::api::{ListenerView, ReloadView, SinkView};
+use crate::api::{ListenerView, Moment, ReloadView, SinkView};
 use crate::call::Failures;
 use crate::lanes::Lanes;
 use crate::ops::ProbeTarget;
@@ -52,6 +52,9 @@ pub enum Tokens {
     },
 }
 
+/// When the shadow of the api of this name ends.
+pub type ShadowEnd = Box<dyn Fn(&str) -> Option<Moment> + Send + Sync>;
+
 /// Questions to the rest of the process. Each answers at once.
 pub struct Hooks {
     /// Whether the data listeners are bound.
@@ -62,6 +65,8 @@ pub struct Hooks {
     pub listeners: Box<dyn Fn() -> Vec<ListenerView> + Send + Sync>,
     /// How the last reload went.
     pub reload: Box<dyn Fn() -> ReloadView + Send + Sync>,
+    /// When the shadow of an api of the policy in force ends.
+    pub shadow_until: ShadowEnd,
     /// How the audit sinks are.
     pub sinks: Box<dyn Fn() -> Vec<SinkView> + Send + Sync>,
     /// Puts the usage counted so far into the store, so that an answer about it is whole. Called on a thread made
@@ -79,6 +84,7 @@ impl Default for Hooks {
             is_draining: Box::new(|| false),
             listeners: Box::new(Vec::new),
             reload: Box::new(ReloadView::default),
+            shadow_until: Box::new(|_| None),
             sinks: Box::new(Vec::new),
             flush_usage: Box::new(|| {}),
             is_usage_behind: Box::new(|| false),

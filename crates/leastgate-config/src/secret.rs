@@ -26,7 +26,7 @@ pub enum SecretSource {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file can't be read.
-    #[error("the secret in {} {reason}", masked(&path.display().to_string()))]
+    #[error("the secret in {} {reason}", shown(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -82,6 +82,11 @@ impl fmt::Display for SecretSource {
             Self::Credential(name) => write!(f, "$CREDENTIALS_DIRECTORY/{}", masked(name)),
         }
     }
+}
+
+/// A path as it can be looked at from anywhere.
+fn shown(path: &Path) -> String {
+    masked(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string())
 }
 
 /// Stands for what is not shown.

@@ -67,9 +67,19 @@ fn options() -> Options {
 fn fault(err: &Error, text: &str, source: u32) -> Fault {
     let place = err.location().map_or_else(|| Place::whole(source), |location| place_of(&location, text, source));
     let inner = innermost(err);
-    if may_hold_secret(text, place) {
-        return Fault::new(place, "not valid YAML").hint("the line is not shown: a secret may stand in it").hidden();
+    let lines = Lines::at(text, place);
+    if lines.may_hold_secret() {
+        let reason = UserMessageFormatter.format_message(inner);
+        let reason = if lines.is_quoted_in(&reason) { String::new() } else { format!(": {reason}") };
+        let hint = "the line is not shown: a secret may stand in it; the fault may be in the line above too";
+        return Fault::new(place, format!("not valid YAML{reason}")).hint(hint).hidden();
     }
+    let fault = told(inner, place, &lines);
+    // A comment may speak of secrets, and hold one.
+    if speaks_of_secrets(lines.line) { fault.cut() } else { fault }
+}
+
+fn told(inner: &Error, place: Place, lines: &Lines<'_>) -> Fault {
     match inner {
         Error::Budget { breach, .. } => Fault::new(place, breach_message(breach)),
         Error::AliasReplayLimitExceeded { .. }
@@ -82,19 +92,71 @@ fn fault(err: &Error, text: &str, source: u32) -> Fault {
         }
         Error::UnsupportedTag { tag, .. } => Fault::new(place, format!("unknown tag {}", quoted(tag))),
         Error::MultipleDocuments { .. } => Fault::new(place, "a second document begins here; one file holds one"),
-        _ => Fault::new(place, format!("not valid YAML: {}", UserMessageFormatter.format_message(inner))),
+        _ => {
+            let message = UserMessageFormatter.format_message(inner);
+            let hint = lines.hint(&message);
+            let fault = Fault::new(place, format!("not valid YAML: {message}"));
+            if let Some(hint) = hint { fault.hint(hint) } else { fault }
+        }
     }
 }
 
-/// Whether the line, or the top-level key it belongs to, speaks of secrets: what is broken there may be one.
-fn may_hold_secret(text: &str, place: Place) -> bool {
-    let start = text.floor_char_boundary(usize::try_from(place.start).unwrap_or(usize::MAX));
-    let end = text[start..].find('\n').map_or(text.len(), |at| start + at);
-    let mut above = text[..end].lines().rev();
-    let line = above.next().unwrap_or_default();
-    let is_top = |line: &&str| line.starts_with(|first: char| !first.is_whitespace() && first != '#');
-    let section = std::iter::once(line).chain(above).find(is_top).unwrap_or_default();
-    speaks_of_secrets(line) || speaks_of_secrets(section)
+/// The line of a fault, and what it belongs to.
+struct Lines<'a> {
+    line: &'a str,
+    /// From the top-level key above it to the line behind it.
+    around: &'a str,
+    section: &'a str,
+}
+
+impl<'a> Lines<'a> {
+    fn at(text: &'a str, place: Place) -> Self {
+        let start = text.floor_char_boundary(usize::try_from(place.start).unwrap_or(usize::MAX));
+        let end_of = |from: usize| text[from..].find('\n').map_or(text.len(), |at| from + at);
+        let end = end_of(start);
+        let begin = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let is_top = |line: &str| line.starts_with(|first: char| !first.is_whitespace() && first != '#');
+        let mut top = begin;
+        while top > 0 && !is_top(&text[top..]) {
+            top = text[..top - 1].rfind('\n').map_or(0, |at| at + 1);
+        }
+        let around = &text[top..end_of((end + 1).min(text.len()))];
+        Self { line: &text[begin..end], around, section: around.lines().next().unwrap_or_default() }
+    }
+
+    /// Whether the line, or the top-level key it belongs to, speaks of secrets: what is broken there may be one.
+    fn may_hold_secret(&self) -> bool {
+        speaks_of_secrets(code_of(self.line)) || speaks_of_secrets(code_of(self.section))
+    }
+
+    /// Whether something of these lines is in `message`; what the parser says without them is fit for anybody.
+    fn is_quoted_in(&self, message: &str) -> bool {
+        let words = |text: &'a str| {
+            text.split(|character: char| !character.is_alphanumeric()).filter(|word| word.chars().count() > 2)
+        };
+        let message = message.to_lowercase();
+        self.around.lines().any(|line| words(line).any(|word| message.contains(&word.to_lowercase())))
+    }
+
+    /// What is most often behind such a message, where there is more to say than the parser does.
+    fn hint(&self, message: &str) -> Option<&'static str> {
+        let has_brace = self.line.contains('{') && self.line.contains('[');
+        if message.contains("flow sequence") && has_brace {
+            return Some("in brackets, quote a text that has braces or commas: [ \"GET /v1/orders/{id}\" ]");
+        }
+        let colons = ["simple key", "expected ':'", "mapping values are not allowed"];
+        let is_about_colon = colons.iter().any(|words| message.contains(words));
+        is_about_colon.then_some("a key ends with a colon and a blank; look at the line above too")
+    }
+}
+
+/// A line without its comment. Where a quote stands before it, it may be no comment.
+fn code_of(line: &str) -> &str {
+    let at = if line.starts_with('#') { Some(0) } else { line.find(" #") };
+    match at {
+        Some(at) if !line[..at].contains(['"', '\'']) => &line[..at],
+        _ => line,
+    }
 }
 
 fn innermost(mut err: &Error) -> &Error {

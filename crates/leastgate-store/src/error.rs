@@ -190,13 +190,16 @@ pub(crate) fn from_io(path: &Path, error: &std::io::Error) -> StoreError {
 }
 
 fn from_sqlite(path: PathBuf, error: &rusqlite::Error) -> StoreError {
-    use rusqlite::ErrorCode;
+    use rusqlite::{ErrorCode, ffi};
     let detail = error.to_string();
     let Some(code) = error.sqlite_error_code() else {
         // A value that doesn't decode: only this code writes the file, so its content is damaged.
         return StoreError::Corrupt { path, detail };
     };
+    // A log index that can't grow is how a full disk shows at a start, and SQLite calls that an I/O error.
+    let cannot_grow = error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHMSIZE);
     match code {
+        _ if cannot_grow => StoreError::DiskFull { path },
         ErrorCode::DiskFull => StoreError::DiskFull { path },
         ErrorCode::ReadOnly | ErrorCode::PermissionDenied => StoreError::ReadOnly { path },
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy { path },

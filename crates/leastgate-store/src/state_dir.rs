@@ -23,7 +23,7 @@ pub struct StateDir {
 #[derive(Debug, thiserror::Error)]
 pub enum StateDirError {
     /// Another process holds it.
-    #[error("state_dir {} is in use by {}: stop that one, or give this gateway a state_dir of its own", .path.display(), holder(.pid))]
+    #[error("state_dir {} is in use by {}: stop that one, or give this gateway a state_dir of its own", shown(.path), holder(.pid))]
     InUse {
         /// The folder.
         path: PathBuf,
@@ -31,13 +31,18 @@ pub enum StateDirError {
         pid: Option<u32>,
     },
     /// It can't be made, opened or written.
-    #[error("state_dir {} can't be used: {source}; it must be a folder that the user running leastgate may write", .path.display())]
+    #[error("state_dir {} can't be used: {source}; it must be a folder that the user running leastgate may write", shown(.path))]
     Io {
         /// The folder.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
     },
+}
+
+/// Absolute: who reads it may be in another folder than the gateway was.
+fn shown(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 fn holder(pid: &Option<u32>) -> String {
@@ -147,6 +152,13 @@ mod tests {
         assert!(message.contains(&std::process::id().to_string()), "{message}");
         drop(first);
         StateDir::open(root.path()).unwrap();
+    }
+
+    #[test]
+    fn a_relative_folder_is_named_where_it_is() {
+        let here = std::env::current_dir().unwrap();
+        let said = StateDirError::InUse { path: "state".into(), pid: None }.to_string();
+        assert!(said.contains(&format!("state_dir {}/state is in use", here.display())), "{said}");
     }
 
     #[test]

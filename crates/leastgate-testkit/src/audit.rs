@@ -1,6 +1,7 @@
 //! Audit files as a stranger reads them: lines of JSON, and the checkpoint chain verified from the document alone.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -26,17 +27,30 @@ fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// exact bytes since the one before, and `prev` that of the checkpoint line before (zeros for the first). Answers how many
 /// checkpoints there were.
 pub fn verify(bytes: &[u8]) -> Result<usize, String> {
-    let mut chain = Chain { prev: "0".repeat(64), ..Chain::default() };
+    let chain = Chain::of(bytes)?;
+    match chain.holes.first() {
+        None => Ok(chain.checkpoints),
+        Some(hole) => Err(format!("seq {} follows {}", hole.end() + 1, hole.start() - 1)),
+    }
+}
+
+/// The same of a file that whole batches are missing of: answers which numbers those had.
+pub fn holes(bytes: &[u8]) -> Result<Vec<RangeInclusive<u64>>, String> {
+    Chain::of(bytes).map(|chain| chain.holes)
+}
+
+/// The part of a file that checkpoints vouch for: up to the end of the last one.
+#[must_use]
+pub fn closed(bytes: &[u8]) -> &[u8] {
+    let mut end = 0;
+    let mut closed = 0;
     for line in whole_lines(bytes) {
-        let event = parse(line);
-        chain.number(&event)?;
-        if event["kind"] == "checkpoint" {
-            chain.close(&event, line)?;
-        } else {
-            chain.add(line);
+        end += line.len();
+        if parse(line)["kind"] == "checkpoint" {
+            closed = end;
         }
     }
-    Ok(chain.checkpoints)
+    &bytes[..closed]
 }
 
 #[derive(Default)]
@@ -44,17 +58,38 @@ struct Chain {
     batch: Vec<u8>,
     first: u64,
     last: Option<u64>,
-    prev: String,
+    /// Unknown where the checkpoint before is missing.
+    prev: Option<String>,
     checkpoints: usize,
+    holes: Vec<RangeInclusive<u64>>,
 }
 
 impl Chain {
+    fn of(bytes: &[u8]) -> Result<Self, String> {
+        let mut chain = Self { prev: Some("0".repeat(64)), ..Self::default() };
+        for line in whole_lines(bytes) {
+            let event = parse(line);
+            chain.number(&event)?;
+            if event["kind"] == "checkpoint" {
+                chain.close(&event, line)?;
+            } else {
+                chain.add(line);
+            }
+        }
+        Ok(chain)
+    }
+
     fn number(&mut self, event: &Value) -> Result<(), String> {
         let seq = event["seq"].as_u64().ok_or_else(|| format!("an event without seq: {event}"))?;
         if let Some(last) = self.last
             && seq != last + 1
         {
-            return Err(format!("seq {seq} follows {last}"));
+            // Only whole batches may be missing.
+            if seq <= last || !self.batch.is_empty() {
+                return Err(format!("seq {seq} follows {last}"));
+            }
+            self.holes.push(last + 1..=seq - 1);
+            self.prev = None;
         }
         self.last = Some(seq);
         Ok(())
@@ -68,12 +103,13 @@ impl Chain {
     }
 
     fn close(&mut self, event: &Value, line: &[u8]) -> Result<(), String> {
+        let prev = self.prev.take().map_or_else(|| event["checkpoint"]["prev"].clone(), Value::from);
         let wanted = json!({
             "first_seq": self.first,
             "last_seq": self.last.unwrap_or_default() - 1,
             "bytes": self.batch.len(),
             "hash": blake3::hash(&self.batch).to_hex().to_string(),
-            "prev": self.prev,
+            "prev": prev,
         });
         if event["checkpoint"] != wanted {
             return Err(format!(
@@ -81,7 +117,7 @@ impl Chain {
                 self.checkpoints, event["checkpoint"]
             ));
         }
-        self.prev = blake3::hash(line).to_hex().to_string();
+        self.prev = Some(blake3::hash(line).to_hex().to_string());
         self.batch.clear();
         self.checkpoints += 1;
         Ok(())
@@ -95,7 +131,7 @@ mod tests {
     fn file(tamper: impl Fn(String) -> String) -> Vec<u8> {
         let mut text = String::new();
         let mut prev = "0".repeat(64);
-        for first in [1, 4] {
+        for first in [1, 4, 7] {
             let batch =
                 format!("{{\"kind\":\"decision\",\"seq\":{first}}}\n{{\"kind\":\"decision\",\"seq\":{}}}\n", first + 1);
             let checkpoint = json!({
@@ -112,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_whole_chain_verifies() {
-        assert_eq!(verify(&file(|text| text)), Ok(2));
+        assert_eq!(verify(&file(|text| text)), Ok(3));
     }
 
     #[test]
@@ -123,5 +159,29 @@ mod tests {
         );
         let without_first_batch = file(|text| text.split_inclusive('\n').skip(3).collect());
         assert!(verify(&without_first_batch).unwrap_err().contains("prev"));
+    }
+
+    #[test]
+    fn a_batch_that_is_missing_is_told_from_a_line_that_is() {
+        let without = |gone: RangeInclusive<usize>| {
+            file(|text| {
+                let lines = text.split_inclusive('\n').enumerate();
+                lines.filter(|(number, _)| !gone.contains(number)).map(|(_, line)| line).collect()
+            })
+        };
+        assert_eq!(holes(&without(3..=5)), Ok(vec![4..=6]));
+        assert!(verify(&without(3..=5)).unwrap_err().contains("seq 7 follows 3"));
+        for line in 0..8 {
+            assert!(holes(&without(line..=line)).is_err(), "without line {line}");
+        }
+    }
+
+    #[test]
+    fn what_is_closed_ends_with_a_checkpoint() {
+        let whole = file(|text| text);
+        let torn = &whole[..whole.len() - 3];
+        assert_eq!(verify(closed(torn)), Ok(2));
+        assert_eq!(closed(&whole), whole);
+        assert_eq!(closed(b"{\"kind\":\"decision\",\"seq\":1}\n"), b"");
     }
 }

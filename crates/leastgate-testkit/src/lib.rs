@@ -22,5 +22,6 @@ pub mod policies;
 pub mod process;
 pub mod raw;
 pub mod recorder;
+pub mod small_disk;
 pub mod token;
 pub mod wire;

@@ -35,9 +35,17 @@ impl Process {
     /// Starts `command` with its output recorded and nothing to read.
     #[must_use]
     pub fn spawn(name: &str, command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn_into(name, command, Stdio::piped())
+    }
+
+    /// The same with stdout wherever the caller wants it: recorded only if it is piped to here.
+    #[must_use]
+    pub fn spawn_into(name: &str, command: &mut Command, stdout: Stdio) -> Self {
+        command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
-        let stdout = Tape::record(child.stdout.take().expect("stdout is piped"));
+        // The command keeps its own end of a pipe: while it does, a reader never sees the end.
+        command.stdout(Stdio::null());
+        let stdout = child.stdout.take().map_or_else(Tape::blank, Tape::record);
         let stderr = Tape::record(child.stderr.take().expect("stderr is piped"));
         Self { name: name.to_owned(), child, status: None, stdout, stderr }
     }
@@ -129,6 +137,11 @@ impl Tape {
             }
         });
         Self { bytes, reader: Some(reader) }
+    }
+
+    /// Of a stream that goes elsewhere.
+    fn blank() -> Self {
+        Self { bytes: Arc::default(), reader: None }
     }
 
     fn finish(&mut self) {

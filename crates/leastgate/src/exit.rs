@@ -41,6 +41,12 @@ impl Failure {
         Self { exit, message: Some(message.to_string()) }
     }
 
+    /// Adds what to do about it, on a line of its own.
+    #[must_use]
+    pub fn help(self, help: impl fmt::Display) -> Self {
+        Self { message: self.message.map(|message| format!("{message}\n\nhelp: {help}")), ..self }
+    }
+
     /// An end whose reason was printed already.
     #[must_use]
     pub fn silent(exit: Exit) -> Self {

@@ -19,7 +19,7 @@ pub use exit::{Exit, Failure};
 /// Runs the program on its arguments, to its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
-    match cli::parse().and_then(commands::run) {
+    match cli::parse().and_then(commands::run).and_then(|()| output::arrived()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

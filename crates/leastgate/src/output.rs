@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
@@ -45,9 +46,29 @@ pub(crate) fn stderr_has_color() -> bool {
     AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
 }
 
-/// Data, on standard output. A reader that has gone away (`| head`) is not an error.
+/// Data, on standard output.
 pub(crate) fn data(text: impl std::fmt::Display) {
-    let _ = writeln!(anstream::stdout(), "{text}");
+    keep(writeln!(anstream::stdout(), "{text}"));
+}
+
+/// Why data did not arrive. The command goes on, for what it does may matter more than what it says, and fails in the end.
+static LOST: Mutex<Option<String>> = Mutex::new(None);
+
+/// A reader that has gone away (`| head`) wants no more: that is not an error.
+fn keep(written: std::io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        *LOST.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    }
+}
+
+/// Fails where some data could not be written.
+pub(crate) fn arrived() -> Result<(), Failure> {
+    match LOST.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        None => Ok(()),
+        Some(error) => Err(Failure::new(Exit::Failed, format!("standard output can't be written: {error}"))),
+    }
 }
 
 /// Data that must arrive, on standard output: what is lost here is lost for good.
@@ -59,7 +80,7 @@ pub(crate) fn sure(text: &str) -> std::io::Result<()> {
 
 /// Data as it is, with no line break added.
 pub(crate) fn raw(bytes: &[u8]) {
-    let _ = std::io::stdout().write_all(bytes);
+    keep(std::io::stdout().write_all(bytes));
 }
 
 /// A value as JSON, on standard output.

@@ -6,6 +6,8 @@ use std::fmt;
 use leastgate_telemetry::redact;
 use serde::{Deserialize, Serialize};
 
+use super::moment::Moment;
+
 /// A request that nobody sends: `POST /v1/check`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,10 +48,13 @@ pub struct CheckResult {
     pub effect: String,
     /// The reason's name.
     pub reason: String,
-    /// Which rule of the notation was broken, in words.
+    /// What the reason alone does not say: which rule of the notation was broken, what the token holds in vain.
     pub detail: Option<String>,
     /// `enforce` or `shadow`.
     pub mode: String,
+    /// When the shadow ends, where there is one: from then on what is not allowed is refused.
+    #[serde(default)]
+    pub until: Option<Moment>,
     /// The status a caller would get; `None` where the request goes to the upstream.
     pub status: Option<u16>,
     /// The token that was meant.

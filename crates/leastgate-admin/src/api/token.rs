@@ -64,6 +64,9 @@ pub struct TokenView {
     pub roles: Vec<String>,
     /// Its scopes.
     pub grants: Vec<GrantView>,
+    /// Those of its roles and scopes that the policy in force does not have: they give it nothing.
+    #[serde(default)]
+    pub not_in_policy: Vec<String>,
     /// Where and from when it may be used.
     pub restrictions: RestrictionsView,
     /// How much it may be used.

@@ -23,6 +23,11 @@ impl Ttl {
     /// One hour.
     pub const HOUR: Self = Self(3_600);
 
+    /// One day.
+    pub const DAY: Self = Self(86_400);
+    /// Thirty days.
+    pub const DAYS_30: Self = Self(30 * 86_400);
+
     /// So many seconds, held to one second and a hundred years.
     #[must_use]
     pub fn from_seconds(seconds: u64) -> Self {

@@ -1,4 +1,4 @@
-//! Where an admin API is: `http://host:port` or `unix:/path`.
+//! Where an admin API is: `http://host:port` or `unix:path`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub enum Endpoint {
 
 /// Not an address of an admin API.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an admin URL is http://HOST:PORT, such as http://127.0.0.1:9902, or unix:/PATH")]
+#[error("an admin URL is http://HOST:PORT, such as http://127.0.0.1:9902, or unix:PATH")]
 pub struct InvalidEndpoint;
 
 impl FromStr for Endpoint {
@@ -25,7 +25,7 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return path.starts_with('/').then(|| Self::Unix(PathBuf::from(path))).ok_or(InvalidEndpoint);
+            return (!path.is_empty()).then(|| Self::Unix(PathBuf::from(path))).ok_or(InvalidEndpoint);
         }
         let rest = text.strip_prefix("http://").ok_or(InvalidEndpoint)?;
         let authority: Authority = rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|_| InvalidEndpoint)?;
@@ -41,7 +41,12 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(authority) => write!(f, "http://{authority}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            // Absolute, so that it can be pasted anywhere; to connect, the path is used as given, for sockets of long
+            // paths can't be reached.
+            Self::Unix(path) => {
+                let shown = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                write!(f, "unix:{}", shown.display())
+            }
         }
     }
 }
@@ -60,10 +65,15 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), shown);
         }
-        for bad in
-            ["", "localhost:9902", "https://localhost", "http://", "http://u@h:1", "http://h:1/v1", "unix:admin.sock"]
-        {
+        for bad in ["", "localhost:9902", "https://localhost", "http://", "http://u@h:1", "http://h:1/v1", "unix:"] {
             assert_eq!(bad.parse::<Endpoint>(), Err(InvalidEndpoint), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_relative_socket_is_shown_where_it_is() {
+        let here = std::env::current_dir().unwrap();
+        let shown = "unix:state/admin.sock".parse::<Endpoint>().unwrap().to_string();
+        assert_eq!(shown, format!("unix:{}/state/admin.sock", here.display()));
     }
 }

@@ -25,18 +25,28 @@ pub enum ClientError {
         endpoint: String,
     },
     /// The answer did not come in time.
-    #[error("{endpoint} did not answer within {waited:?}: a change may still be made; look before you repeat it")]
+    #[error("{endpoint} did not answer within {waited:?}{}", if *.is_change { ": the change may still be made; look before you repeat it" } else { "" })]
     Timeout {
         /// Who was asked.
         endpoint: String,
         /// How long.
         waited: Duration,
+        /// Whether the call changes anything.
+        is_change: bool,
     },
     /// What came is not an answer of the admin API.
     #[error("the answer can't be read ({detail}): is this the admin listener of a gateway of the same version?")]
     Protocol {
         /// What is wrong with it.
         detail: String,
+    },
+    /// A gateway answered, and not its admin API.
+    #[error(
+        "{endpoint} is not an admin API: a gateway's data listener answered; `listeners.admin` in its file says where it is"
+    )]
+    DataListener {
+        /// Who was asked.
+        endpoint: String,
     },
     /// The credential is missing, not valid, or may not do this: 401 or 403.
     #[error("{}", told(.0))]

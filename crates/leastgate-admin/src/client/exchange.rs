@@ -20,6 +20,8 @@ pub(super) struct Ask<'a> {
     pub(super) target: String,
     pub(super) credential: Option<&'a str>,
     pub(super) body: Option<Vec<u8>>,
+    /// Whether it changes anything.
+    pub(super) is_change: bool,
 }
 
 /// What came back.
@@ -34,7 +36,8 @@ const MOST_BYTES: usize = 32 * 1024 * 1024;
 pub(super) fn exchange(endpoint: &Endpoint, ask: &Ask<'_>, timeout: Duration) -> Result<Answer, ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)?;
     runtime.block_on(async {
-        let late = |_| ClientError::Timeout { endpoint: endpoint.to_string(), waited: timeout };
+        let late =
+            |_| ClientError::Timeout { endpoint: endpoint.to_string(), waited: timeout, is_change: ask.is_change };
         tokio::time::timeout(timeout, ask_at(endpoint, ask)).await.map_err(late)?
     })
 }

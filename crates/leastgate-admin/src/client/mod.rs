@@ -78,6 +78,9 @@ pub struct ListEvents {
     pub api: Option<String>,
 }
 
+/// The one call with a body that changes nothing.
+const CHECK: &str = "/v1/check";
+
 /// The answer of every call.
 pub type Answered<T> = Result<T, ClientError>;
 
@@ -167,7 +170,7 @@ impl Client {
     /// # Errors
     /// As every call.
     pub fn check(&self, request: &CheckRequest) -> Answered<CheckResult> {
-        self.post("/v1/check", request)
+        self.post(CHECK, request)
     }
 
     /// One recorded decision: an event of the audit stream.
@@ -256,11 +259,12 @@ impl Client {
             method,
             target: target.to_owned(),
             credential: self.credential.as_ref().map(|text| text.as_str()),
+            is_change: body.is_some() && target != CHECK,
             body,
         };
         let answer = exchange(&self.endpoint, &ask, self.timeout)?;
         if !(200..300).contains(&answer.status) {
-            return Err(refused(&answer));
+            return Err(refused(&self.endpoint, &answer));
         }
         serde_json::from_slice(&answer.body).map_err(|error| ClientError::Protocol { detail: error.to_string() })
     }
@@ -272,12 +276,16 @@ impl Client {
 /// No connection, or no answer in time.
 pub fn ops(address: SocketAddr, path: &str, timeout: Duration) -> Answered<(u16, String)> {
     let endpoint = Endpoint::Tcp(address.to_string());
-    let ask = Ask { method: Method::GET, target: path.to_owned(), credential: None, body: None };
+    let ask = Ask { method: Method::GET, target: path.to_owned(), credential: None, body: None, is_change: false };
     let answer = exchange(&endpoint, &ask, timeout)?;
     Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
 }
 
-fn refused(answer: &Answer) -> ClientError {
+fn refused(endpoint: &Endpoint, answer: &Answer) -> ClientError {
+    // What is decided about a request of the data plane has an id; nothing of this API has.
+    if serde_json::from_slice::<Value>(&answer.body).is_ok_and(|answer| answer.get("decision_id").is_some()) {
+        return ClientError::DataListener { endpoint: endpoint.to_string() };
+    }
     let problem = serde_json::from_slice::<ProblemView>(&answer.body).unwrap_or_else(|_| ProblemView {
         kind: "about:blank".to_owned(),
         title: "The answer is not the admin API's".to_owned(),

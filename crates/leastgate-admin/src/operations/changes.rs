@@ -41,18 +41,30 @@ pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     answer(call, &found, &change, (before, found.state(call.shared)), true)
 }
 
-/// Tokens that are declared in files are changed there.
-pub(super) fn check_not_declared(call: &Call<'_>) -> Result<(), Problem> {
+/// Tokens that are declared in files are changed there; a change of one that exists is a line of its entry.
+pub(super) fn check_not_declared(call: &Call<'_>, change: Option<Change>) -> Result<(), Problem> {
     let Tokens::Declared { files } = &call.shared.given.tokens else { return Ok(()) };
     let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let files = files.join(", ");
-    Err(Problem::new(Kind::Declared, format!("tokens.source is declared: tokens are changed in {files}"))
-        .hint(format!("edit `tokens:` in {files}; the gateway reloads it by itself. `leastgate token create --declare` prints a new entry")))
+    let problem = Problem::new(Kind::Declared, format!("tokens.source is declared: tokens are changed in {files}"));
+    if let Some(change) = change {
+        let token = find(call.shared, call.target())?.accessor;
+        let state = match change {
+            Change::Revoke => "revoked",
+            Change::Disable => "disabled",
+            Change::Enable => "active",
+        };
+        let hint = format!(
+            "set `state: {state}` on the token with `accessor: {token}` there; the gateway reloads the file by itself"
+        );
+        return Err(problem.hint(hint));
+    }
+    Err(problem.hint(format!("edit `tokens:` in {files}; the gateway reloads it by itself. `leastgate token create --declare` prints a new entry")))
 }
 
 fn asked(call: &Call<'_>, change: Change) -> Result<StateChange, Problem> {
     no_query(call)?;
-    check_not_declared(call)?;
+    check_not_declared(call, Some(change))?;
     let ReasonRequest { reason } = from_json(call.body)?;
     check_text("reason", &reason)?;
     ceiling::check_environment(&call.caller.may_grant, &call.shared.given.environment)?;
@@ -125,7 +137,7 @@ fn check_may_enable(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
         from: record.created,
         expires: record.expires,
     };
-    call.shared.policy()?.check_issue(&request).map_err(|refusal| issue::refused(&refusal, None))?;
+    issue::check_rules(&*call.shared.policy()?, &request)?;
     let life = record.expires.map(|end| end.since(call.now));
     ceiling::check(
         &call.caller.may_grant,

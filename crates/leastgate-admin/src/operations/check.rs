@@ -6,12 +6,13 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use leastgate_policy::{
-    Case, Decision, Effect, PolicySnapshot, Reason, RequestFacts, Source, TokenDigest, TokenKind, decide,
+    Case, Decision, Effect, PolicySnapshot, Reason, RequestFacts, Source, TokenDigest, TokenKind, TokenTable, decide,
 };
 
+use super::advice::Advice;
 use super::find::find;
 use super::no_query;
-use crate::api::{CheckRequest, CheckResult, CheckedToken, NearestMiss, Ttl};
+use crate::api::{CheckRequest, CheckResult, CheckedToken, NearestMiss};
 use crate::call::{Call, Reply, from_json};
 use crate::problem::{Kind, Problem};
 
@@ -43,6 +44,7 @@ struct Question<'a> {
 /// The token that is meant.
 struct Subject {
     presented: Presented,
+    digest: TokenDigest,
     known: Option<CheckedToken>,
 }
 
@@ -52,7 +54,7 @@ enum Presented {
     /// for the reason it would be refused for there.
     Text(HeaderValue),
     /// By the digest of a token whose text nobody but its owner has.
-    Digest(TokenDigest),
+    Digest,
 }
 
 impl Subject {
@@ -63,13 +65,14 @@ impl Subject {
         }
         let found = find(call.shared, wanted)?;
         let known = CheckedToken { accessor: found.accessor.to_string(), name: found.name };
-        Ok(Self { presented: Presented::Digest(found.digest), known: Some(known) })
+        Ok(Self { presented: Presented::Digest, digest: found.digest, known: Some(known) })
     }
 
     /// Known only by the digest of the whole text: its accessor is public, and anybody can write it into another one.
     fn of_text(call: &Call<'_>, text: &str) -> Result<Self, Problem> {
         let given = &call.shared.given;
-        let known = given.authority.tokens().get(&given.authority.key().digest(text.as_bytes()));
+        let digest = given.authority.key().digest(text.as_bytes());
+        let known = given.authority.tokens().get(&digest);
         let known =
             known.map(|token| CheckedToken { accessor: token.accessor.to_string(), name: token.name.to_string() });
         let is_bearer = call.shared.policy()?.credential_header() == header::AUTHORIZATION;
@@ -77,7 +80,7 @@ impl Subject {
         let mut value = HeaderValue::try_from(format!("{scheme}{text}"))
             .map_err(|_| Problem::new(Kind::Invalid, "`token` has characters that no token has"))?;
         value.set_sensitive(true);
-        Ok(Self { presented: Presented::Text(value), known })
+        Ok(Self { presented: Presented::Text(value), digest, known })
     }
 }
 
@@ -92,10 +95,12 @@ fn source(text: Option<&str>) -> Result<Source, Problem> {
 /// The request's head as the gateway would read it from the wire.
 fn head(asked: &CheckRequest) -> Result<Parts, Problem> {
     let invalid = |detail: &str| Problem::new(Kind::Invalid, detail);
-    let url: Uri = asked
-        .url
-        .parse()
-        .map_err(|_| invalid("`url` is neither a URL nor a path").hint("write http://host/path, or /path"))?;
+    let no_url = || invalid("`url` is neither a URL nor a path").hint("write http://host/path, or /path");
+    let url: Uri = asked.url.parse().map_err(|_| no_url())?;
+    // `orders` is the authority of a CONNECT to HTTP's grammar, and a path that lacks its slash to whoever typed it.
+    if url.scheme().is_none() && url.authority().is_some() {
+        return Err(no_url());
+    }
     let target = url.path_and_query().map_or("/", |target| target.as_str());
     let mut request = Request::new(());
     *request.method_mut() =
@@ -169,7 +174,7 @@ impl Question<'_> {
         let facts = RequestFacts::parse(parts, &self.source, &self.policy, given.authority.key(), self.call.now);
         match (facts, &self.token) {
             (Err(denial), _) => Decision::Deny(denial),
-            (Ok(facts), Some(Subject { presented: Presented::Digest(digest), .. })) => {
+            (Ok(facts), Some(Subject { presented: Presented::Digest, digest, .. })) => {
                 self.judge(&facts.with_digest(*digest))
             }
             (Ok(facts), _) => self.judge(&facts),
@@ -184,11 +189,16 @@ impl Question<'_> {
         let judged = Judged::of(decision);
         let case = judged.case;
         let rules: Vec<String> = case.rules().map(|rule| rule.id.to_string()).collect();
+        let tokens = self.policy.tokens();
+        let advice = self.advice(tokens, parts);
+        let is_shadow = case.mode() == leastgate_policy::Mode::Shadow;
+        let shadow_until = |name: &str| (self.call.shared.given.hooks.shadow_until)(name);
         CheckResult {
             effect: judged.effect.as_str().to_owned(),
             reason: judged.reason.as_str().to_owned(),
-            detail: judged.detail.map(str::to_owned),
+            detail: advice.detail(judged.reason).or_else(|| judged.detail.map(str::to_owned)),
             mode: case.mode().as_str().to_owned(),
+            until: case.api().filter(|_| is_shadow).and_then(|api| shadow_until(&api.name)),
             status: judged.status,
             token: self.token.as_ref().and_then(|token| token.known.clone()),
             api: case.api().map(|api| api.name.to_string()),
@@ -197,7 +207,7 @@ impl Question<'_> {
             template: case.rules().next().map(|rule| rule.template.to_string()),
             held: case.held().into_iter().map(str::to_owned).collect(),
             nearest_miss: (judged.reason == Reason::NoMatchingScope).then(|| self.nearest_miss(parts)).flatten(),
-            fix: self.fix(&judged),
+            fix: advice.fix(judged.reason, &judged.required_any_of, &judged.failed_conditions),
             granted_by: judged.granted_by,
             required_any_of: judged.required_any_of,
             failed_conditions: judged.failed_conditions,
@@ -230,33 +240,16 @@ impl Question<'_> {
         })
     }
 
-    /// What would make it pass: for a missing scope a token of its own that holds nothing else, and not for long.
-    fn fix(&self, judged: &Judged<'_>) -> Option<String> {
-        let name = self.token.as_ref().and_then(|token| token.known.as_ref()).map_or("NAME", |token| &token.name);
-        let words = |text: &str| Some(text.to_owned());
-        match judged.reason {
-            Reason::InsufficientScope => {
-                let scope = judged.required_any_of.first()?;
-                Some(format!(
-                    "leastgate token create --name NAME --scope {scope} --ttl {} --owner OWNER",
-                    self.grant_life(scope)
-                ))
-            }
-            Reason::TokenDisabled => Some(format!("leastgate token enable {name} --reason TEXT")),
-            Reason::TokenRevoked | Reason::TokenExpired | Reason::TokenGraceEnded | Reason::TokenUnknown => {
-                words("leastgate token create --name NAME …: this one can't be used any more")
-            }
-            Reason::CredentialMissing => words("send `Authorization: Bearer lgt_…`"),
-            Reason::HostUnknown => words("give the whole URL, with the host and path of an api of the policy"),
-            Reason::ConditionFailed => Some(format!("meet the condition: {}", judged.failed_conditions.join(", "))),
-            _ => None,
+    fn advice<'b>(&'b self, tokens: &'b TokenTable, parts: &'b Parts) -> Advice<'b> {
+        let known = self.token.as_ref().and_then(|token| Some((token.known.as_ref()?.name.as_str(), token.digest)));
+        Advice {
+            policy: &self.policy,
+            tokens,
+            token: known,
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+            source: self.source.peer,
         }
-    }
-
-    /// An hour, or less where the scope says so.
-    fn grant_life(&self, scope: &str) -> Ttl {
-        let longest = self.policy.longest_life(&[], &[scope]).ok().flatten().map(|(life, _)| Ttl::from(life));
-        longest.map_or(Ttl::HOUR, |life| life.min(Ttl::HOUR))
     }
 }
 

@@ -73,7 +73,9 @@ impl Found {
 
     pub(super) fn view(&self, shared: &Shared, now: Timestamp) -> Option<TokenView> {
         match &self.kept {
-            Kept::Stored(record) => Some(view::token(record, self.state(shared), now)),
+            Kept::Stored(record) => {
+                Some(view::token(record, self.state(shared), shared.given.authority.snapshot().as_deref(), now))
+            }
             Kept::Declared(entry) => Some(view::declared(entry, &shared.given.environment, now)),
             Kept::InForce(_) => None,
         }

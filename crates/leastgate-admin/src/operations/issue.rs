@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use leastgate_policy::source::parse_network;
-use leastgate_policy::{Accessor, IssueRefusal, IssueRequest, Restrictions, Timestamp};
+use leastgate_policy::{Accessor, IssueRefusal, IssueRequest, PolicySnapshot, Restrictions, Timestamp};
 use leastgate_store::{
     Change, IssuedToken, NewToken, StateChange, TokenGrant, TokenLimits, TokenName, TokenRecord, issue_token,
 };
@@ -21,7 +21,7 @@ use crate::replays::Ticket;
 
 pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     no_query(call)?;
-    check_not_declared(call)?;
+    check_not_declared(call, None)?;
     let asked: CreateToken = from_json(call.body)?;
     let ticket = ticket(call)?;
     if let Some(accessor) = ticket.as_ref().map(|ticket| call.shared.replays.made(ticket)).transpose()?.flatten() {
@@ -48,7 +48,11 @@ fn answer(call: &Call<'_>, record: &TokenRecord, secret: Option<&str>, change: R
     Ok(Reply {
         created_at: Some(format!("/v1/tokens/{}", record.accessor)),
         version: Some(record.version),
-        body: with_secret("token", &view::token(record, record.state, call.now), secret)?,
+        body: with_secret(
+            "token",
+            &view::token(record, record.state, call.shared.given.authority.snapshot().as_deref(), call.now),
+            secret,
+        )?,
         change,
     })
 }
@@ -156,27 +160,42 @@ fn check_may_issue(call: &Call<'_>, token: &NewToken) -> Result<(), Problem> {
         from: call.now,
         expires: token.expires,
     };
-    let longest = || policy.longest_life(&roles, &scopes).ok().flatten().map(|(life, by)| (Ttl::from(life), by));
-    policy.check_issue(&request).map_err(|refusal| refused(&refusal, longest()))?;
+    check_rules(&policy, &request)?;
     let life = token.expires.map(|end| end.since(call.now));
     let gift = Gift { environment: &call.shared.given.environment, roles: &token.roles, scopes: &scopes, life };
     ceiling::check(&call.caller.may_grant, &gift)
 }
 
-pub(super) fn refused(refusal: &IssueRefusal, longest: Option<(Ttl, Arc<str>)>) -> Problem {
-    let problem = Problem::new(Kind::TokenRules, refusal.to_string());
-    let hint = match (refusal, longest) {
-        (IssueRefusal::UnknownRole { known, .. } | IssueRefusal::UnknownScope { known, .. }, _) => {
-            format!("the policy in force has: {}", known.join(", "))
-        }
+/// Whether the policy in force permits such a token. All that it breaks is told at once.
+pub(super) fn check_rules(policy: &PolicySnapshot, request: &IssueRequest<'_>) -> Result<(), Problem> {
+    let refusals = policy.refusals(request);
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let scopes: Vec<&str> = request.grants.iter().map(|(scope, _)| *scope).collect();
+    // Roles and scopes that are not there set no limit.
+    let longest = policy.longest_life(request.roles, &scopes).or_else(|_| policy.longest_life(&[], &[]));
+    let longest = longest.ok().flatten().map(|(life, by)| (Ttl::from(life), by));
+    let details: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    let hints: Vec<String> = refusals.iter().map(|refusal| hint(refusal, longest.as_ref())).collect();
+    Err(Problem::new(Kind::TokenRules, details.join("; ")).hint(hints.join("; ")))
+}
+
+fn hint(refusal: &IssueRefusal, longest: Option<&(Ttl, Arc<str>)>) -> String {
+    let has = |kind: &str, known: &[String]| match known {
+        [] => format!("the policy in force has no {kind}s"),
+        _ => format!("the policy in force has the {kind}s: {}", known.join(", ")),
+    };
+    match (refusal, longest) {
+        (IssueRefusal::UnknownRole { known, .. }, _) => has("role", known),
+        (IssueRefusal::UnknownScope { known, .. }, _) => has("scope", known),
         (IssueRefusal::OwnerRequired, _) => "give an `owner`".to_owned(),
         (IssueRefusal::ExpiryRequired | IssueRefusal::TooLong { .. }, Some((ttl, by))) => {
             format!("give a `ttl` of at most {ttl}, which `{by}` sets")
         }
         (IssueRefusal::ExpiryRequired | IssueRefusal::TooLong { .. }, None) => "give a `ttl`, such as 90d".to_owned(),
         (IssueRefusal::EndsBeforeItBegins, _) => "give an `expires` that lies ahead".to_owned(),
-    };
-    problem.hint(hint)
+    }
 }
 
 /// What gives access goes to the store first.

@@ -1,6 +1,7 @@
 //! The work of each call: plain functions that block, without a word of HTTP but the query.
 
 pub(crate) mod admins;
+mod advice;
 pub(crate) mod changes;
 pub(crate) mod check;
 pub(crate) mod events;

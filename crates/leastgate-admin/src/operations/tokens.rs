@@ -96,10 +96,11 @@ fn sort(name: Option<&str>) -> Result<SortKey, Problem> {
 fn list_stored(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> {
     let page = call.shared.given.store.list_tokens(query)?;
     let tokens = call.shared.given.authority.tokens();
+    let policy = call.shared.given.authority.snapshot();
     let show = |record| {
         let record: &leastgate_store::TokenRecord = record;
         let state = tokens.get(&record.digest).map_or(record.state, |token| token.state);
-        view::token(record, state, call.now)
+        view::token(record, state, policy.as_deref(), call.now)
     };
     Reply::json(&TokenList { items: page.items.iter().map(show).collect(), next_cursor: page.next_cursor })
 }

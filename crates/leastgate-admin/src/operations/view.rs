@@ -1,13 +1,20 @@
 //! Records as the API shows them.
 
-use leastgate_policy::{Restrictions, Timestamp, TokenEntry, TokenState};
+use leastgate_policy::{PolicySnapshot, Restrictions, Timestamp, TokenEntry, TokenState};
 use leastgate_store::{AdminRecord, Change, StateChange, TokenLimits, TokenRecord};
 
 use crate::api::{AdminView, GrantView, LimitsView, Moment, RestrictionsView, StateChangeView, TokenView};
 
 /// A token of the store. `state` is what is in force, which may be ahead of the store.
-pub(super) fn token(record: &TokenRecord, state: TokenState, now: Timestamp) -> TokenView {
+pub(super) fn token(
+    record: &TokenRecord,
+    state: TokenState,
+    policy: Option<&PolicySnapshot>,
+    now: Timestamp,
+) -> TokenView {
+    let scopes: Vec<&String> = record.grants.iter().map(|grant| &grant.scope).collect();
     TokenView {
+        not_in_policy: policy.map(|policy| not_in_policy(policy, &record.roles, &scopes)).unwrap_or_default(),
         accessor: record.accessor.to_string(),
         name: record.name.to_string(),
         env: record.env.clone(),
@@ -38,6 +45,8 @@ pub(super) fn token(record: &TokenRecord, state: TokenState, now: Timestamp) -> 
 /// A token that is declared in the policy's files.
 pub(super) fn declared(entry: &TokenEntry, environment: &str, now: Timestamp) -> TokenView {
     TokenView {
+        // The compiler refuses a file that declares a token with names it does not define.
+        not_in_policy: Vec::new(),
         accessor: entry.accessor.to_string(),
         name: entry.name.to_string(),
         env: environment.to_owned(),
@@ -59,6 +68,17 @@ pub(super) fn declared(entry: &TokenEntry, environment: &str, now: Timestamp) ->
         note: None,
         version: None,
     }
+}
+
+/// Those of a token's roles and scopes that the policy does not have.
+pub(super) fn not_in_policy(
+    policy: &PolicySnapshot,
+    roles: &[impl AsRef<str>],
+    scopes: &[impl AsRef<str>],
+) -> Vec<String> {
+    let roles = roles.iter().map(AsRef::as_ref).filter(|role| !policy.role_names().any(|known| known == *role));
+    let scopes = scopes.iter().map(AsRef::as_ref).filter(|scope| !policy.scope_names().any(|known| known == *scope));
+    roles.chain(scopes).map(str::to_owned).collect()
 }
 
 /// A token past its end counts as expired, unless it is revoked.

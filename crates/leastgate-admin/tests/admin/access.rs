@@ -150,7 +150,7 @@ fn a_port_in_use_and_a_public_address_are_clear_errors() {
     };
     let error = failing(&again);
     assert!(matches!(error, StartError::Bind { listener: "admin", .. }));
-    assert!(error.to_string().contains("port is in use"), "{error}");
+    assert!(error.to_string().contains("is in use; is another gateway or a demo running?"), "{error}");
     assert!(matches!(failing(&public), StartError::NotLoopback(_)));
     assert!(failing(&socket).to_string().contains("another gateway answers"));
 }

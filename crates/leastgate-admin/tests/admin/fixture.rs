@@ -22,6 +22,10 @@ use serde_json::Value;
 /// Patience of every wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// When the shadow of any api ends, as the wiring would say.
+pub(crate) const SHADOW_END: leastgate_admin::api::Moment =
+    leastgate_admin::api::Moment(leastgate_policy::Timestamp(4_000_000_000));
+
 /// A plane that is stopped when the value is dropped.
 pub(crate) struct Plane {
     pub(crate) handle: Option<AdminHandle>,
@@ -92,6 +96,7 @@ impl Setup {
                 is_draining: Box::new(move || draining.load(Ordering::Relaxed)),
                 is_usage_behind: Box::new(move || behind.load(Ordering::Relaxed)),
                 listeners: Box::new(listeners),
+                shadow_until: Box::new(|_| Some(SHADOW_END)),
                 ..Hooks::default()
             },
         };

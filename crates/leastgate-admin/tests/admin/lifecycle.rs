@@ -171,10 +171,20 @@ fn the_policy_says_which_tokens_may_be_made() {
         assert!(answer.body.contains(named), "{named}: {answer:?}");
     };
     refused(json!({"name": "a", "owner": "t", "roles": ["writer"], "ttl": "1h"}), "writer");
-    refused(json!({"name": "a", "owner": "t", "roles": ["writer"], "ttl": "1h"}), "the policy in force has: reader");
+    refused(
+        json!({"name": "a", "owner": "t", "roles": ["writer"], "ttl": "1h"}),
+        "the policy in force has the roles: reader",
+    );
     refused(json!({"name": "a", "owner": "t", "scopes": ["orders:all"], "ttl": "1h"}), "orders:refund");
     refused(json!({"name": "a", "owner": "t", "roles": ["reader"]}), "at most 1d");
     refused(json!({"name": "a", "roles": ["reader"], "ttl": "1h"}), "owner");
+    let all = "there is no role `writer`\",\"hint\":\"give an `owner`; give a `ttl` of at most 1d, which `token_rules` \
+               sets; the policy in force has the roles: reader\"";
+    refused(json!({"name": "a", "roles": ["writer"]}), all);
+    refused(
+        json!({"name": "a", "owner": "t", "roles": ["reader"], "ttl": "2d"}),
+        "longer than the 1d that token_rules",
+    );
     refused(
         json!({"name": "a", "owner": "t", "scopes": ["orders:refund"], "ttl": "1h"}),
         "at most 30m, which `orders:refund` sets",
@@ -254,6 +264,9 @@ fn declared_tokens_are_shown_and_not_changed_here() {
         refused.refused(409, "tokens-declared");
         assert!(refused.body.contains("/etc/leastgate/policy.yaml"), "{refused:?}");
     }
+    let disable = plane.post(&plane.root, "/v1/tokens/ci/disable", &json!({"reason": "x"}));
+    let line = "set `state: disabled` on the token with `accessor: 0aZ9000001`";
+    assert!(disable.body.contains(line), "{disable:?}");
 }
 
 /// A disk that takes no more: the file may not grow, so a change that needs a page fails with "full".

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may be blunt, their helpers too")]
 
 mod access;
+mod advice;
 mod fixture;
 mod hostile;
 mod lifecycle;

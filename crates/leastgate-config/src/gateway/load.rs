@@ -59,6 +59,23 @@ impl LoadedGateway {
         render::render(&self.tree, &GATEWAY, origin.then_some(&self.sources))
     }
 
+    /// An error about the value at `path`, which only its use has shown; the item of a list is named by its number. The
+    /// line is not shown, for it may say where a secret is.
+    #[must_use]
+    pub fn fault(&self, path: &[&str], message: &str, hint: &str) -> Diagnostics {
+        let step = |node: &'_ Node, key: &&str| match key.parse::<usize>() {
+            Ok(number) => node.items().get(number).map(|item| item.at),
+            Err(_) => node.get(key).map(|value| value.at),
+        };
+        let mut node = &self.tree;
+        let mut at = node.at;
+        for key in path {
+            at = step(node, key).unwrap_or(at);
+            node = node.get(key).unwrap_or(node);
+        }
+        Diagnostics::new(vec![Fault::new(at, message).hint(hint).hidden()], &self.sources)
+    }
+
     /// The same without origins, as JSON.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {

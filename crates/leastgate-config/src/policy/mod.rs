@@ -19,6 +19,8 @@ use crate::node::Node;
 use crate::shape::{self, View};
 use crate::source::{Place, Provenance, Sources, read_bytes, read_file};
 
+/// Most names that a hint lists: more are no help.
+const MOST_NAMES: usize = 20;
 /// Largest policy file.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -52,6 +54,12 @@ impl LoadedPolicy {
         Diagnostics::new(faults.collect(), &self.sources)
     }
 
+    /// One error about a value of the policy that only its reader can find: what the gateway's file says otherwise.
+    #[must_use]
+    pub fn fault(&self, origin: Origin, message: &str, hint: &str) -> Diagnostics {
+        Diagnostics::new(vec![Fault::new(self.place(origin), message).hint(hint)], &self.sources)
+    }
+
     /// What [`fingerprint`] gave for the very bytes this was read from.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
@@ -79,7 +87,9 @@ fn hint(kind: &SpecErrorKind) -> Option<String> {
         SpecErrorKind::Unknown { name, .. } => shape::closest(name, names),
         _ => None,
     };
-    meant.map(|meant| format!("did you mean `{meant}`?")).or_else(|| kind.hint())
+    let known = kind.candidates();
+    let list = || (!known.is_empty() && known.len() <= MOST_NAMES).then(|| format!("known here: {}", known.join(", ")));
+    meant.map(|meant| format!("did you mean `{meant}`?")).or_else(|| kind.hint()).or_else(list)
 }
 
 /// Reads the policy's files; the one path of start, reload and `policy lint`.

@@ -45,12 +45,18 @@ fn expect(node: &Node, what: &str, fits: bool, faults: &mut Vec<Fault>) {
 
 fn unexpected(node: &Node, what: &str) -> Fault {
     let found = match &node.value {
+        // Quotes make a text of what would be a number or a flag without them: that is the fault, and not visible.
+        Value::Text(text) if is_bare_scalar(text) => format!("the text {}", quoted(text)),
         Value::Text(text) => quoted(text),
         Value::Integer(number) => number.to_string(),
         Value::Flag(flag) => flag.to_string(),
         _ => node.kind().to_owned(),
     };
     Fault::new(node.at, format!("expected {what}, found {found}"))
+}
+
+fn is_bare_scalar(text: &str) -> bool {
+    text.parse::<f64>().is_ok() || matches!(text, "true" | "false")
 }
 
 fn check_text(node: &Node, notation: &Notation, faults: &mut Vec<Fault>) {
@@ -182,7 +188,7 @@ fn check_tagged(node: &Node, tagged: &Tagged, faults: &mut Vec<Fault>) {
         return faults.push(unexpected(node, "a mapping"));
     };
     let Some(choice) = node.get(tagged.tag) else {
-        return faults.push(missing(node, tagged.tag));
+        return faults.push(missing(node, tagged.tag, &words.join("|")));
     };
     let chosen = tagged.variants.iter().find(|(word, _)| choice.text() == Some(word));
     let Some((_, fields)) = chosen else {
@@ -230,13 +236,15 @@ fn refuse_duplicates(entries: &[Entry], faults: &mut Vec<Fault>) {
 fn require(node: &Node, fields: &[Field], faults: &mut Vec<Fault>) {
     for field in fields {
         if matches!(field.need, Need::Required) && node.get(field.name).is_none() {
-            faults.push(missing(node, field.name));
+            faults.push(missing(node, field.name, &field.shape.sample()));
         }
     }
 }
 
-fn missing(node: &Node, name: &str) -> Fault {
-    Fault::new(node.at, format!("the key `{name}` is missing"))
+fn missing(node: &Node, name: &str, sample: &str) -> Fault {
+    let fault = Fault::new(node.at, format!("the key `{name}` is missing"));
+    // Of a plain value an example says nothing that the name does not.
+    if sample == "…" { fault } else { fault.hint(format!("such as {name}: {sample}")) }
 }
 
 fn with_closest<'a>(fault: Fault, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Fault {

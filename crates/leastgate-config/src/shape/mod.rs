@@ -43,6 +43,15 @@ pub(crate) enum Shape {
     Later(&'static str),
 }
 
+fn sample_of(fields: &[Field], is_shown: impl Fn(&Field) -> bool) -> String {
+    let shown: Vec<String> = fields
+        .iter()
+        .filter(|field| is_shown(field))
+        .map(|field| format!("{}: {}", field.name, field.shape.sample()))
+        .collect();
+    if shown.is_empty() { "{ … }".to_owned() } else { format!("{{ {} }}", shown.join(", ")) }
+}
+
 /// The alternatives of a [`Shape::Tagged`].
 #[derive(Debug)]
 pub(crate) struct Tagged {
@@ -110,6 +119,30 @@ impl Shape {
             Self::Tagged(tagged) => tagged.variants.iter().flat_map(|(_, fields)| fields.iter()).collect(),
             Self::Either(_, compound) => compound.fields(),
             _ => Vec::new(),
+        }
+    }
+
+    /// What a value of this shape looks like, with what must be there; `…` stands for a value of one's own.
+    pub(crate) fn sample(&self) -> String {
+        match self {
+            Self::Text(_) | Self::Later(_) => "…".to_owned(),
+            Self::Flag => "true".to_owned(),
+            Self::Count(least, _) => least.to_string(),
+            Self::CountOr(word, ..) => (*word).to_owned(),
+            Self::Choice(words, _) => words.join("|"),
+            Self::List(item, ..) => format!("[ {} ]", item.sample()),
+            Self::Map(_, item) => format!("{{ NAME: {} }}", item.sample()),
+            Self::Object(fields) | Self::Vault(fields) => {
+                sample_of(fields, |field| matches!(field.need, Need::Required))
+            }
+            // One of its keys is required, whichever.
+            Self::Secret(fields) => sample_of(&fields[..fields.len().min(1)], |_| true),
+            Self::Tagged(tagged) => {
+                let (word, fields) = tagged.variants.first().copied().unwrap_or_default();
+                let rest = sample_of(fields, |field| field.name != tagged.tag && matches!(field.need, Need::Required));
+                format!("{{ {}: {word}, {}", tagged.tag, rest.trim_start_matches("{ "))
+            }
+            Self::Either(scalar, _) => scalar.sample(),
         }
     }
 

@@ -93,6 +93,53 @@ fn not_yaml() {
 }
 
 #[test]
+fn what_the_parser_says_is_told_and_so_is_what_it_does_not() {
+    let text = |state_dir: &str| SMALLEST.replace("environment: prod", &format!("environment prod\n{state_dir}"));
+    let errors = gateway_errors(&text("state_dir: state   # the token store, secret hunter2"));
+    assert!(errors.contains("not valid YAML: ") && errors.contains("look at the line above too"), "{errors}");
+    assert!(!errors.contains("hunter2"), "a comment may hold one: {errors}");
+    let errors = gateway_errors(&SMALLEST.replace("pepper: { current", "pepper { current"));
+    assert!(errors.contains("not valid YAML: ") && errors.contains("line is not shown"), "{errors}");
+    let errors = policy_errors("version: 1\nscopes:\n  a: { api: o, allow: [ GET /a/{id:int} ] }\n");
+    assert!(errors.contains("quote a text that has braces"), "{errors}");
+}
+
+#[test]
+fn quotes_that_make_a_text_of_a_number_are_named() {
+    let errors = policy_errors("version: \"1\"\n");
+    assert!(errors.contains("expected the number 1, found the text `1`"), "{errors}");
+}
+
+#[test]
+fn an_unknown_name_is_told_with_the_known_ones() {
+    use leastgate_policy::{CompileContext, PolicySnapshot, Timestamp, UpstreamFacts};
+    let text = "version: 1\nenvironments: [ prod ]\napis: { a: { base: /, upstream: nope } }\n";
+    let loaded = parse_policy(&[("policy.yaml", text)]).unwrap();
+    let context = CompileContext {
+        environment: "prod",
+        revision: "r",
+        now: Timestamp(1),
+        credential_header: http::header::AUTHORIZATION,
+        trusted_proxies: vec![],
+        upstreams: Some(&[UpstreamFacts { name: "orders", allow_underscores: false }]),
+    };
+    let errors = loaded.diagnose(PolicySnapshot::compile(&loaded.spec, &context).unwrap_err()).to_string();
+    assert!(errors.contains("there is no upstream `nope`") && errors.contains("known here: orders"), "{errors}");
+}
+
+#[test]
+fn a_value_that_only_its_use_shows_to_be_wrong_has_its_place() {
+    let loaded = gateway(&format!("{SMALLEST}retention: 1d\n")).unwrap();
+    let place = |path: &[&str]| {
+        let line = loaded.fault(path, "wrong", "mend it").summary_line();
+        line.rsplit('/').next().unwrap().to_owned()
+    };
+    assert_eq!(place(&["pepper", "current"]), "leastgate.yaml:3:20: wrong");
+    assert_eq!(place(&["policy", "files", "0"]), "leastgate.yaml:5:20: wrong");
+    assert!(!loaded.fault(&["pepper"], "wrong", "").to_string().contains("PEPPER"));
+}
+
+#[test]
 fn tags_merges_aliases_and_documents() {
     let texts = [
         "version: !include x\n",

@@ -1,88 +1,17 @@
 //! Tokens over the command line and the admin API of a running gateway: made, shown, explained, revoked at once.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use leastgate_testkit::deadline::{PATIENCE, until_true};
-use leastgate_testkit::gateway::TestGateway;
 use leastgate_testkit::leaks::LeakSearch;
 use leastgate_testkit::policies::orders_tokens;
-use leastgate_testkit::process::Ended;
-use leastgate_testkit::raw::{RawClient, Reply, exchange};
+use leastgate_testkit::raw::{RawClient, exchange};
 use leastgate_testkit::recorder::{Answer, RecorderUpstream, Step};
 use serde_json::{Value, json};
 
 use crate::fixtures::setup;
-
-/// A gateway with a store, and an upstream.
-struct Stored {
-    gateway: TestGateway,
-    upstream: RecorderUpstream,
-}
-
-impl Stored {
-    fn start() -> Self {
-        let upstream = RecorderUpstream::start();
-        let setup = setup(&orders_tokens()).without_tokens().section("tokens", "{ source: store }");
-        Self { gateway: setup.upstream("orders", &upstream.url()).start(), upstream }
-    }
-
-    /// Runs a command that must succeed.
-    fn cli(&self, arguments: &[&str]) -> Ended {
-        let ended = self.gateway.cli(arguments);
-        assert_eq!(ended.code, Some(0), "{arguments:?}\n{}{}", ended.stdout, ended.stderr);
-        ended
-    }
-
-    /// Makes a token and answers its secret.
-    fn create(&self, name: &str, more: &[&str]) -> String {
-        let file = self.gateway.path().join(format!("{name}.secret"));
-        let path = file.display().to_string();
-        let mut arguments =
-            vec!["token", "create", "--name", name, "--owner", "team-test", "--ttl", "1h", "--secret-file", &path];
-        arguments.extend(more);
-        self.cli(&arguments);
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        take(&file)
-    }
-
-    /// A credential of the admin API.
-    fn administrator(&self, name: &str, role: &str) -> String {
-        let file = self.gateway.path().join(format!("{name}.admin"));
-        let path = file.display().to_string();
-        let mut arguments = vec!["admin", "create", "--name", name, "--role", role, "--secret-file", &path];
-        arguments.extend((role != "viewer").then_some("--unlimited"));
-        self.cli(&arguments);
-        take(&file)
-    }
-
-    fn ask(&self, secret: &str, path: &str) -> Reply {
-        self.gateway
-            .exchange(format!("GET {path} HTTP/1.1\r\nHost: orders.test\r\nAuthorization: Bearer {secret}\r\n\r\n"))
-    }
-
-    fn api(&self, method: &str, path: &str, credential: Option<&str>, body: Option<Value>) -> Reply {
-        let admin = self.gateway.addresses().admin;
-        let credential = credential.map(|text| format!("Authorization: Bearer {text}\r\n")).unwrap_or_default();
-        let (kind, body) =
-            body.map_or_else(Default::default, |body| ("Content-Type: application/json\r\n", body.to_string()));
-        exchange(
-            admin,
-            format!(
-                "{method} {path} HTTP/1.1\r\nHost: {admin}\r\n{credential}{kind}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            ),
-        )
-    }
-}
-
-/// Reads a secret and removes the file, so that a search for leaks finds only what the gateway wrote.
-fn take(file: &std::path::Path) -> String {
-    let secret = fs::read_to_string(file).unwrap().trim().to_owned();
-    fs::remove_file(file).unwrap();
-    secret
-}
+use crate::stored::Stored;
 
 #[test]
 fn a_token_works_at_once_and_is_refused_on_the_very_next_request_after_its_revocation() {

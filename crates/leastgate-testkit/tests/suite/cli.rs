@@ -120,14 +120,21 @@ fn a_credential_goes_to_the_admin_url_and_to_no_socket_that_was_found() {
         let _ = run(&mut command, "");
         told.recv_timeout(PATIENCE).unwrap().to_ascii_lowercase()
     };
-    let found = asked(&|command| {
-        command.env("LEASTGATE_ADMIN_TOKEN", "lga_from_env");
-    });
-    assert!(!found.contains("authorization") && !found.contains("lga_"), "{found}");
-    let found = asked(&|command| {
-        command.arg("--admin-token-file").arg(&file);
-    });
-    assert!(!found.contains("authorization"), "{found}");
+    // Nor is the socket asked without it: its user may do more than the credential's administrator.
+    let path = file.to_str().unwrap();
+    for (name, value, arguments) in [
+        ("LEASTGATE_ADMIN_TOKEN", "lga_from_env", &[][..]),
+        ("LEASTGATE_ADMIN_TOKEN_FILE", path, &[]),
+        ("UNRELATED", "", &["--admin-token-file", path]),
+    ] {
+        let mut command = leastgate(tmp.path());
+        command.env("XDG_RUNTIME_DIR", tmp.path()).env(name, value).args(["token", "list"]).args(arguments);
+        let output = run(&mut command, "");
+        assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+        let way = format!("--admin-url unix:{}", socket.display());
+        assert!(said(&output).contains(&way) && !said(&output).contains("lga_"), "{}", said(&output));
+        assert!(told.try_recv().is_err(), "the socket was asked");
+    }
     let named = asked(&|command| {
         let url = format!("unix:{}", socket.display());
         command.env("LEASTGATE_ADMIN_TOKEN", "lga_from_env").args(["--admin-url", &url]);
@@ -150,7 +157,9 @@ fn a_file_that_is_named_and_wrong_is_an_error_and_no_other_gateway_is_asked() {
     assert_eq!(missing.status.code(), Some(3), "{}", said(&missing));
     assert!(said(&missing).contains("nowhere.yaml"), "{}", said(&missing));
     fs::write(tmp.path().join("broken.yaml"), "environment: [\n").unwrap();
-    assert_eq!(list("broken.yaml").status.code(), Some(3));
+    let broken = list("broken.yaml");
+    assert_eq!(broken.status.code(), Some(3));
+    assert!(said(&broken).contains("help: --admin-url unix:STATE_DIR/admin.sock"), "{}", said(&broken));
 
     let mut stopped = stored();
     assert_eq!(stopped.stop().code, Some(0));

@@ -20,10 +20,15 @@ impl Orders {
 
     /// The same with a changed set-up.
     pub(crate) fn start_with(change: impl FnOnce(Setup) -> Setup) -> Self {
+        Self::start_by(|setup| change(setup).start())
+    }
+
+    /// The same started in another way.
+    pub(crate) fn start_by(start: impl FnOnce(Setup) -> TestGateway) -> Self {
         let upstream = RecorderUpstream::start();
         let tokens = orders_tokens();
         let setup = setup(&tokens).upstream("orders", &upstream.url());
-        Self { gateway: change(setup).start(), upstream, tokens }
+        Self { gateway: start(setup), upstream, tokens }
     }
 
     pub(crate) fn token(&self, placeholder: &str) -> &Token {

@@ -6,7 +6,11 @@
 mod admin;
 mod attacks;
 mod audit;
+mod audit_loss;
+mod bombs;
+mod bootstrap;
 mod cli;
+mod crash;
 mod deadlines;
 mod drain;
 mod enforcement;
@@ -21,3 +25,6 @@ mod readme;
 mod refusals;
 mod reload;
 mod startup;
+mod store_loss;
+mod stored;
+mod usage;

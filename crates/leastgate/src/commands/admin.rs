@@ -1,6 +1,7 @@
 //! `leastgate admin`: who may change what.
 
 use leastgate_admin::api::{AdminList, AdminRevoked, Ceiling, CreateAdmin, Names, Ttl};
+use leastgate_admin::client::Client;
 
 use super::client::{self, Handover};
 use crate::cli::{Admin, AdminCreate, AdminRole, Global};
@@ -27,9 +28,22 @@ fn create(global: &Global, arguments: &AdminCreate) -> Result<(), Failure> {
     };
     let client = client::connect(global)?;
     let if_lost = format!("revoke it with `leastgate admin revoke {} --reason lost`", arguments.name);
-    let handover = Handover::prepare(arguments.secret_file.as_deref(), if_lost)?;
+    let handover = Handover::prepare(global, arguments.secret_file.as_deref(), if_lost)?;
     let issued = client.create_admin(&request)?;
+    warn_of_unknown(&client, arguments);
     handover.give(global, &issued.admin, issued.secret.expose())
+}
+
+/// A name with a slip of the finger in it permits nothing, and the policy may get it only later: no error.
+fn warn_of_unknown(client: &Client, arguments: &AdminCreate) {
+    let Ok(policy) = client.policy() else { return };
+    let sets =
+        [("role", &arguments.may_grant_roles, policy.roles), ("scope", &arguments.may_grant_scopes, policy.scopes)];
+    for (kind, named, known) in sets {
+        for name in named.iter().filter(|name| !known.contains(name)) {
+            client::warn(format_args!("the policy in force has no {kind} `{name}`; it has {}", known.join(", ")));
+        }
+    }
 }
 
 /// What may be given must be said: nothing is unlimited because a flag was forgotten. A gateway serves one
@@ -73,8 +87,9 @@ fn revoked(global: &Global, admin: &str, revoked: &AdminRevoked) -> Result<(), F
 
 fn list(global: &Global, admins: &AdminList) -> Result<(), Failure> {
     match global.output {
-        Format::Json => return output::json(admins),
+        Format::Json => return output::json(&admins.items),
         Format::Name => admins.items.iter().for_each(|admin| output::data(&admin.name)),
+        Format::Table if admins.items.is_empty() => output::note("no administrators"),
         Format::Table => {
             let rows = admins.items.iter().map(|admin| {
                 let state = if admin.revoked.is_some() { "revoked" } else { "active" };

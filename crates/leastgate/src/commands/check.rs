@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use leastgate_admin::api::{CheckRequest, CheckResult};
+use leastgate_policy::Reason;
 use zeroize::Zeroize as _;
 
 use super::client;
@@ -16,7 +17,7 @@ pub(super) fn run(global: &Global, arguments: &Check) -> Result<(), Failure> {
         method: arguments.method.clone(),
         url: arguments.url.clone(),
         headers: headers(&arguments.headers)?,
-        source_ip: arguments.source_ip.clone(),
+        source_ip: arguments.source_ip.map(|address| address.to_string()),
     };
     let result = client::connect(global).and_then(|client| Ok(client.check(&request)?));
     request.token.zeroize();
@@ -51,9 +52,13 @@ fn headers(lines: &[String]) -> Result<BTreeMap<String, String>, Failure> {
 
 /// The verdict and its rule in one line, then what is held, needed, and what would help.
 fn explain(result: &CheckResult) -> String {
-    let verdict = match (result.effect.as_str(), result.mode.as_str()) {
-        ("allow", "shadow") => format!("{WARN}ALLOW{WARN:#} {}", result.reason),
-        ("allow", _) => format!("{GOOD}ALLOW{GOOD:#} {}", result.reason),
+    let is_shadowed = result.effect == "allow" && result.granted_by.is_empty() && !is_allow(&result.reason);
+    let until = result.until.map(|until| format!(" until {until}")).unwrap_or_default();
+    let verdict = match result.effect.as_str() {
+        "allow" if is_shadowed => {
+            format!("{WARN}ALLOW{WARN:#} (shadow{until}; enforce denies: {})", result.reason)
+        }
+        "allow" => format!("{GOOD}ALLOW{GOOD:#} {}", result.reason),
         _ => format!("{BAD}DENY{BAD:#}  {}", result.reason),
     };
     let mut lines =
@@ -65,7 +70,7 @@ fn explain(result: &CheckResult) -> String {
     };
     row("detail", result.detail.as_deref().unwrap_or_default());
     row("granted", &result.granted_by.join(", "));
-    if result.effect != "allow" {
+    if result.effect != "allow" || is_shadowed {
         row("held", &result.held.join(", "));
         row("needed", &result.required_any_of.join(" or "));
         row("unmet", &result.failed_conditions.join(", "));
@@ -74,6 +79,35 @@ fn explain(result: &CheckResult) -> String {
         let holder = if miss.held { "the token holds" } else { "not held" };
         row("nearest", &format!("{} {} by {} ({holder})", miss.method, miss.path, miss.rule));
     }
-    row("fix", result.fix.as_deref().unwrap_or_default());
+    row("fix", &client::in_flags(result.fix.as_deref().unwrap_or_default()));
     lines.join("\n")
+}
+
+/// Whether it is a reason to forward a request, not one that shadow mode passes over.
+fn is_allow(reason: &str) -> bool {
+    [Reason::ScopeGranted, Reason::PublicRule, Reason::Preflight].iter().any(|allow| allow.as_str() == reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_shadow_mode_allows_says_so_and_what_is_missing() {
+        let until = "2026-12-06T00:00:00Z";
+        let result = serde_json::json!({
+            "effect": "allow", "reason": "insufficient_scope", "detail": null, "mode": "shadow", "until": until,
+            "status": null, "token": null, "api": "a", "rule": "a:w/allow/POST /x", "rules": [], "template": null,
+            "granted_by": [], "required_any_of": ["a:w"], "held": ["a:r"], "failed_conditions": [],
+            "nearest_miss": null, "fix": null, "policy_rev": "r",
+        });
+        let mut result: CheckResult = serde_json::from_value(result).unwrap();
+        let said = anstream::adapter::strip_str(&explain(&result)).to_string();
+        let first =
+            "ALLOW (shadow until 2026-12-06T00:00:00Z; enforce denies: insufficient_scope)   a:w/allow/POST /x\n";
+        assert!(said.starts_with(first) && said.contains("held      a:r") && said.contains("needed    a:w"), "{said}");
+        result.reason = "scope_granted".to_owned();
+        let said = anstream::adapter::strip_str(&explain(&result)).to_string();
+        assert!(said.starts_with("ALLOW scope_granted ") && !said.contains("needed"), "{said}");
+    }
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use leastgate_admin::api::{Moment, Ttl};
+use leastgate_admin::api::{Moment, ProblemView, Ttl};
 use leastgate_admin::client::{Client, ClientError, Endpoint};
 use leastgate_policy::Timestamp;
 use leastgate_policy::TokenKind;
@@ -19,11 +19,12 @@ use crate::files::NewFile;
 use crate::gateway::loading;
 use crate::output::{self, BOLD, Format, WARN};
 
-/// Finds the gateway: `--admin-url`, else the local one's socket. A credential goes only where it was told to go: the
-/// socket needs none, and whoever listens there in the gateway's place must not get one.
+/// Finds the gateway: `--admin-url`, else the local one's socket. A credential goes only where it was told to go: whoever
+/// listens on a socket that was found in the gateway's place must not get one.
 pub(super) fn connect(global: &Global) -> Result<Client, Failure> {
     let timeout = Duration::from_secs(global.timeout);
     let Some(url) = &global.admin_url else {
+        refuse_unaddressed(global)?;
         return Ok(Client::new(Endpoint::Unix(socket::find(global)?), timeout));
     };
     let endpoint = url.parse().map_err(|error| Failure::new(Exit::Usage, format!("--admin-url: {error}")))?;
@@ -32,6 +33,28 @@ pub(super) fn connect(global: &Global) -> Result<Client, Failure> {
         Some(credential) => client.with_credential(&credential),
         None => client,
     })
+}
+
+/// A credential that nobody is to be shown. Without it the command would act with the rights of the local user, which
+/// are all rights: whoever gave one meant to have less.
+fn refuse_unaddressed(global: &Global) -> Result<(), Failure> {
+    let Some(given) = credential_given(global) else { return Ok(()) };
+    let url = socket::find(global).map_or_else(|_| "URL".to_owned(), |path| Endpoint::Unix(path).to_string());
+    let message = format!(
+        "{given} gives an admin credential, and no --admin-url says to whom: add --admin-url {url} to act as that \
+         administrator, or leave the credential out to act as the local user, who may do everything"
+    );
+    Err(Failure::new(Exit::Usage, message))
+}
+
+/// What gives a credential, as its user knows it.
+fn credential_given(global: &Global) -> Option<&'static str> {
+    const FILE: &str = "LEASTGATE_ADMIN_TOKEN_FILE";
+    match &global.admin_token_file {
+        Some(path) if loading::variable(FILE).is_some_and(|value| value == path.as_os_str()) => Some(FILE),
+        Some(_) => Some("--admin-token-file"),
+        None => loading::variable("LEASTGATE_ADMIN_TOKEN").map(|_| "LEASTGATE_ADMIN_TOKEN"),
+    }
 }
 
 fn credential(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
@@ -98,7 +121,10 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     let read = std::io::stdin().lock().read_line(&mut answer);
     match (read, answer.trim()) {
         (Ok(_), "y" | "Y" | "yes") => Ok(()),
-        _ => Err(Failure::new(Exit::Interrupted, "nothing was changed")),
+        _ => {
+            output::note("nothing was changed");
+            Err(Failure::silent(Exit::Interrupted))
+        }
     }
 }
 
@@ -112,7 +138,11 @@ pub(super) struct Handover {
 
 impl Handover {
     /// Into a new file that only its owner can read, or on standard output.
-    pub(super) fn prepare(file: Option<&Path>, if_lost: String) -> Result<Self, Failure> {
+    pub(super) fn prepare(global: &Global, file: Option<&Path>, if_lost: String) -> Result<Self, Failure> {
+        if global.output == Format::Name && file.is_none() {
+            let message = "-o name prints names alone: say with --secret-file FILE where the secret goes";
+            return Err(Failure::new(Exit::Usage, message));
+        }
         let create = |path: &Path| {
             NewFile::create(path, 0o600).map_err(|error| {
                 let message = format!("the secret file {} can't be made: {error}; nothing was issued", path.display());
@@ -135,8 +165,12 @@ impl Handover {
                 about["secret"] = secret.into();
                 output::sure(Zeroizing::new(format!("{about:#}")).as_str()).map_err(lost)
             }
-            Format::Table | Format::Name if in_file => Ok(()),
-            Format::Table | Format::Name => {
+            Format::Name => {
+                output::data(about["name"].as_str().unwrap_or_default());
+                Ok(())
+            }
+            Format::Table if in_file => Ok(()),
+            Format::Table => {
                 output::note(format_args!("{BOLD}The secret, shown this once:{BOLD:#}"));
                 output::sure(secret).map_err(lost)
             }
@@ -157,12 +191,15 @@ fn lost(error: &std::io::Error, if_lost: &str) -> Failure {
     Failure::new(Exit::Failed, format!("the secret could not be written ({error}) and is lost: {if_lost}"))
 }
 
+/// Something that is no error and hardly meant.
+pub(super) fn warn(text: impl std::fmt::Display) {
+    output::note(format_args!("{WARN}warning{WARN:#}: {text}"));
+}
+
 /// Says that a change is in force, and not on disk yet.
 pub(super) fn warn_unless(durable: bool) {
     if !durable {
-        output::note(format_args!(
-            "{WARN}warning{WARN:#}: in force, but not on disk yet; the gateway tries again until it is"
-        ));
+        warn("in force, but not on disk yet; the gateway tries again until it is");
     }
 }
 
@@ -180,13 +217,44 @@ pub(super) fn moment(text: &str) -> Result<Moment, Failure> {
     text.parse().map_err(|error| Failure::new(Exit::Usage, format!("{text}: {error}")))
 }
 
+/// The admin API speaks of its fields; who typed a command reads of its flags.
+pub(super) fn in_flags(text: &str) -> String {
+    const FLAGS: [(&str, &str); 8] = [
+        ("an `owner`", "--owner OWNER"),
+        ("a `ttl`", "a --ttl"),
+        ("an `expires`", "a --ttl"),
+        ("`allow_cidr`", "--allow-cidr"),
+        ("`not_before`", "--not-before"),
+        ("`note`", "--note"),
+        ("`reason`", "--reason"),
+        ("`source_ip`", "--source-ip"),
+    ];
+    FLAGS.iter().fold(text.to_owned(), |text, (field, flag)| text.replace(field, flag))
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        let exit = match &error {
-            error if error.is_authentication() => Exit::AdminAuth,
-            ClientError::InvalidId => Exit::Usage,
+        let exit = match (&error, error.problem().map(ProblemView::name)) {
+            (error, _) if error.is_authentication() => Exit::AdminAuth,
+            // What was asked for can't be meant, and what the policy does not permit is its answer.
+            (ClientError::InvalidId, _) | (_, Some("invalid-value")) => Exit::Usage,
+            (_, Some("token-rules")) => Exit::No,
             _ => Exit::Failed,
         };
-        Self::new(exit, error)
+        Self::new(exit, in_flags(&error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_the_api_are_told_as_flags() {
+        let told =
+            "token_rules require an owner; give an `owner`; give a `ttl` of at most 30d, which `token_rules` sets";
+        let said =
+            "token_rules require an owner; give --owner OWNER; give a --ttl of at most 30d, which `token_rules` sets";
+        assert_eq!(in_flags(told), said);
     }
 }

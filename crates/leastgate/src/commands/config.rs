@@ -1,5 +1,6 @@
 //! `leastgate config`: the gateway's file as it is in force.
 
+use super::client;
 use crate::cli::{Config, Global};
 use crate::exit::{Exit, Failure};
 use crate::gateway::loading;
@@ -31,8 +32,18 @@ fn show(global: &Global, origin: bool) -> Result<(), Failure> {
 
 fn validate(global: &Global) -> Result<(), Failure> {
     let loaded = loading::gateway_file(global, Vec::new())?;
-    loading::environment_key(&loaded.config)?;
-    let policy = loading::policy(&loaded.config, loading::now()).map_err(|fault| Failure::new(Exit::Invalid, fault))?;
+    loading::environment_key(&loaded)?;
+    let policy = loading::first_policy(&loaded)?;
+    loading::warnings(&loaded.config, &policy.shadows).iter().for_each(client::warn);
+    if global.output == Format::Json {
+        return output::json(&serde_json::json!({
+            "valid": true,
+            "environment": loaded.config.environment,
+            "apis": policy.snapshot.apis().len(),
+            "rules": policy.snapshot.rules().len(),
+            "policy_rev": policy.snapshot.revision(),
+        }));
+    }
     output::note(format_args!(
         "valid: environment {}, {} api(s), {} rule(s), policy {}",
         loaded.config.environment,

@@ -105,23 +105,32 @@ fn say_what_to_try(gateway: &Gateway, secrets: &[Secret]) {
     output::data(format_args!(
         "{BOLD}Leastgate{BOLD:#} stands in front of a small orders API. It forgets everything when it ends (Ctrl-C).\n"
     ));
-    for (token, secret) in TOKENS.iter().zip(secrets) {
-        output::data(format_args!("{DIM}# {}{DIM:#}\n{}={}", token.about, token.variable, secret.expose()));
+    for token in TOKENS {
+        output::data(format_args!("  {:<8}{DIM}{}{DIM:#}", token.name, token.about));
     }
-    output::data(format_args!("\nIn another terminal, with the lines above pasted:\n"));
+    output::data("\nTheir tokens; paste these lines into another terminal:\n");
+    for (token, secret) in TOKENS.iter().zip(secrets) {
+        output::data(format_args!("{}={}", token.variable, secret.expose()));
+    }
+    output::data("\nThen try there:\n");
     let curl = "curl -s";
     let bearer = "-H \"Authorization: Bearer $READER\"";
     for (line, about) in [
-        (format!("{curl} http://{data}/v1/orders"), "401: it says what to send"),
+        (format!("{curl} http://{data}/v1/orders"), "401, with what to send"),
         (format!("{curl} {bearer} http://{data}/v1/orders"), "200"),
-        (format!("{curl} -X POST {bearer} http://{data}/v1/orders/7b0e/refunds"), "403: it says what is missing"),
+        (format!("{curl} -X POST {bearer} http://{data}/v1/orders/7b0e/refunds"), "403, with what is missing"),
         (format!("leastgate check reader POST http://{data}/v1/orders/7b0e/refunds"), "why, and what would fix it"),
         ("leastgate token list".to_owned(), "who holds what"),
         ("leastgate token revoke reader --reason leaked --yes".to_owned(), "its next request is refused"),
     ] {
-        output::data(format_args!("  {line}   {DIM}# {about}{DIM:#}"));
+        tell(&line, about);
     }
     if let Some(ops) = gateway.admin().ops() {
-        output::data(format_args!("  {curl} http://{ops}/metrics   {DIM}# what Prometheus sees{DIM:#}"));
+        tell(&format!("{curl} http://{ops}/metrics"), "what Prometheus sees");
     }
+}
+
+/// A command and, on a line of its own, what comes of it: behind it, some shells would take it for arguments.
+fn tell(line: &str, about: &str) {
+    output::data(format_args!("  {DIM}{about}{DIM:#}\n    {line}"));
 }

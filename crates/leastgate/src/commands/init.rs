@@ -12,6 +12,8 @@ use crate::output::{self, BOLD};
 
 const GATEWAY: &str = include_str!("../../templates/leastgate.yaml");
 const POLICY: &str = include_str!("../../templates/policy.yaml");
+/// What must not get into a repository.
+const IGNORED: &str = "pepper\nstate/\n*.token\n";
 /// How long the api only records what it would refuse.
 const SHADOW_DAYS: i64 = 14;
 
@@ -39,6 +41,7 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
         write_new(&path, text.as_bytes(), *mode).map_err(|error| cannot_write(&path, &error))?;
         output::note(format_args!("wrote {}", path.display()));
     }
+    keep_out_of_git(&arguments.dir)?;
     say_what_next(arguments, &until.to_string());
     Ok(())
 }
@@ -67,6 +70,20 @@ fn pepper() -> Result<String, Failure> {
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// A pepper in a repository is a pepper that everybody has.
+fn keep_out_of_git(dir: &Path) -> Result<(), Failure> {
+    let path = dir.join(".gitignore");
+    match write_new(&path, IGNORED.as_bytes(), 0o644) {
+        Ok(()) => output::note(format_args!("wrote {}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let names = IGNORED.trim_end().replace('\n', ", ");
+            output::note(format_args!("{} is there already: add {names} to it", path.display()));
+        }
+        Err(error) => return Err(cannot_write(&path, &error)),
+    }
+    Ok(())
+}
+
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(Exit::Failed, format!("{} can't be written: {error}", path.display()))
 }
@@ -75,9 +92,8 @@ fn say_what_next(arguments: &Init, until: &str) {
     let cd =
         if arguments.dir == Path::new(".") { String::new() } else { format!("cd {} && ", arguments.dir.display()) };
     output::note(format_args!(
-        "\nUntil {until} the api is in shadow mode: what no scope allows is forwarded and recorded. Next:\n\n  \
-         {BOLD}{cd}leastgate serve{BOLD:#}\n  \
-         {BOLD}leastgate token create --name me --role reader --owner me --ttl 1d{BOLD:#}\n  \
-         {BOLD}curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8080/{BOLD:#}\n"
+        "\nUntil {until}, 00:00 UTC, the api is in shadow mode: what no scope allows is forwarded and recorded. Next:\n\n  \
+         {BOLD}{cd}leastgate serve{BOLD:#}\n\n\
+         It says, for another terminal in the same folder, how to make the first token and try it.\n"
     ));
 }

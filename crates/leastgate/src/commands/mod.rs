@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod config;
 mod demo;
+mod first_steps;
 mod health;
 mod init;
 mod manual;
@@ -15,7 +16,7 @@ mod token;
 
 use crate::cli::{Cli, Command};
 use crate::exit::Failure;
-use crate::output;
+use crate::output::{self, Format};
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
@@ -32,9 +33,15 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config(command) => config::run(&global, &command),
         Command::Completion { shell } => manual::completion(shell),
         Command::Man { dir } => manual::man(dir.as_deref()),
-        Command::Version => {
-            output::data(format_args!("leastgate {}", env!("CARGO_PKG_VERSION")));
-            Ok(())
-        }
+        Command::Version => version(global.output),
     }
+}
+
+fn version(format: Format) -> Result<(), Failure> {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    match format {
+        Format::Json => return output::json(&serde_json::json!({ "name": "leastgate", "version": VERSION })),
+        Format::Table | Format::Name => output::data(format_args!("leastgate {VERSION}")),
+    }
+    Ok(())
 }

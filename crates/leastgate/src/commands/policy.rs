@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use leastgate_config::LoadedPolicy;
 use leastgate_policy::{CompileContext, PolicySnapshot};
 
+use super::client;
 use crate::cli::{Global, Policy};
 use crate::exit::{Exit, Failure};
 use crate::gateway::loading;
-use crate::output;
+use crate::gateway::standing::Shadow;
+use crate::output::{self, Format};
 
 pub(super) fn run(global: &Global, command: Policy) -> Result<(), Failure> {
     match command {
@@ -18,14 +20,29 @@ pub(super) fn run(global: &Global, command: Policy) -> Result<(), Failure> {
 }
 
 fn lint(global: &Global, files: &[PathBuf], environment: Option<&str>) -> Result<(), Failure> {
-    let snapshot = if files.is_empty() {
-        let config = loading::gateway_file(global, Vec::new())?.config;
-        loading::policy(&config, loading::now()).map_err(|fault| Failure::new(Exit::Invalid, fault))?.snapshot
+    let (snapshot, shadows) = if files.is_empty() {
+        let policy = loading::first_policy(&loading::gateway_file(global, Vec::new())?)?;
+        (policy.snapshot, policy.shadows)
     } else {
-        lint_files(&leastgate_config::load_policy(files)?, environment)?
+        let loaded = leastgate_config::load_policy(files)?;
+        (lint_files(&loaded, environment)?, Shadow::all_of(&loaded.spec))
     };
-    for line in snapshot.unsupported() {
-        output::note(format_args!("{WARN}warning{WARN:#}: {line}", WARN = output::WARN));
+    let warnings = [snapshot.unsupported(), &loading::ended(&shadows)].concat();
+    warnings.iter().for_each(client::warn);
+    tell(global, &snapshot, &warnings)?;
+    if snapshot.unsupported().is_empty() { Ok(()) } else { Err(Failure::silent(Exit::No)) }
+}
+
+fn tell(global: &Global, snapshot: &PolicySnapshot, warnings: &[String]) -> Result<(), Failure> {
+    if global.output == Format::Json {
+        return output::json(&serde_json::json!({
+            "apis": snapshot.apis().len(),
+            "scopes": snapshot.scope_names().count(),
+            "roles": snapshot.role_names().count(),
+            "rules": snapshot.rules().len(),
+            "policy_rev": snapshot.revision(),
+            "warnings": warnings,
+        }));
     }
     output::note(format_args!(
         "{} api(s), {} scope(s), {} role(s), {} rule(s); policy {}",
@@ -35,7 +52,7 @@ fn lint(global: &Global, files: &[PathBuf], environment: Option<&str>) -> Result
         snapshot.rules().len(),
         snapshot.revision()
     ));
-    if snapshot.unsupported().is_empty() { Ok(()) } else { Err(Failure::silent(Exit::No)) }
+    Ok(())
 }
 
 /// Without a gateway's file there are no upstreams to know, and any environment of the policy will do.

@@ -4,45 +4,58 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use leastgate_config::{GatewayConfig, TokenSource};
+use leastgate_config::{GatewayConfig, LoadedGateway, Override, TokenSource};
 use leastgate_policy::EnvironmentKey;
 use leastgate_store::{SqliteOptions, SqliteStore, StateDir, StateDirError, StoreError, TokenStore as _};
 
+use super::first_steps::FirstSteps;
 use crate::cli::{Global, Serve};
 use crate::exit::{Exit, Failure};
 use crate::files::NewFile;
-use crate::gateway::{Gateway, Parts, PolicyOrigin, Signals, loading};
-use crate::output::{self, BOLD};
+use crate::gateway::loading::GatewayFile;
+use crate::gateway::{Gateway, Parts, PolicyOrigin, Signals, exposure, loading};
+use crate::output;
 use crate::sandbox;
 
 pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     sandbox::forbid_core_dumps();
-    let flags = arguments.workers.map(|workers| loading::flag("--workers", &["workers"], workers));
-    let loaded = loading::gateway_file(global, flags.into_iter().collect())?;
+    let flags: Vec<_> =
+        arguments.workers.map(|workers| loading::flag("--workers", &["workers"], workers)).into_iter().collect();
+    let loaded = loading::gateway_file(global, flags.clone())?;
     output::start_log(global.verbose);
     let signals = Signals::take()?;
-    let parts = parts(loaded.config)?;
+    let exposed = exposure::find(&loaded.config);
+    let parts = parts(loaded, flags)?;
     if let Some(path) = &arguments.bootstrap_admin {
         bootstrap_admin(&parts, path)?;
     }
+    let named = global.config.as_deref();
     let wants_first_token = parts.config.tokens == TokenSource::Store;
+    let steps = FirstSteps::of(&parts.policy.spec, &parts.policy.snapshot, named).filter(|_| wants_first_token);
     let gateway = Gateway::start(parts)?;
+    if let Some(path) = &arguments.ready_file {
+        gateway.write_ready_file(path)?;
+    }
     let (data, admin) = (gateway.data_address(), gateway.admin());
     let shown = |address: Option<SocketAddr>| address.map(|address| address.to_string());
     tracing::info!(data = %data, ops = shown(admin.ops()), admin = shown(admin.admin()), "leastgate serves");
-    if wants_first_token && gateway.token_count() == 0 {
-        say_first_steps(&data.to_string());
-    }
-    if let Some(path) = &arguments.ready_file {
-        gateway.write_ready_file(path)?;
+    exposed.iter().for_each(|line| tracing::warn!("{line}"));
+    if let Some(steps) = steps.filter(|_| gateway.token_count() == 0) {
+        output::note(format_args!(
+            "There are no tokens yet. In another terminal, in this folder, three commands make the first one and try \
+             it:\n\n{}",
+            steps.commands(data)
+        ));
     }
     gateway.serve(&signals);
     Ok(())
 }
 
-fn parts(config: GatewayConfig) -> Result<Parts, Failure> {
-    let key = loading::environment_key(&config)?;
-    let policy = loading::policy(&config, loading::now()).map_err(|fault| Failure::new(Exit::Invalid, fault))?;
+fn parts(loaded: LoadedGateway, flags: Vec<Override>) -> Result<Parts, Failure> {
+    let key = loading::environment_key(&loaded)?;
+    let policy = loading::first_policy(&loaded)?;
+    let LoadedGateway { config, file, .. } = loaded;
+    let file = GatewayFile { path: file, flags };
     let state_dir = config
         .state_dir
         .as_ref()
@@ -51,7 +64,7 @@ fn parts(config: GatewayConfig) -> Result<Parts, Failure> {
         .map_err(|error: StateDirError| Failure::new(Exit::Failed, error))?;
     let store = open_store(&config, state_dir.as_ref(), &key)?;
     let socket = socket(state_dir.as_ref())?;
-    Ok(Parts { config, key, policy, origin: PolicyOrigin::Files, store: Arc::new(store), state_dir, socket })
+    Ok(Parts { config, key, policy, origin: PolicyOrigin::Files(file), store: Arc::new(store), state_dir, socket })
 }
 
 /// The first administrator, for a gateway whose admin API is used over TCP; the local socket needs none.
@@ -63,10 +76,14 @@ fn bootstrap_admin(parts: &Parts, path: &Path) -> Result<(), Failure> {
     let file = NewFile::create(path, 0o600).map_err(|error| failed(&format!("{}: {error}", path.display())))?;
     let environment = &parts.config.environment;
     let issued = leastgate_admin::bootstrap(&*parts.store, environment, &parts.key, "root", loading::now());
-    match issued.map_err(|error| failed(&error))? {
-        None => Ok(()),
-        Some(issued) => file.fill(issued.secret.expose().as_bytes()).map_err(|error| failed(&error)),
-    }
+    let Some(issued) = issued.map_err(|error| failed(&error))? else { return Ok(()) };
+    file.fill(issued.secret.expose().as_bytes()).map_err(|error| {
+        // An administrator whose credential nobody has would keep the next start from making another.
+        match parts.store.revoke_admin(issued.record.id, loading::now()) {
+            Ok(_) => failed(&format!("{}: {error}", path.display())),
+            Err(second) => failed(&format!("{}: {error}; its administrator remains: {second}", path.display())),
+        }
+    })
 }
 
 /// Without a state_dir (declared tokens) administrators are kept in memory: the local socket still works.
@@ -80,8 +97,8 @@ fn open_store(
         None => SqliteStore::in_memory(&config.environment, key),
     };
     store.map_err(|error| {
-        let exit = if matches!(error, StoreError::WrongPepper { .. }) { Exit::Invalid } else { Exit::Failed };
-        Failure::new(exit, error)
+        let is_invalid = matches!(error, StoreError::WrongPepper { .. } | StoreError::OtherEnvironment { .. });
+        Failure::new(if is_invalid { Exit::Invalid } else { Exit::Failed }, error)
     })
 }
 
@@ -93,13 +110,4 @@ fn socket(state_dir: Option<&StateDir>) -> Result<Option<PathBuf>, Failure> {
         None => super::socket::runtime_dir_made()?,
     };
     Ok(Some(dir.join(super::socket::SOCKET)))
-}
-
-fn say_first_steps(data: &str) {
-    output::note(format_args!(
-        "There are no tokens yet. Three commands make the first one and try it:\n\n  \
-         {BOLD}leastgate token create --name me --role reader --owner me --ttl 1d --secret-file me.token{BOLD:#}\n  \
-         {BOLD}leastgate check me GET http://{data}/{BOLD:#}\n  \
-         {BOLD}curl -H \"Authorization: Bearer $(cat me.token)\" http://{data}/{BOLD:#}\n"
-    ));
 }

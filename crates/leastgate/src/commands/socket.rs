@@ -33,7 +33,8 @@ pub(super) fn find(global: &Global) -> Result<PathBuf, Failure> {
     match state_dir(global)? {
         Some(dir) => {
             let owner = symlink_metadata(&dir).ok().map(|dir| dir.uid());
-            let nobody = format!("no gateway runs on the state_dir {}: start one (`leastgate serve`)", dir.display());
+            let shown = absolute(dir.clone());
+            let nobody = format!("no gateway runs on the state_dir {}: start one (`leastgate serve`)", shown.display());
             socket_in(&dir, owner, &nobody)
         }
         None => {
@@ -55,7 +56,29 @@ fn state_dir(global: &Global) -> Result<Option<PathBuf>, Failure> {
     if find_gateway_file(global.config.as_deref()).is_none() && !std::env::vars_os().any(sets_key) {
         return Ok(None);
     }
-    Ok(loading::gateway_file(global, Vec::new())?.config.state_dir)
+    let loaded = loading::gateway_file(global, Vec::new())
+        .map_err(|failure| failure.help(way_past(find_gateway_file(global.config.as_deref()).as_deref())))?;
+    Ok(loaded.config.state_dir)
+}
+
+/// How to reach the gateway that runs while its file is broken: in an emergency nobody has the time to mend it first.
+fn way_past(file: Option<&Path>) -> String {
+    let socket = file.and_then(named_socket).unwrap_or_else(|| Path::new("STATE_DIR").join(SOCKET));
+    format!("--admin-url unix:{} reaches the running gateway without this file", socket.display())
+}
+
+/// The socket in the `state_dir` that a line names, if it is there: all that can be read of a file that is no YAML.
+fn named_socket(file: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("state_dir:"))?;
+    let dir = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
+    let socket = absolute(file.parent()?.join(dir)).join(SOCKET);
+    symlink_metadata(&socket).is_ok_and(|found| found.file_type().is_socket()).then_some(socket)
+}
+
+/// A path as it can be pasted anywhere. Only one that is empty has no such form.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn checked(dir: &Path) -> Result<(), Failure> {
@@ -121,6 +144,19 @@ mod tests {
         fs::set_permissions(&dir, Permissions::from_mode(0o700)).unwrap();
         symlink(&dir, root.path().join("link")).unwrap();
         assert!(checked(&root.path().join("link")).is_err());
+    }
+
+    #[test]
+    fn a_broken_file_does_not_hide_the_socket_that_it_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("leastgate.yaml");
+        fs::write(&file, "environment: [\nstate_dir: \"state\"   # here\n").unwrap();
+        assert!(way_past(Some(&file)).contains("--admin-url unix:STATE_DIR/admin.sock "));
+        fs::create_dir(dir.path().join("state")).unwrap();
+        let socket = dir.path().join("state").join(SOCKET);
+        let _listener = UnixListener::bind(&socket).unwrap();
+        assert!(way_past(Some(&file)).contains(&format!("--admin-url unix:{} ", socket.display())));
+        assert!(way_past(None).contains("unix:STATE_DIR/admin.sock"));
     }
 
     #[test]

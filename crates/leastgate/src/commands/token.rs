@@ -49,8 +49,11 @@ fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
     };
     let client = client::connect(global)?;
     let if_lost = format!("revoke it with `leastgate token revoke {} --reason lost`", arguments.name);
-    let handover = Handover::prepare(arguments.secret_file.as_deref(), if_lost)?;
+    let handover = Handover::prepare(global, arguments.secret_file.as_deref(), if_lost)?;
     let issued = client.create_token(&request)?;
+    if issued.token.roles.is_empty() && issued.token.grants.is_empty() {
+        client::warn("this token holds no role and no scope: it may use public rules alone");
+    }
     handover.give(global, &issued.token, issued.secret.expose())
 }
 
@@ -62,7 +65,7 @@ fn list(global: &Global, arguments: &cli::TokenList) -> Result<(), Failure> {
         let page = client.tokens(&ListTokens {
             limit: Some(PAGE),
             cursor,
-            state: arguments.state.clone(),
+            state: arguments.state.map(|state| state.as_str().to_owned()),
             owner: arguments.owner.clone(),
             sort: None,
         })?;
@@ -94,9 +97,25 @@ fn list(global: &Global, arguments: &cli::TokenList) -> Result<(), Failure> {
 }
 
 fn holdings(token: &TokenView) -> String {
-    let grants = token.grants.iter().map(|grant| grant.scope.as_str());
-    let all: Vec<&str> = token.roles.iter().map(String::as_str).chain(grants).collect();
+    let all: Vec<String> = [marked(token, roles(token)), marked(token, scopes(token))].concat();
     if all.is_empty() { "-".into() } else { all.join(",") }
+}
+
+fn roles(token: &TokenView) -> impl Iterator<Item = &str> {
+    token.roles.iter().map(String::as_str)
+}
+
+fn scopes(token: &TokenView) -> impl Iterator<Item = &str> {
+    token.grants.iter().map(|grant| grant.scope.as_str())
+}
+
+/// Names a token holds; those that give it nothing say so.
+fn marked<'a>(token: &TokenView, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mark = |name: &str| {
+        let is_known = !token.not_in_policy.iter().any(|lost| lost == name);
+        if is_known { name.to_owned() } else { format!("{name} (not in the policy)") }
+    };
+    names.map(mark).collect()
 }
 
 fn show(global: &Global, token: &TokenView) -> Result<(), Failure> {
@@ -114,8 +133,8 @@ fn show(global: &Global, token: &TokenView) -> Result<(), Failure> {
             row("environment", token.env.clone());
             row("state", token.state.clone());
             row("owner", token.owner.clone().unwrap_or_default());
-            row("roles", token.roles.join(", "));
-            row("scopes", token.grants.iter().map(|grant| grant.scope.as_str()).collect::<Vec<_>>().join(", "));
+            row("roles", marked(token, roles(token)).join(", "));
+            row("scopes", marked(token, scopes(token)).join(", "));
             row("source_ip", token.restrictions.source_ip.join(", "));
             row("not_before", token.restrictions.not_before.map(|start| start.to_string()).unwrap_or_default());
             row("created", token.created.map(|at| at.to_string()).unwrap_or_default());

@@ -5,20 +5,26 @@ use std::fmt;
 use std::path::PathBuf;
 
 use leastgate_config::{
-    Diagnostics, Fingerprint, GatewayConfig, GatewayInputs, LoadedGateway, Override, find_gateway_file, load_gateway,
-    load_policy,
+    Diagnostics, Fingerprint, GatewayConfig, GatewayInputs, LoadedGateway, Override, TokenSource, find_gateway_file,
+    load_gateway, load_policy,
 };
-use leastgate_policy::{CompileContext, EnvironmentKey, Pepper, PolicySnapshot, Timestamp, UpstreamFacts};
+use leastgate_policy::{CompileContext, EnvironmentKey, Pepper, PolicySnapshot, PolicySpec, Timestamp, UpstreamFacts};
 use leastgate_telemetry::{Clock as _, SystemClock};
 
 use crate::cli::Global;
 use crate::exit::{Exit, Failure};
+use crate::gateway::exposure;
+use crate::gateway::standing::Shadow;
 
 /// A policy that compiled, and the hash of the bytes it came from.
 #[derive(Debug)]
 pub struct Policy {
     /// The compiled policy.
     pub snapshot: PolicySnapshot,
+    /// What it was compiled from.
+    pub spec: PolicySpec,
+    /// Apis that only record until a moment.
+    pub shadows: Vec<Shadow>,
     /// What [`fingerprint`] gives while the files are unchanged.
     pub fingerprint: Fingerprint,
 }
@@ -37,27 +43,67 @@ pub enum PolicyFault {
 /// # Errors
 /// Everything wrong with it (3).
 pub fn gateway_file(global: &Global, flags: Vec<Override>) -> Result<LoadedGateway, Failure> {
-    let file = find_gateway_file(global.config.as_deref());
-    let inputs = GatewayInputs { file, env: std::env::vars_os().collect(), flags };
-    Ok(load_gateway(&inputs)?)
+    Ok(GatewayFile { path: find_gateway_file(global.config.as_deref()), flags }.load()?)
+}
+
+/// The gateway's file and the flags laid over it, to be read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayFile {
+    /// Where it is; none is a gateway configured by its environment alone.
+    pub path: Option<PathBuf>,
+    /// What flags set.
+    pub flags: Vec<Override>,
+}
+
+impl GatewayFile {
+    /// Reads it, with everything laid over it.
+    ///
+    /// # Errors
+    /// Everything wrong with it.
+    pub fn load(&self) -> Result<LoadedGateway, Diagnostics> {
+        let env = std::env::vars_os().collect();
+        load_gateway(&GatewayInputs { file: self.path.clone(), env, flags: self.flags.clone() })
+    }
+}
+
+impl fmt::Display for GatewayFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => path.display().fmt(f),
+            None => f.write_str("the environment"),
+        }
+    }
 }
 
 /// The key of this gateway's environment, from its pepper.
 ///
 /// # Errors
 /// The pepper can't be read or is too short (3).
-pub fn environment_key(config: &GatewayConfig) -> Result<EnvironmentKey, Failure> {
-    let source = &config.pepper.current;
-    let read = source.read(&|name| std::env::var_os(name));
-    let bytes = read.map_err(|error| Failure::new(Exit::Invalid, format!("pepper: {error}")))?;
-    let pepper = Pepper::new(bytes.to_vec()).ok_or_else(|| {
-        let message = format!(
-            "pepper: {source} holds fewer than {} bytes; `openssl rand -hex 32` makes a good one",
-            Pepper::MIN_LEN
-        );
-        Failure::new(Exit::Invalid, message)
-    })?;
-    Ok(EnvironmentKey::derive(&pepper, &config.environment))
+pub fn environment_key(loaded: &LoadedGateway) -> Result<EnvironmentKey, Failure> {
+    const MAKE: &str =
+        "`openssl rand -hex 32` makes a good one; the tokens of a store need the one they were made with";
+    let source = &loaded.config.pepper.current;
+    let fault = |message: String| loaded.fault(&["pepper", "current"], &message, MAKE);
+    let bytes = source.read(&|name| std::env::var_os(name)).map_err(|error| fault(format!("pepper: {error}")))?;
+    let pepper = Pepper::new(bytes.to_vec())
+        .ok_or_else(|| fault(format!("pepper: {source} holds fewer than {} bytes", Pepper::MIN_LEN)))?;
+    Ok(EnvironmentKey::derive(&pepper, &loaded.config.environment))
+}
+
+/// The first policy: as [`policy`], and a file that is not there is an error of the file that names it.
+///
+/// # Errors
+/// Everything wrong with it (3).
+pub fn first_policy(loaded: &LoadedGateway) -> Result<Policy, Failure> {
+    for (number, file) in loaded.config.policy.files.iter().enumerate() {
+        if let Err(error) = std::fs::File::open(file) {
+            let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+            let message = format!("the policy file {} can't be opened: {error}", file.display());
+            let hint = "paths are relative to the file that names them";
+            return Err(loaded.fault(&["policy", "files", &number.to_string()], &message, hint).into());
+        }
+    }
+    policy(&loaded.config, now()).map_err(|fault| Failure::new(Exit::Invalid, fault))
 }
 
 /// Loads and compiles the policy's files.
@@ -74,6 +120,11 @@ pub(crate) fn compile(
     config: &GatewayConfig,
     now: Timestamp,
 ) -> Result<Policy, PolicyFault> {
+    if let (TokenSource::Store, Some(token)) = (config.tokens, loaded.spec.tokens.first()) {
+        let hint = "say tokens: { source: declared } in the gateway's file, or take the tokens out of this one";
+        let message = "tokens are declared here, but tokens.source is store";
+        return Err(PolicyFault::Invalid(loaded.fault(token.accessor.origin, message, hint)));
+    }
     let upstreams: Vec<UpstreamFacts<'_>> = config
         .upstreams
         .iter()
@@ -92,7 +143,21 @@ pub(crate) fn compile(
     if !snapshot.unsupported().is_empty() {
         return Err(PolicyFault::Unsupported(snapshot.unsupported().to_vec()));
     }
-    Ok(Policy { snapshot, fingerprint: loaded.fingerprint() })
+    let shadows = Shadow::all_of(&loaded.spec);
+    Ok(Policy { snapshot, spec: loaded.spec.clone(), shadows, fingerprint: loaded.fingerprint() })
+}
+
+/// What is valid and hardly meant: shadows that are over, and what stands open to others.
+pub(crate) fn warnings(config: &GatewayConfig, shadows: &[Shadow]) -> Vec<String> {
+    let mut lines = ended(shadows);
+    lines.extend(exposure::find(config));
+    lines
+}
+
+/// Shadows that are over, one line each.
+pub(crate) fn ended(shadows: &[Shadow]) -> Vec<String> {
+    let now = now();
+    shadows.iter().filter(|shadow| shadow.has_ended(now)).map(|shadow| shadow.tell(now)).collect()
 }
 
 /// The content hash of the policy's files as they are now.
@@ -144,3 +209,27 @@ impl fmt::Display for PolicyFault {
 }
 
 impl std::error::Error for PolicyFault {}
+
+#[cfg(test)]
+mod tests {
+    use leastgate_config::{parse_gateway, parse_policy};
+
+    use super::*;
+
+    const GATEWAY: &str = "environment: prod\nstate_dir: s\nupstreams: { a: { endpoints: [ \"http://h\" ] } }\n\
+                           pepper: { current: { env: P } }\npolicy: { files: [ p ] }\n";
+
+    #[test]
+    fn tokens_that_would_be_ignored_are_an_error_with_its_place() {
+        let policy = "version: 1\nenvironments: [ prod ]\ntokens:\n  - { accessor: AAAAAAAAAA, name: b, env: prod, \
+                      created: 2026-11-01, expires: 2026-12-01, digest: \"blake3:0000000000000000000000000000000000000000000000000000000000000000\" }\n";
+        let loaded = parse_policy(&[("policy.yaml", policy)]).unwrap();
+        let outcome = |tokens: &str| {
+            let config = parse_gateway("leastgate.yaml", &format!("{GATEWAY}{tokens}")).unwrap().config;
+            compile(&loaded, &config, Timestamp(1_790_000_000)).map(drop).map_err(|fault| fault.summary_line())
+        };
+        let said = outcome("").unwrap_err();
+        assert_eq!(said, "policy.yaml:4:17: tokens are declared here, but tokens.source is store");
+        assert_eq!(outcome("tokens: { source: declared }\n"), Ok(()));
+    }
+}

@@ -2,10 +2,12 @@
 //!
 //! `serve` and `demo` both start here; they differ in where the parts come from, not in what runs.
 
+pub(crate) mod exposure;
 pub mod loading;
 mod parts;
 mod reload;
 mod signals;
+pub(crate) mod standing;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use leastgate_admin::{AdminHandle, AdminPlane};
 use leastgate_policy::Authority;
-use leastgate_proxy::{DataPlane, DataPlaneHandle};
+use leastgate_proxy::{DataPlane, DataPlaneHandle, StartError};
 use leastgate_store::{StateDir, TokenStore};
 use leastgate_telemetry::{Clock, LifecycleEvent, SystemClock, Telemetry};
 
@@ -83,9 +85,10 @@ impl Gateway {
         let authority = Arc::new(Authority::with_tokens(key, parts::token_table(&config, &*store)?));
         let (state, unwritten) = Default::default();
         let shared = Arc::new(Shared { authority, telemetry, clock, store, state, unwritten });
-        let snapshot = parts::put_in_force(&shared, config.tokens, policy.snapshot).map_err(anyhow::Error::from)?;
+        let fingerprint = policy.fingerprint;
+        let snapshot = parts::put_in_force(&shared, config.tokens, policy).map_err(anyhow::Error::from)?;
         let data = DataPlane::start(parts::data_plane(&config), &shared.authority, &shared.telemetry, &shared.clock)
-            .map_err(|error| Failure::new(Exit::Failed, format!("data listener: {error}")))?;
+            .map_err(|error| not_listening(&error))?;
         let state = parts::admin_state(&config, &shared, data.local_addr());
         let admin = AdminPlane::start(&parts::admin_config(&config, socket), state)
             .map_err(|error| Failure::new(Exit::Failed, error))?;
@@ -95,7 +98,7 @@ impl Gateway {
         let drain = Drain { delay: config.limits.drain_delay, timeout: config.limits.drain_timeout };
         let upkeep =
             Upkeep::start(Arc::clone(&shared), config.retention).context("the upkeep thread can't be started")?;
-        let reloader = Reloader::start(config, Arc::clone(&shared), origin, policy.fingerprint)
+        let reloader = Reloader::start(config, Arc::clone(&shared), origin, fingerprint)
             .context("the reload thread can't be started")?;
         Ok(Self { data: Some(data), admin, shared, reloader, upkeep, drain, _state_dir: state_dir })
     }
@@ -195,7 +198,21 @@ impl Gateway {
         if let Err(error) = self.shared.store.close(FLUSH) {
             tracing::error!(%error, "the store was not closed in time");
         }
+        tracing::info!("leastgate has ended");
     }
+}
+
+/// Why the data plane does not start, in the form of the control plane's refusals: the key first.
+fn not_listening(error: &StartError) -> Failure {
+    let message = match error {
+        StartError::InUse { address } => {
+            let why = leastgate_admin::address_in_use("--address");
+            format!("listeners.data.address: {address} {why}")
+        }
+        StartError::Bind { address, source } => format!("listeners.data.address: {address} can't be bound: {source}"),
+        StartError::NoAddress | StartError::Worker(_) => format!("the data plane can't be started: {error}"),
+    };
+    Failure::new(Exit::Failed, message)
 }
 
 impl Shared {

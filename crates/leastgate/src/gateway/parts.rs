@@ -4,16 +4,17 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leastgate_admin::api::{ListenerView, Moment, ReloadView, SinkView};
 use leastgate_admin::{AdminConfig, AdminState, Hooks, ProbeTarget, Tokens};
 use leastgate_config::{AdminAddress, ClassPolicy, Classes, Fsync, GatewayConfig, SinkKind, TokenSource, Workers};
-use leastgate_policy::{DigestCollision, EnvironmentKey, PolicySnapshot, TokenTable};
+use leastgate_policy::{DigestCollision, EnvironmentKey, PolicySnapshot, Timestamp, TokenTable};
 use leastgate_proxy::DataPlaneConfig;
 use leastgate_store::{SqliteStore, StateDir, TokenStore};
 use leastgate_telemetry::{self as telemetry, FileSinkConfig, RedactionKey, TelemetryConfig};
 
+use super::standing::{Shadow, Unknown};
 use super::{Shared, loading};
 use crate::exit::{Exit, Failure};
 
@@ -37,10 +38,10 @@ pub struct Parts {
 }
 
 /// Where a policy came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PolicyOrigin {
-    /// Its files, which are watched.
-    Files,
+    /// Its files, which are watched, and the file that names them.
+    Files(loading::GatewayFile),
     /// This program: the demo's.
     BuiltIn,
 }
@@ -51,6 +52,7 @@ pub(crate) struct RunState {
     is_bound: AtomicBool,
     is_draining: AtomicBool,
     reload: Mutex<ReloadView>,
+    shadows: Mutex<Vec<Shadow>>,
 }
 
 impl RunState {
@@ -62,9 +64,24 @@ impl RunState {
         self.is_draining.store(true, Ordering::Release);
     }
 
-    pub(super) fn set_reloaded(&self, at: leastgate_policy::Timestamp, error: Option<String>) {
+    pub(super) fn set_reloaded(&self, at: Timestamp, error: Option<String>) {
         let view = ReloadView { successful: Some(error.is_none()), at: Some(Moment(at)), error };
         *self.reload.lock().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+
+    fn shadows(&self) -> MutexGuard<'_, Vec<Shadow>> {
+        self.shadows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the shadow of this api ends, or ended.
+    fn shadow_until(&self, api: &str) -> Option<Moment> {
+        self.shadows().iter().find(|shadow| shadow.api == api).map(|shadow| Moment(shadow.until))
+    }
+
+    /// The shadows that ended after `before` and by `now`.
+    pub(super) fn shadows_ended(&self, before: Timestamp, now: Timestamp) -> Vec<Shadow> {
+        let ended = |shadow: &&Shadow| shadow.has_ended(now) && !shadow.has_ended(before);
+        self.shadows().iter().filter(ended).cloned().collect()
     }
 
     fn reload(&self) -> ReloadView {
@@ -94,12 +111,26 @@ pub(super) fn token_table(config: &GatewayConfig, store: &dyn TokenStore) -> Res
 pub(super) fn put_in_force(
     shared: &Shared,
     source: TokenSource,
-    snapshot: PolicySnapshot,
+    policy: loading::Policy,
 ) -> Result<Arc<PolicySnapshot>, DigestCollision> {
-    shared.telemetry.policy_loaded(&snapshot);
-    match source {
-        TokenSource::Store => Ok(shared.authority.replace(snapshot)),
-        TokenSource::Declared => shared.authority.replace_with_declared(snapshot),
+    shared.telemetry.policy_loaded(&policy.snapshot);
+    let snapshot = match source {
+        TokenSource::Store => shared.authority.replace(policy.snapshot),
+        TokenSource::Declared => shared.authority.replace_with_declared(policy.snapshot)?,
+    };
+    *shared.state.shadows() = policy.shadows;
+    warn_of(shared, &snapshot);
+    Ok(snapshot)
+}
+
+fn warn_of(shared: &Shared, snapshot: &PolicySnapshot) {
+    let now = shared.clock.timestamp();
+    for shadow in shared.state.shadows().iter() {
+        tracing::warn!("{}", shadow.tell(now));
+    }
+    let unknown = Unknown::find(snapshot, now);
+    if !unknown.is_empty() {
+        tracing::warn!("tokens hold what the policy does not have, and what gives them nothing: {unknown}");
     }
 }
 
@@ -193,13 +224,14 @@ pub(super) fn admin_state(config: &Arc<GatewayConfig>, shared: &Arc<Shared>, dat
 }
 
 fn hooks(config: &Arc<GatewayConfig>, shared: &Arc<Shared>, data: SocketAddr) -> Hooks {
-    let [bound, draining, reload, flush, audit, usage] = [0; 6].map(|_| Arc::clone(shared));
+    let [bound, draining, reload, flush, audit, usage, shadow] = [0; 7].map(|_| Arc::clone(shared));
     let config = Arc::clone(config);
     Hooks {
         is_bound: Box::new(move || bound.state.is_bound.load(Ordering::Acquire)),
         is_draining: Box::new(move || draining.state.is_draining.load(Ordering::Acquire)),
         listeners: Box::new(move || vec![listener("data", data), listener("ops", config.listeners.ops)]),
         reload: Box::new(move || reload.state.reload()),
+        shadow_until: Box::new(move |api| shadow.state.shadow_until(api)),
         flush_usage: Box::new(move || flush.flush_usage()),
         is_usage_behind: Box::new(move || usage.is_usage_behind()),
         sinks: Box::new(move || {
@@ -233,5 +265,20 @@ pub(crate) fn runtime_dir() -> PathBuf {
     match loading::variable("XDG_RUNTIME_DIR") {
         Some(dir) => PathBuf::from(dir).join("leastgate"),
         None => std::env::temp_dir().join(format!("leastgate-{}", rustix::process::getuid().as_raw())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_shadow_is_noticed_once() {
+        let state = RunState::default();
+        *state.shadows() = vec![Shadow { api: "a".to_owned(), until: Timestamp(100) }];
+        assert_eq!(state.shadow_until("a"), Some(Moment(Timestamp(100))));
+        assert_eq!(state.shadow_until("b"), None);
+        let ended = |before, now| state.shadows_ended(Timestamp(before), Timestamp(now)).len();
+        assert_eq!([ended(80, 99), ended(99, 100), ended(100, 115)], [0, 1, 0]);
     }
 }

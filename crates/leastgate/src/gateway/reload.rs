@@ -11,6 +11,7 @@ use std::time::Duration;
 use leastgate_config::{Fingerprint, GatewayConfig};
 use leastgate_telemetry::LifecycleEvent;
 
+use super::loading::GatewayFile;
 use super::parts::{self, PolicyOrigin};
 use super::{Shared, loading};
 
@@ -25,6 +26,7 @@ pub(super) struct Reloader {
 
 struct Watch {
     config: Arc<GatewayConfig>,
+    file: GatewayFile,
     shared: Arc<Shared>,
     seen: Fingerprint,
     /// What the last look saw, if it was new.
@@ -39,15 +41,16 @@ impl Reloader {
         origin: PolicyOrigin,
         seen: Fingerprint,
     ) -> std::io::Result<Self> {
-        if origin == PolicyOrigin::BuiltIn {
-            return Ok(Self { ask: None, thread: Mutex::new(None) });
-        }
+        let PolicyOrigin::Files(file) = origin else { return Ok(Self { ask: None, thread: Mutex::new(None) }) };
         let (ask, asked) = sync_channel::<()>(1);
-        let mut watch = Watch { config, shared, seen, settling: None };
+        let mut watch = Watch { config, file, shared, seen, settling: None };
         let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
             loop {
                 match asked.recv_timeout(POLL) {
-                    Ok(()) => watch.reload(),
+                    Ok(()) => {
+                        watch.look_at_gateway_file();
+                        watch.reload();
+                    }
                     Err(RecvTimeoutError::Timeout) => watch.poll(),
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
@@ -90,6 +93,19 @@ impl Watch {
         }
     }
 
+    /// What the gateway's file says is taken at a start alone. Whoever edited it and asked for a reload must hear so now,
+    /// and of an error before a restart fails for it.
+    fn look_at_gateway_file(&self) {
+        match self.file.load() {
+            Ok(loaded) if loaded.config == *self.config => {}
+            Ok(_) => tracing::warn!("{} has changed: that takes effect at a restart", self.file),
+            Err(errors) => {
+                let fault = errors.summary_line();
+                tracing::warn!("{} is invalid, and a restart would fail: {fault}", self.file);
+            }
+        }
+    }
+
     fn reload(&mut self) {
         let looked_at = loading::fingerprint(&self.config.policy.files);
         match loading::policy(&self.config, self.shared.clock.timestamp()) {
@@ -105,7 +121,7 @@ impl Watch {
     }
 
     fn put_in_force(&self, policy: loading::Policy) {
-        let snapshot = match parts::put_in_force(&self.shared, self.config.tokens, policy.snapshot) {
+        let snapshot = match parts::put_in_force(&self.shared, self.config.tokens, policy) {
             Ok(snapshot) => snapshot,
             Err(error) => return self.refuse(&error.to_string()),
         };

@@ -32,6 +32,8 @@ pub(super) struct Upkeep {
 
 struct Tasks {
     shared: Arc<Shared>,
+    /// When the last look for shadows that end was.
+    looked: Timestamp,
     retention: Duration,
 }
 
@@ -44,7 +46,8 @@ pub(super) type Unwritten = HashMap<(Accessor, Arc<str>), (u64, Timestamp)>;
 impl Upkeep {
     pub(super) fn start(shared: Arc<Shared>, retention: Duration) -> std::io::Result<Self> {
         let (stop, stopped) = sync_channel::<()>(0);
-        let mut tasks = Tasks { shared, retention };
+        let looked = shared.clock.timestamp();
+        let mut tasks = Tasks { shared, looked, retention };
         let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || {
             let mut next = [Instant::now(), Instant::now() + FLUSH, Instant::now() + PURGE];
             loop {
@@ -98,6 +101,16 @@ impl Tasks {
             telemetry.set_tokens(gauge, count);
         }
         telemetry.set_next_expiry(counts.next_expiry.map(|end| end.0));
+        self.tell_ended_shadows();
+    }
+
+    /// From this moment on requests are refused that were forwarded before: whoever looks for why finds it in the log.
+    fn tell_ended_shadows(&mut self) {
+        let now = self.shared.clock.timestamp();
+        for shadow in self.shared.state.shadows_ended(self.looked, now) {
+            tracing::warn!("{}", shadow.tell(now));
+        }
+        self.looked = now;
     }
 
     fn flush_usage(&mut self) {

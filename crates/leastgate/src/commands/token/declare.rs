@@ -15,11 +15,12 @@ use crate::gateway::loading;
 use crate::output::{self, BOLD, Format};
 
 pub(super) fn run(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
-    let config = loading::gateway_file(global, Vec::new())?.config;
-    let key = loading::environment_key(&config)?;
-    let policy = loading::policy(&config, loading::now()).map_err(|fault| Failure::new(Exit::Invalid, fault))?;
+    let loaded = loading::gateway_file(global, Vec::new())?;
+    let key = loading::environment_key(&loaded)?;
+    let policy = loading::first_policy(&loaded)?;
     let token = new_token(arguments)?;
-    let handover = Handover::prepare(arguments.secret_file.as_deref(), "do not declare it, make another".to_owned())?;
+    let handover =
+        Handover::prepare(global, arguments.secret_file.as_deref(), "do not declare it, make another".to_owned())?;
     let roles: Vec<&str> = token.roles.iter().map(String::as_str).collect();
     let grants: Vec<_> = token.grants.iter().map(|grant| (grant.scope.as_str(), grant.expires)).collect();
     let request = IssueRequest {
@@ -29,8 +30,12 @@ pub(super) fn run(global: &Global, arguments: &TokenCreate) -> Result<(), Failur
         from: token.created,
         expires: token.expires,
     };
-    policy.snapshot.check_issue(&request).map_err(|refusal| Failure::new(Exit::No, refusal))?;
-    let (record, secret) = draw_token(&config.environment, &key, token).map_err(anyhow::Error::from)?;
+    let refusals: Vec<String> = policy.snapshot.refusals(&request).iter().map(ToString::to_string).collect();
+    if !refusals.is_empty() {
+        let rules = "--owner and --ttl give a token what token_rules require";
+        return Err(Failure::new(Exit::No, refusals.join("; ")).help(rules));
+    }
+    let (record, secret) = draw_token(&loaded.config.environment, &key, token).map_err(anyhow::Error::from)?;
     let entry = entry(&record);
     handover.give(global, &entry.iter().cloned().collect::<serde_json::Map<_, _>>(), secret.expose())?;
     if global.output != Format::Json {

@@ -1,13 +1,15 @@
 //! The command line: its words, and nothing of what they do. What is not built is not here.
 
-use std::ffi::OsString;
-use std::net::SocketAddr;
+mod arguments;
+
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
-use crate::exit::{Exit, Failure};
-use crate::output::{self, Format};
+pub use self::arguments::parse;
+use crate::output::Format;
 
 /// A reverse proxy that enforces what each API token may do.
 #[derive(Debug, Parser)]
@@ -32,7 +34,7 @@ pub struct Global {
     /// Where the admin API is: unix:PATH or http://127.0.0.1:PORT [default: the local gateway's admin.sock]
     #[arg(long, global = true, value_name = "URL", env = "LEASTGATE_ADMIN_URL", hide_env_values = true)]
     pub admin_url: Option<String>,
-    /// A file with the admin credential (or LEASTGATE_ADMIN_TOKEN holds it); it is sent to --admin-url alone
+    /// A file with the admin credential (or LEASTGATE_ADMIN_TOKEN holds it); it goes to --admin-url, and needs one
     #[arg(long, global = true, value_name = "FILE", env = "LEASTGATE_ADMIN_TOKEN_FILE", hide_env_values = true, value_hint = ValueHint::FilePath)]
     pub admin_token_file: Option<PathBuf>,
     /// Longest wait for the gateway's answer, in seconds
@@ -122,7 +124,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub bootstrap_admin: Option<PathBuf>,
     /// Worker threads, in place of the file's
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub workers: Option<u32>,
 }
 
@@ -195,7 +197,7 @@ pub struct TokenCreate {
     #[arg(long, value_name = "TIME")]
     pub ttl: Option<String>,
     /// It may only be used from this network; may be repeated
-    #[arg(long = "allow-cidr", value_name = "CIDR")]
+    #[arg(long = "allow-cidr", value_name = "CIDR", value_parser = arguments::network)]
     pub allow_cidrs: Vec<String>,
     /// It may not be used before this date or time (RFC 3339)
     #[arg(long, value_name = "TIME")]
@@ -214,12 +216,38 @@ pub struct TokenCreate {
 /// `leastgate token list`
 #[derive(Debug, Args)]
 pub struct TokenList {
-    /// Only those in this state: active, expired, disabled, revoked, rotating
-    #[arg(long, value_name = "STATE")]
-    pub state: Option<String>,
+    /// Only those in this state
+    #[arg(long, value_name = "STATE", value_enum)]
+    pub state: Option<TokenStateName>,
     /// Only those of this owner
     #[arg(long, value_name = "OWNER")]
     pub owner: Option<String>,
+}
+
+/// A state that tokens are listed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TokenStateName {
+    /// In use
+    Active,
+    /// Past its end
+    Expired,
+    /// Switched off for now
+    Disabled,
+    /// Switched off for good
+    Revoked,
+}
+
+impl TokenStateName {
+    /// Its name in the admin API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Expired => "expired",
+            Self::Disabled => "disabled",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 /// `leastgate token revoke|disable|enable`
@@ -311,15 +339,17 @@ pub struct Check {
     /// The token's name or accessor; `-` reads a token from standard input
     pub token: String,
     /// The request's method
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub method: String,
     /// The request's URL, or its path where one api has any host
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub url: String,
     /// A request header, `Name: value`; may be repeated
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     pub headers: Vec<String>,
-    /// The caller's address
+    /// The caller's address [default: 127.0.0.1]
     #[arg(long, value_name = "IP")]
-    pub source_ip: Option<String>,
+    pub source_ip: Option<IpAddr>,
 }
 
 /// `leastgate policy`
@@ -353,87 +383,8 @@ pub enum Config {
     Schema,
 }
 
-/// Reads the process's arguments.
-///
-/// # Errors
-/// A usage error (64); help and version are printed and end with 0.
-pub fn parse() -> Result<Cli, Failure> {
-    refuse_secrets(std::env::args_os().skip(1))?;
-    match Cli::try_parse() {
-        Ok(cli) => {
-            output::set_quiet(cli.global.quiet);
-            output::set_color(!cli.global.no_color);
-            Ok(cli)
-        }
-        Err(error) if error.use_stderr() => {
-            Err(Failure::new(Exit::Usage, error.render().ansi().to_string().trim_end()))
-        }
-        Err(help) => {
-            output::data(help.render().ansi().to_string().trim_end());
-            Err(Failure::silent_success())
-        }
-    }
-}
-
-/// Refuses a command line with a token anywhere in it, before anything could repeat, send or record it: the process
-/// list and the shell's history have it already.
-fn refuse_secrets(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
-    for (position, argument) in arguments.enumerate() {
-        if holds_token(&argument.to_string_lossy()) {
-            let message = format!(
-                "argument {} has a token's secret in it: name the token, or give `-` where a command reads it from \
-                 standard input; a command line is seen by everybody on the machine, so revoke this one",
-                position + 1
-            );
-            return Err(Failure::new(Exit::Usage, message));
-        }
-    }
-    Ok(())
-}
-
-/// Whether a token or an admin credential stands anywhere in `text`, or what is as long as one: a typo in a secret does
-/// not make it public.
-fn holds_token(text: &str) -> bool {
-    // An environment of one letter, accessor, secret, checksum, and the three `_` between them.
-    const SHORTEST: usize = 1 + 10 + 43 + 6 + 3;
-    let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
-    text.split(|character| !is_part(character)).any(|run| {
-        ["lgt_", "lga_"].iter().any(|prefix| run.find(prefix).is_some_and(|at| run.len() - at >= 4 + SHORTEST))
-    })
-}
-
 /// The command line's description, for completions and manual pages.
 #[must_use]
 pub fn description() -> clap::Command {
     Cli::command()
-}
-
-#[cfg(test)]
-mod tests {
-    use leastgate_policy::TokenKind;
-    use leastgate_policy::token::mint;
-
-    use super::*;
-
-    #[test]
-    fn the_description_is_sound() {
-        description().debug_assert();
-    }
-
-    #[test]
-    fn a_token_is_found_anywhere_in_an_argument() {
-        for kind in [TokenKind::Token, TokenKind::Admin] {
-            let token = mint(kind, "a", "0aZ9000001".parse().unwrap(), &[7; 32]);
-            let token = token.expose();
-            let (broken, glued) = (format!("{}x", &token[..token.len() - 1]), format!("lgt_lgt_{token}"));
-            for argument in [token, &format!("--note=for {token}."), &format!("/x?a={token}&b"), &broken, &glued] {
-                let failure = refuse_secrets([OsString::from("x"), OsString::from(argument)].into_iter()).unwrap_err();
-                assert!(format!("{failure:?}").contains("argument 2"), "{failure:?}");
-                assert!(!format!("{failure:?}").contains(&token[16..40]), "{failure:?}");
-            }
-        }
-        for argument in ["", "reader", "lgt_", "lgt_prod_0aZ9000001", "for lgt_prod_0aZ9000001_REDACTED tokens", "é"] {
-            assert!(!holds_token(argument), "{argument}");
-        }
-    }
 }

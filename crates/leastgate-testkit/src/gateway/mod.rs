@@ -1,9 +1,10 @@
 //! The real `leastgate serve` as a process, on ports of its own choice, with its files in a temporary folder.
 
-use std::collections::BTreeMap;
+mod setup;
+
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,21 +18,12 @@ use crate::metrics::Metrics;
 use crate::paths;
 use crate::process::{Ended, Process};
 use crate::raw::{RawClient, Reply, exchange};
-use crate::token::{PEPPER, Token};
+use crate::token::Token;
+
+pub use setup::Setup;
 
 /// How long a start may take on a loaded machine.
 const START: Duration = Duration::from_secs(30);
-
-/// What a gateway is started with. Sections are YAML, replaced whole.
-#[derive(Debug)]
-pub struct Setup {
-    dir: TempDir,
-    sections: BTreeMap<String, String>,
-    limits: Vec<String>,
-    upstreams: Vec<String>,
-    policy: String,
-    tokens: Vec<Token>,
-}
 
 /// A running gateway; it is killed when the value is dropped.
 #[derive(Debug)]
@@ -40,6 +32,7 @@ pub struct TestGateway {
     process: Process,
     addresses: Addresses,
     tokens: Vec<Token>,
+    arguments: Vec<String>,
 }
 
 /// Where the listeners are.
@@ -51,133 +44,6 @@ pub struct Addresses {
     pub ops: SocketAddr,
     /// The admin API.
     pub admin: SocketAddr,
-}
-
-impl Setup {
-    /// Environment `test`, declared tokens, audit to a file, free ports, and no limit a test meets by accident.
-    #[must_use]
-    pub fn new(policy: &str) -> Self {
-        let dir = TempDir::new().expect("a temporary folder can be made");
-        let setup = Self {
-            dir,
-            sections: BTreeMap::new(),
-            limits: Vec::new(),
-            upstreams: Vec::new(),
-            policy: policy.to_owned(),
-            tokens: Vec::new(),
-        };
-        setup.defaults()
-    }
-
-    fn defaults(self) -> Self {
-        let path = |name: &str| self.dir.path().join(name).display().to_string();
-        let (state, pepper, audit) = (path("state"), path("pepper"), path("audit.ndjson"));
-        fs::create_dir_all(&state)
-            .and_then(|()| fs::write(&pepper, PEPPER))
-            .expect("the temporary folder can be written");
-        self.section("environment", "test")
-            .section("state_dir", &state)
-            .section("workers", "2")
-            .section("listeners", "\n  data: { address: \"127.0.0.1:0\" }\n  ops: { address: \"127.0.0.1:0\" }\n  admin: { address: \"127.0.0.1:0\" }")
-            .section("pepper", &format!("{{ current: {{ file: {pepper} }} }}"))
-            .section("tokens", "{ source: declared }")
-            .section("policy", "{ files: [ policy.yaml ] }")
-            .section("audit", &format!("\n  sinks: {{ main: {{ kind: file, path: {audit} }} }}\n  unauthenticated_per_source: 1000000/s"))
-            .limit("drain_delay: 0s")
-            .limit("failures_per_source: { rate: 1000000/s, burst: 1000000 }")
-    }
-
-    /// Sets a top-level key of `leastgate.yaml`.
-    #[must_use]
-    pub fn section(mut self, key: &str, yaml: &str) -> Self {
-        self.sections.insert(key.to_owned(), yaml.to_owned());
-        self
-    }
-
-    /// Sets a key of `limits`, as `key: value`; the last one counts.
-    #[must_use]
-    pub fn limit(mut self, line: &str) -> Self {
-        let key = line.split(':').next().unwrap_or_default().to_owned() + ":";
-        self.limits.retain(|other| !other.starts_with(&key));
-        self.limits.push(line.to_owned());
-        self
-    }
-
-    /// Adds an upstream with one endpoint.
-    #[must_use]
-    pub fn upstream(self, name: &str, url: &str) -> Self {
-        self.upstream_with(name, url, "")
-    }
-
-    /// The same, with more keys, as `, key: value`.
-    #[must_use]
-    pub fn upstream_with(mut self, name: &str, url: &str, more: &str) -> Self {
-        self.upstreams.push(format!("  {name}: {{ endpoints: [ \"{url}\" ]{more} }}"));
-        self
-    }
-
-    /// Adds a declared token.
-    #[must_use]
-    pub fn token(mut self, token: &Token) -> Self {
-        self.tokens.push(token.clone());
-        self
-    }
-
-    /// Adds declared tokens.
-    #[must_use]
-    pub fn tokens<'a>(self, tokens: impl IntoIterator<Item = &'a Token>) -> Self {
-        tokens.into_iter().fold(self, Self::token)
-    }
-
-    /// Declares no token.
-    #[must_use]
-    pub fn without_tokens(mut self) -> Self {
-        self.tokens.clear();
-        self
-    }
-
-    /// The folder its files are in.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// `leastgate.yaml` as it will be written.
-    #[must_use]
-    pub fn yaml(&self) -> String {
-        let mut text: String = self.sections.iter().map(|(key, yaml)| format!("{key}: {yaml}\n")).collect();
-        text += &format!("limits:\n  {}\n", self.limits.join("\n  "));
-        text + &format!("upstreams:\n{}\n", self.upstreams.join("\n"))
-    }
-
-    /// Starts the gateway and waits until it is ready.
-    #[must_use]
-    pub fn start(self) -> TestGateway {
-        let ready = self.write();
-        let mut process = Process::spawn("leastgate", &mut serve(self.dir.path(), &ready));
-        let addresses = wait_ready(&mut process, &ready);
-        TestGateway { dir: self.dir, process, addresses, tokens: self.tokens }
-    }
-
-    /// Runs `serve` and expects that it ends by itself.
-    #[must_use]
-    pub fn start_failing(self) -> Ended {
-        let ready = self.write();
-        Process::run("leastgate serve", &mut serve(self.dir.path(), &ready), START)
-    }
-
-    /// Runs a command against the files, without a gateway.
-    #[must_use]
-    pub fn cli(&self, arguments: &[&str]) -> Ended {
-        self.write();
-        run_cli(self.dir.path(), arguments)
-    }
-
-    fn write(&self) -> PathBuf {
-        write_policy(self.dir.path(), &self.policy, &self.tokens);
-        fs::write(self.dir.path().join("leastgate.yaml"), self.yaml()).expect("the temporary folder can be written");
-        self.dir.path().join("ready.json")
-    }
 }
 
 impl Addresses {
@@ -213,6 +79,11 @@ impl TestGateway {
         &mut self.process
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// What it has written to stderr so far.
     #[must_use]
     pub fn stderr(&self) -> String {
@@ -228,14 +99,26 @@ impl TestGateway {
     /// Starts it again, after [`Self::stop`] or [`Self::kill`], on the same files and on new ports.
     pub fn restart(&mut self) {
         let ready = self.dir.path().join("ready.json");
-        self.process = Process::spawn("leastgate", &mut serve(self.dir.path(), &ready));
+        self.process = Process::spawn("leastgate", &mut serve(self.dir.path(), &ready, &self.arguments));
         self.addresses = wait_ready(&mut self.process, &ready);
     }
 
     /// Starts it again and expects that it ends by itself.
     pub fn restart_failing(&mut self) -> Ended {
         let ready = self.dir.path().join("ready.json");
-        Process::run("leastgate serve", &mut serve(self.dir.path(), &ready), START)
+        Process::run("leastgate serve", &mut serve(self.dir.path(), &ready, &self.arguments), START)
+    }
+
+    /// As [`Self::restart`], with these arguments of `serve` in place of the former.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self.restart();
+    }
+
+    /// As [`Self::restart_failing`], with these arguments of `serve` in place of the former.
+    pub fn restart_failing_with(&mut self, arguments: &[&str]) -> Ended {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self.restart_failing()
     }
 
     /// The declared tokens it was started with.
@@ -339,11 +222,11 @@ pub fn request(method: &str, path: &str, token: Option<&Token>) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: orders.test\r\n{credential}\r\n")
 }
 
-fn serve(dir: &Path, ready: &Path) -> Command {
+fn serve(dir: &Path, ready: &Path, arguments: &[String]) -> Command {
     // A stale file would answer for the new process.
     let _ = fs::remove_file(ready);
     let mut command = leastgate(dir);
-    command.arg("serve").arg("--config").arg(dir.join("leastgate.yaml")).arg("--ready-file").arg(ready);
+    command.arg("serve").arg("--config").arg(dir.join("leastgate.yaml")).arg("--ready-file").arg(ready).args(arguments);
     command
 }
 

@@ -1,0 +1,61 @@
+//! Secrets and state that others on the machine can reach. No error, for a volume may be mounted so on purpose; but
+//! whoever starts a gateway over them should know.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use leastgate_config::{GatewayConfig, SecretSource};
+
+/// What stands open, one line each.
+pub(crate) fn find(config: &GatewayConfig) -> Vec<String> {
+    const OTHERS_READ: u32 = 0o004;
+    const OTHERS_WRITE: u32 = 0o002;
+    let mut lines = Vec::new();
+    if let SecretSource::File(path) = &config.pepper.current
+        && let Some(mode) = mode(path).filter(|mode| mode & OTHERS_READ != 0)
+    {
+        let source = &config.pepper.current;
+        lines.push(format!("pepper: everybody on the machine can read {source} (mode {mode:04o}): chmod 600"));
+    }
+    if let Some(dir) = &config.state_dir
+        && let Some(mode) = mode(dir).filter(|mode| mode & OTHERS_WRITE != 0)
+    {
+        lines.push(format!(
+            "state_dir: everybody on the machine can write {} (mode {mode:04o}): chmod 700",
+            dir.display()
+        ));
+    }
+    lines
+}
+
+fn mode(path: &Path) -> Option<u32> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode() & 0o7777)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, set_permissions, write};
+
+    use leastgate_config::parse_gateway;
+
+    use super::*;
+
+    #[test]
+    fn a_pepper_that_all_can_read_and_a_folder_that_all_can_write_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let pepper = dir.path().join("pepper");
+        write(&pepper, "p").unwrap();
+        let text = "environment: prod\nstate_dir: .\nupstreams: { a: { endpoints: [ \"http://h\" ] } }\n\
+                    pepper: { current: { file: pepper } }\npolicy: { files: [ p ] }\n";
+        let name = dir.path().join("leastgate.yaml");
+        let config = parse_gateway(&name.display().to_string(), text).unwrap().config;
+        let set = |path: &Path, mode| set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        for (of_pepper, of_dir, lines) in [(0o600, 0o700, 0), (0o640, 0o770, 0), (0o644, 0o755, 1), (0o604, 0o1777, 2)]
+        {
+            set(&pepper, of_pepper);
+            set(dir.path(), of_dir);
+            assert_eq!(find(&config).len(), lines, "{of_pepper:o} {of_dir:o}");
+        }
+        assert!(find(&config)[0].contains("mode 0604"), "{:?}", find(&config));
+    }
+}
