@@ -59,11 +59,11 @@ impl Authority {
     ///
     /// # Errors
     /// Two tokens' digests begin alike; what was in force stays.
-    pub fn replace_with_declared(&self, snapshot: PolicySnapshot) -> Result<Arc<PolicySnapshot>, DigestCollision> {
-        let declared = snapshot.declared_tokens();
+    pub fn replace_with_declared(&self, mut snapshot: PolicySnapshot) -> Result<Arc<PolicySnapshot>, DigestCollision> {
+        let declared = std::mem::take(&mut snapshot.declared_tokens);
         let tokens = TokenTable::with_capacity(declared.len());
         for entry in declared {
-            tokens.upsert(entry.clone())?;
+            tokens.upsert(entry)?;
         }
         Ok(self.put_in_force(snapshot, Arc::new(tokens)))
     }

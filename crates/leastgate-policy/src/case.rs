@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 
 use crate::entitlement::{Entitlement, Holdings};
 use crate::reason::Reason;
-use crate::snapshot::{Api, Mode, PolicySnapshot, Rule};
+use crate::snapshot::{Api, Mode, PolicySnapshot, Protocol, Rule};
 use crate::time::Timestamp;
 use crate::token::{Accessor, TokenView};
 use crate::trie::RuleIndex;
@@ -195,6 +195,13 @@ impl Permit {
     #[must_use]
     pub fn is_websocket(&self) -> bool {
         self.is_websocket
+    }
+
+    /// Whether a rule for gRPC lets it through: its messages may come as slowly as they like.
+    #[must_use]
+    pub fn is_grpc(&self) -> bool {
+        let is_of_rules = !matches!(self.basis, Basis::Shadowed(_));
+        is_of_rules && self.case.rules().any(|rule| rule.protocol == Protocol::Grpc)
     }
 
     /// The scopes that granted it, sorted; empty where nothing was granted.

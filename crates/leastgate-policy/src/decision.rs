@@ -16,6 +16,7 @@ use crate::loosen::Loosened;
 use crate::path::Segments;
 use crate::reason::Reason;
 use crate::snapshot::{Api, Cors, Mode, PolicySnapshot, Rule, RuleKind};
+use crate::spec::CorsSpec;
 use crate::time::Timestamp;
 use crate::token::{Restrictions, TokenState, TokenTable, TokenView};
 use crate::trie::{RuleIndex, Trie};
@@ -71,34 +72,16 @@ impl<B> AuthorizedRequest<B> {
 }
 
 impl Preflight {
-    /// Allowed origins; `*` is any.
+    /// The api's `cors` block.
     #[must_use]
-    pub fn origins(&self) -> &[String] {
-        &self.cors.spec.origins
-    }
-
-    /// Allowed request headers.
-    #[must_use]
-    pub fn headers(&self) -> &[String] {
-        &self.cors.spec.headers
+    pub fn cors(&self) -> &CorsSpec {
+        &self.cors.spec
     }
 
     /// The union of the api's methods.
     #[must_use]
     pub fn methods(&self) -> &[String] {
         &self.cors.methods
-    }
-
-    /// Whether credentials may be sent.
-    #[must_use]
-    pub fn allows_credentials(&self) -> bool {
-        self.cors.spec.credentials
-    }
-
-    /// How long a browser may keep the answer.
-    #[must_use]
-    pub fn max_age(&self) -> Option<std::time::Duration> {
-        self.cors.spec.max_age
     }
 
     /// The case that was judged.
@@ -128,7 +111,7 @@ pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timesta
     let mut case = Case::new(snapshot, now);
     match judge(&mut case, facts, snapshot) {
         Finding::Granted => Decision::Allow(Permit { basis: Basis::Granted, is_websocket: facts.is_websocket, case }),
-        Finding::Public => Decision::Allow(Permit { basis: Basis::Public, is_websocket: false, case }),
+        Finding::Public => Decision::Allow(Permit { basis: Basis::Public, is_websocket: facts.is_websocket, case }),
         Finding::Preflight(cors) => Decision::Answer(Preflight { cors, case }),
         Finding::Refused(Refusal { reason, detail, expired_at }) => {
             let is_advisory = case.mode == Mode::Shadow && reason.is_advisory_in_shadow();
@@ -183,6 +166,13 @@ fn judge(case: &mut Case, facts: &RequestFacts, snapshot: &PolicySnapshot) -> Fi
         return Refusal::finding(Reason::RequestMalformed, "a field name has an underscore");
     }
     let Some(api) = api else { return Reason::HostUnknown.into() };
+    if facts.server_name.as_ref().is_some_and(|name| api.is_misdirected(name, &snapshot.apis)) {
+        case.api = None;
+        return Refusal::finding(
+            Reason::HostUnknown,
+            "the TLS connection was made for another api (SNI) than Host names: make one for this host",
+        );
+    }
     case.mode = api.mode(case.decided);
     if let Some(rule) = facts.misplaced {
         return Refusal::finding(Reason::CredentialMisplaced, rule);

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::case::{Case, Denial};
 use crate::condition::{ConditionFacts, HeaderFact, HeaderFacts};
-use crate::host::Host;
+use crate::host::{Host, HostName};
 use crate::method;
 use crate::path::{CanonicalPath, PathError};
 use crate::query;
@@ -26,6 +26,8 @@ use crate::token::{self, CodecError, EnvironmentKey, TokenDigest, TokenKind};
 pub struct RequestFacts {
     pub(crate) method: Method,
     pub(crate) host: Host,
+    /// The name that the TLS connection was made for.
+    pub(crate) server_name: Option<HostName>,
     pub(crate) path: CanonicalPath,
     target: PathAndQuery,
     pub(crate) credential: Credential,
@@ -106,6 +108,7 @@ impl RequestFacts {
             method: parts.method.clone(),
             target: target.clone(),
             host,
+            server_name: None,
             path,
             credential,
         })
@@ -157,6 +160,14 @@ impl RequestFacts {
         Self { credential: Credential::Presented(digest), ..self }
     }
 
+    /// The same request over a TLS connection that was made for this name (SNI). One that no api can be served under
+    /// says nothing.
+    #[must_use]
+    pub fn over_tls(self, server_name: Option<&str>) -> Self {
+        let server_name = server_name.and_then(|name| HostName::parse(name).ok());
+        Self { server_name: server_name.filter(|name| *name != self.host.name), ..self }
+    }
+
     pub(crate) fn conditions(&self) -> ConditionFacts<'_> {
         ConditionFacts { headers: &self.headers, query: self.query(), client: self.client }
     }
@@ -170,7 +181,12 @@ fn target(parts: &Parts) -> Result<&PathAndQuery, Refusal> {
         None | Some("http" | "https") => {}
         Some(_) => return Err(malformed),
     }
-    parts.uri.path_and_query().filter(|target| target.as_str().starts_with('/')).ok_or(malformed)
+    parts.uri.path_and_query().filter(|target| target.as_str().starts_with('/') && !is_empty(target)).ok_or(malformed)
+}
+
+/// Whether nothing is left of a target but its dropped fragment. It reads as `/` and would be sent as nothing.
+fn is_empty(target: &PathAndQuery) -> bool {
+    target.as_str() == "/" && http::Uri::from(target.clone()).path().is_empty()
 }
 
 /// Exactly one Host, and the authority of the target equal to it (RFC 9112 §3.2.2).
@@ -331,7 +347,7 @@ fn holds_token(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::{Accessor, Pepper, mint};
+    use crate::token::{Accessor, HASHED, Pepper, mint};
 
     #[test]
     fn a_token_is_found_however_often_it_is_escaped() {
@@ -340,6 +356,16 @@ mod tests {
             assert!(holds_token(format!("a={}", token.expose().replacen('_', escaped, 1)).as_bytes()), "{escaped}");
         }
         assert!(!holds_token(b"a=%5F%25%zz%"));
+    }
+
+    #[test]
+    fn a_target_of_a_fragment_alone_is_none() {
+        let read = |path: &str| {
+            let uri = http::Uri::builder().scheme("http").authority("a").path_and_query(path).build().unwrap();
+            let parts = http::Request::get(uri).body(()).unwrap().into_parts().0;
+            target(&parts).map(|target| target.as_str().to_owned()).ok()
+        };
+        assert_eq!((read("#"), read("#x"), read("/#x"), read("/")), (None, None, Some("/".into()), Some("/".into())));
     }
 
     #[test]
@@ -377,5 +403,32 @@ mod tests {
         assert!(matches!(read(TokenKind::Token, "prod"), Credential::Presented(_)));
         assert!(matches!(read(TokenKind::Token, "staging"), Credential::Foreign(_)));
         assert!(matches!(read(TokenKind::Admin, "prod"), Credential::Admin));
+    }
+
+    /// P31: whatever is wrong with a presented text, it is hashed whole, so that no refusal is quicker than another.
+    #[test]
+    fn a_presented_text_is_always_hashed() {
+        let key = EnvironmentKey::derive(&Pepper::new(vec![1; 32]).unwrap(), "prod");
+        let mint = |kind, environment| mint(kind, environment, Accessor::from_random(1), &[2; 32]).expose().to_owned();
+        let (good, foreign) = (mint(TokenKind::Token, "prod"), mint(TokenKind::Token, "staging"));
+        let other_sum = good[..good.len() - 1].to_owned() + if good.ends_with('0') { "1" } else { "0" };
+        let texts = [
+            good.clone(),
+            foreign,
+            mint(TokenKind::Admin, "prod"),
+            other_sum,
+            good[..good.len() - 1].to_owned(),
+            good.clone() + "x",
+            good.replacen("lgt_", "ghp_", 1),
+            "x".to_owned(),
+            "y".repeat(8_000),
+        ];
+        for text in texts {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, format!("Bearer {text}").parse().unwrap());
+            let before = HASHED.get();
+            credential(&headers, &header::AUTHORIZATION, &key, "prod");
+            assert_eq!(HASHED.get() - before, text.len(), "{} bytes", text.len());
+        }
     }
 }

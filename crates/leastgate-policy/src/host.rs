@@ -59,7 +59,11 @@ impl Host {
 }
 
 impl HostName {
-    fn parse(text: &str) -> Result<Self, HostError> {
+    /// Reads the name or address of a host, without a port.
+    ///
+    /// # Errors
+    /// The rule of §2 it breaks.
+    pub fn parse(text: &str) -> Result<Self, HostError> {
         if let Some(literal) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
             return literal
                 .parse()
@@ -101,8 +105,13 @@ impl HostPattern {
     /// Whether a request's host is meant.
     #[must_use]
     pub fn matches(&self, host: &Host) -> bool {
-        let port = self.port.is_none() || self.port == host.port;
-        port && match (&self.name, &host.name) {
+        (self.port.is_none() || self.port == host.port) && self.matches_name(&host.name)
+    }
+
+    /// Whether a host of this name is meant, on whatever port.
+    #[must_use]
+    pub fn matches_name(&self, name: &HostName) -> bool {
+        match (&self.name, name) {
             (NamePattern::Exact(own), name) => own == name,
             (NamePattern::OneLabel(suffix), HostName::Name(name)) => is_one_label_under(name, suffix),
             (NamePattern::OneLabel(_), HostName::V6(_)) => false,

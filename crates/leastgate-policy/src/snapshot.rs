@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::condition::Conditions;
 use crate::entitlement::ScopeSet;
-use crate::host::{Host, HostPattern};
+use crate::host::{Host, HostName, HostPattern};
 use crate::method::Methods;
 use crate::path::CanonicalPath;
 use crate::spec::{ApiLimits, CorsSpec, Disclose, Sensitivity, TokenRules};
@@ -37,7 +37,6 @@ pub struct PolicySnapshot {
     pub(crate) declared_tokens: Vec<TokenEntry>,
     /// The tokens in force with it; empty until it is put in force.
     pub(crate) tokens: Arc<TokenTable>,
-    pub(crate) unsupported: Vec<String>,
 }
 
 /// An api of the policy.
@@ -219,7 +218,8 @@ impl PolicySnapshot {
         &self.token_rules
     }
 
-    /// The tokens declared for this gateway's environment.
+    /// The tokens declared for this gateway's environment, until they are put in force: from then on they are among
+    /// [`Self::tokens`], and kept once.
     #[must_use]
     pub fn declared_tokens(&self) -> &[TokenEntry] {
         &self.declared_tokens
@@ -229,12 +229,6 @@ impl PolicySnapshot {
     #[must_use]
     pub fn tokens(&self) -> &TokenTable {
         &self.tokens
-    }
-
-    /// What the policy uses that the gateway cannot serve yet, one line each.
-    #[must_use]
-    pub fn unsupported(&self) -> &[String] {
-        &self.unsupported
     }
 
     /// Headers that some condition reads.
@@ -272,8 +266,21 @@ impl Api {
         if self.shadow_until.is_some_and(|until| now < until) { Mode::Shadow } else { Mode::Enforce }
     }
 
+    /// What browsers on other origins may do, where its policy says so.
+    #[must_use]
+    pub fn cors(&self) -> Option<&CorsSpec> {
+        self.cors.as_ref().map(|cors| &cors.spec)
+    }
+
     fn serves(&self, host: &Host) -> bool {
         self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.matches(host))
+    }
+
+    /// Whether a TLS connection for this name (SNI) was made for other apis and not for this one (§2). The name of a load
+    /// balancer, or any other that no api is served under, is for all of them; a TLS name has no port to compare.
+    pub(crate) fn is_misdirected(&self, server_name: &HostName, apis: &[Self]) -> bool {
+        let names = |api: &Self| api.hosts.iter().any(|pattern| pattern.matches_name(server_name));
+        !self.hosts.is_empty() && !names(self) && apis.iter().any(names)
     }
 
     fn contains(&self, path: &CanonicalPath) -> bool {

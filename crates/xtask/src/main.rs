@@ -1,8 +1,9 @@
-//! The project's own tasks: `cargo xtask test`. One module a task; `main` is the table of contents.
+//! The project's own tasks: `cargo xtask test`, `cargo xtask fuzz`. One module a task; `main` is the table of contents.
 
 // This is a program for developers: it prints, and it ends with a code of its own.
 #![allow(clippy::print_stderr)]
 
+mod fuzz;
 mod peers;
 mod run;
 mod test;
@@ -23,11 +24,13 @@ struct Cli {
 enum Task {
     /// Install what the tests need, build the binaries, run every test of the workspace
     Test(test::Options),
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,6 +13,10 @@ use crate::trie::{Matching, Trie};
 
 const MAX_SHADOW: u64 = 30 * 24 * 60 * 60;
 
+/// What `*` stands for where methods must be named: to a browser that sends credentials, `*` is a method of that name
+/// (Fetch standard).
+const ANY_METHOD: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
+
 /// The apis in the order of their names, their tries still empty.
 pub(super) fn compile(spec: &PolicySpec, context: &CompileContext<'_>, errors: &mut Errors) -> Vec<Api> {
     let mut sorted: Vec<&ApiSpec> = spec.apis.iter().collect();
@@ -91,16 +95,22 @@ fn cors(api: &ApiSpec, spec: &PolicySpec, errors: &mut Errors) -> Option<Arc<Cor
     }
     let scopes = spec.scopes.iter().filter(|scope| scope.api.value == api.name.value);
     let rules = scopes.flat_map(|scope| scope.allow.iter().map(|rule| &rule.text)).chain(&api.public);
-    let mut methods: Vec<String> = rules
-        .filter_map(|text| text.value.split_whitespace().next())
-        .flat_map(|methods| methods.split(','))
-        .map(|method| if method == "GRPC" { "POST" } else { method })
-        .filter(|method| is_supported(method) && *method != "WS")
-        .map(str::to_owned)
-        .collect();
+    let methods = rules.filter_map(|text| text.value.split_whitespace().next()).flat_map(|methods| methods.split(','));
+    let mut methods: Vec<String> = methods.flat_map(sent_by_scripts).map(str::to_owned).collect();
     methods.sort_unstable();
     methods.dedup();
     Some(Arc::new(Cors { spec: cors.value.clone(), methods }))
+}
+
+/// What a rule's method means to a script on another origin, which can't begin a WebSocket by a preflight.
+fn sent_by_scripts(method: &str) -> Vec<&str> {
+    match method {
+        "*" => ANY_METHOD.to_vec(),
+        "GRPC" => vec!["POST"],
+        "WS" => Vec::new(),
+        _ if is_supported(method) => vec![method],
+        _ => Vec::new(),
+    }
 }
 
 /// Whether some host and some path belong to both.

@@ -77,7 +77,6 @@ impl PolicySnapshot {
             return Err(errors.0);
         }
         let routes = routes(&mut rules);
-        let unsupported = rules::unsupported(spec, &rules);
         rules::index(&rules, &mut apis);
         Ok(Self {
             serial: snapshot::next_serial(),
@@ -95,7 +94,6 @@ impl PolicySnapshot {
             routes,
             declared_tokens,
             tokens: Arc::default(),
-            unsupported,
         })
     }
 }

@@ -108,21 +108,6 @@ pub(super) fn index(rules: &[Placed], apis: &mut [Api]) {
     }
 }
 
-/// What the policy uses that the gateway cannot serve yet.
-pub(super) fn unsupported(spec: &PolicySpec, rules: &[Placed]) -> Vec<String> {
-    let protocols = rules.iter().filter_map(|placed| match placed.rule.protocol {
-        Protocol::Plain => None,
-        Protocol::Grpc => Some(format!("rule `{}`: GRPC is not supported yet", placed.rule.id)),
-        Protocol::WebSocket => Some(format!("rule `{}`: WS is not supported yet", placed.rule.id)),
-    });
-    let cors = spec
-        .apis
-        .iter()
-        .filter(|api| api.cors.is_some())
-        .map(|api| format!("api `{}`: cors is not supported yet", api.name.value));
-    protocols.chain(cors).collect()
-}
-
 fn boundary_prefix(boundary: &BoundarySpec) -> String {
     let list = |names: &Option<Vec<Located<String>>>| match names {
         None => "*".to_owned(),

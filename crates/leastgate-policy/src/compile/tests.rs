@@ -231,3 +231,17 @@ fn a_shadow_ends_within_thirty_days() {
 fn a_foreign_environment_is_refused() {
     refused(|spec| spec.environments.truncate(0), "not in the policy's");
 }
+
+#[test]
+fn a_preflight_offers_the_methods_of_the_api_by_name() {
+    let methods = |allow: &[&str]| {
+        let mut spec = policy();
+        spec.scopes = vec![scope("s", allow, &[])];
+        spec.apis[0].cors =
+            Some(crate::spec::CorsSpec { origins: vec!["https://a".into()], ..Default::default() }.into());
+        compile(&spec).unwrap().apis[0].cors.as_ref().unwrap().methods.join(" ")
+    };
+    assert_eq!(methods(&["GET,PUT /a", "PUT /b", "GRPC a.B/C", "WS /c", "PURGE /d"]), "GET POST PURGE PUT");
+    assert_eq!(methods(&["* /a"]), "DELETE GET HEAD OPTIONS PATCH POST PUT");
+    assert_eq!(methods(&["WS /c"]), "");
+}

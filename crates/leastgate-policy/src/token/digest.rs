@@ -33,6 +33,12 @@ impl fmt::Debug for Pepper {
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct EnvironmentKey([u8; blake3::KEY_LEN]);
 
+#[cfg(test)]
+thread_local! {
+    /// How many bytes this thread has hashed: what a refusal costs (P31).
+    pub(crate) static HASHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl EnvironmentKey {
     /// `blake3::derive_key("leastgate token v1 " + environment, pepper)`
     #[must_use]
@@ -43,6 +49,8 @@ impl EnvironmentKey {
     /// The digest of a presented text, well-formed or not.
     #[must_use]
     pub fn digest(&self, token: &[u8]) -> TokenDigest {
+        #[cfg(test)]
+        HASHED.set(HASHED.get() + token.len());
         TokenDigest(blake3::keyed_hash(&self.0, token))
     }
 

@@ -85,6 +85,11 @@ impl Engine {
         Some(RequestFacts::parse(&parts, &source, &self.snapshot, self.authority.key(), Timestamp(now)))
     }
 
+    /// The policy in force.
+    pub(crate) fn snapshot(&self) -> &Arc<PolicySnapshot> {
+        &self.snapshot
+    }
+
     /// The engine's judgement; `None` for a request that no HTTP parser would have handed over.
     pub(crate) fn judge(&self, request: &RawRequest, now: u64) -> Option<Judgement> {
         Some(match self.facts(request, now)? {

@@ -10,3 +10,4 @@ mod invariants;
 mod load_errors;
 mod notation;
 mod reference;
+mod server_names;

@@ -1,6 +1,7 @@
 //! §7, tokens: their form, and where one may not stand.
 
-use super::path::{decode, split};
+use super::path::split;
+use super::readers::percent_decoded;
 use super::{GatewayView, RawRequest};
 
 const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -102,18 +103,8 @@ pub(crate) fn misplaced(gateway: &GatewayView, request: &RawRequest) -> bool {
         }
     }
     let (path, query) = split(&request.target);
-    if holds_token(path.as_bytes()) || decode(path.as_bytes()).is_some_and(|text| holds_token(&text)) {
+    if holds_token(path.as_bytes()) || query.is_some_and(|query| holds_token(query.as_bytes())) {
         return true;
-    }
-    if let Some(query) = query {
-        if holds_token(query.as_bytes()) {
-            return true;
-        }
-        for part in query.split(['&', ';', '=']) {
-            if decode(part.as_bytes()).is_some_and(|text| holds_token(&text)) {
-                return true;
-            }
-        }
     }
     request
         .headers
@@ -121,8 +112,19 @@ pub(crate) fn misplaced(gateway: &GatewayView, request: &RawRequest) -> bool {
         .any(|(name, value)| !name.eq_ignore_ascii_case(&gateway.credential_header) && holds_token(value))
 }
 
-/// Whether a well-formed token stands anywhere in the text.
+/// Whether a well-formed token stands anywhere in the text, behind up to three layers of escapes.
 fn holds_token(text: &[u8]) -> bool {
+    let mut text = text.to_vec();
+    for _ in 0..3 {
+        if holds_plain_token(&text) {
+            return true;
+        }
+        text = percent_decoded(&text);
+    }
+    holds_plain_token(&text)
+}
+
+fn holds_plain_token(text: &[u8]) -> bool {
     for start in 0..text.len() {
         if text[start..].starts_with(b"lgt_") || text[start..].starts_with(b"lga_") {
             for end in start + 66..=(start + 82).min(text.len()) {

@@ -10,6 +10,7 @@ pub(crate) mod decision;
 pub(crate) mod head;
 pub(crate) mod host;
 pub(crate) mod path;
+pub(crate) mod readers;
 pub(crate) mod source;
 pub(crate) mod template;
 
