@@ -195,7 +195,7 @@ impl Diagnostic {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let mut report = vec![self.primary()];
         report.extend(self.related.as_deref().map(Related::group));
-        renderer.render(&report)
+        renderer.render(&report).replace(is_c1, "\u{fffd}")
     }
 
     fn primary(&self) -> Group<'_> {
@@ -244,6 +244,11 @@ impl Excerpt {
         // Counted in the part of the line that is shown, the column would be wrong.
         group.element(Origin::path(file).line(line).char_column(column)).element(snippet)
     }
+}
+
+/// Controls beyond ASCII, which some terminals act on and the renderer lets through.
+fn is_c1(character: char) -> bool {
+    ('\u{80}'..='\u{9f}').contains(&character)
 }
 
 /// `name` for a message: quoted, cut to a readable length, control characters escaped, the password of a URL left

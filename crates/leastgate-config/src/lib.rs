@@ -27,10 +27,10 @@ mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related};
 pub use gateway::{
-    AdminAddress, AuditConfig, ClassPolicy, Classes, DataListener, Endpoint, FailureLimit, FileSink, Fsync,
-    GatewayConfig, GatewayInputs, HostHeader, Limits, Listeners, LoadedGateway, MetricsConfig, Override, PepperConfig,
-    PolicyFiles, Probe, SinkConfig, SinkKind, TokenSource, Upstream, Workers, find_gateway_file, load_gateway,
-    parse_gateway,
+    AdminAddress, AuditConfig, CertificateFiles, ClassPolicy, Classes, DataListener, Endpoint, FailureLimit, FileSink,
+    Fsync, GatewayConfig, GatewayInputs, HealthCheck, HostHeader, Limits, ListenerTls, Listeners, LoadedGateway,
+    MetricsConfig, Override, PepperConfig, PolicyFiles, Probe, SinkConfig, SinkKind, TokenSource, Upstream,
+    UpstreamTlsFiles, Workers, find_gateway_file, load_gateway, parse_gateway, read_pem,
 };
 pub use policy::{Fingerprint, LoadedPolicy, fingerprint, load_policy, parse_policy};
 pub use scalar::Rate;

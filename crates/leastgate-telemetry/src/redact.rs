@@ -79,25 +79,35 @@ impl Public {
     }
 }
 
-/// The first character of `input` with every layer of percent-encoding taken off (`%6C`, `%256C`, `%25256C`), and its width.
+/// The first character of `input` with every layer of percent-encoding taken off (`%6C`, `%256C`, `%25%36%43`), and its
+/// width.
 fn unit(input: &[u8]) -> Option<(u8, usize)> {
-    let first = *input.first()?;
-    if first != b'%' {
-        return Some((first, 1));
-    }
-    let mut at = 1;
-    while input.get(at..at + 2) == Some(b"25") && hex_pair(input, at + 2).is_some() {
-        at += 2;
-    }
-    match hex_pair(input, at) {
-        Some(byte) => Some((byte, at + 2)),
-        None => Some((first, 1)),
-    }
+    peel(input, NESTED)
 }
 
-fn hex_pair(input: &[u8], at: usize) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    Some(digit(*input.get(at)?)? << 4 | digit(*input.get(at + 1)?)?)
+/// How deep escapes are looked for in the digits of others: each layer could double the work.
+const NESTED: u8 = 4;
+
+fn peel(input: &[u8], nested: u8) -> Option<(u8, usize)> {
+    let (mut byte, mut at) = (*input.first()?, 1);
+    while byte == b'%'
+        && let Some((high, high_width)) = hex_digit(&input[at..], nested)
+        && let Some((low, low_width)) = hex_digit(&input[at + high_width..], nested)
+    {
+        byte = high << 4 | low;
+        at += high_width + low_width;
+    }
+    Some((byte, at))
+}
+
+/// The value of a hexadecimal digit, raw or escaped, and its width.
+fn hex_digit(input: &[u8], nested: u8) -> Option<(u8, usize)> {
+    let (byte, width) = match (input.first()?, nested.checked_sub(1)) {
+        (b'%', Some(nested)) => peel(input, nested)?,
+        (plain, _) => (*plain, 1),
+    };
+    let digit = char::from(byte).to_digit(16)?;
+    Some((u8::try_from(digit).ok()?, width))
 }
 
 /// `text` with every token taken out. For messages off the hot path; the JSON writer redacts by itself.
@@ -144,5 +154,9 @@ mod tests {
         check("%6C%67%74%5F%70rod%5f0123456789_s%65cret!", "lgt_prod_0123456789_REDACTED!");
         check("%256cgt_prod_0123456789_secret", "lgt_prod_0123456789_REDACTED");
         check("%25256C%2567t_x", "lgt_REDACTED");
+        check("%25%36%43%67t_%25%37%38", "lgt_REDACTED");
+        check("%25%32%35%25%33%36%25%36%33gt_x", "lgt_REDACTED");
+        check("%%36%63gt_x", "lgt_REDACTED");
+        check("%%%%%25%25%25 %2%35zz", "%%%%%25%25%25 %2%35zz");
     }
 }

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::{ClassPolicy, Classes, RedactionKey, SinkConfig, SinkKind, TelemetryConfig};
 use crate::decision_id::{DecisionId, DecisionIds};
 use crate::event::{AdminEvent, Class, GatewayFragment, LifecycleEvent, write_admin, write_lifecycle};
-use crate::metrics::{Families, LimitKind, RouteTables, SinkMetrics, TokenGauge};
+use crate::metrics::{Families, HandshakeFailure, LimitKind, RouteTables, SinkMetrics, TokenGauge};
 use crate::pipeline::{
     AuditFull, Pipeline, PipelineParts, Place, PositionFile, Queue, RecentFilter, SinkQueue, SinkState,
 };
@@ -246,6 +246,16 @@ impl Telemetry {
     /// Counts a connection or request that a limit refused.
     pub fn limited(&self, kind: LimitKind) {
         self.0.families.limited(kind);
+    }
+
+    /// Counts a client's TLS handshake that failed.
+    pub fn handshake_failed(&self, failure: HandshakeFailure) {
+        self.0.families.tls.failed(failure);
+    }
+
+    /// The certificates shown to clients from now on: what the configuration calls each, and when it ends.
+    pub fn set_certificates<'a>(&self, ends: impl Iterator<Item = (&'a str, leastgate_policy::Timestamp)>) {
+        self.0.families.tls.set_certificates(ends);
     }
 
     /// How long a revocation took until every worker refused the token.

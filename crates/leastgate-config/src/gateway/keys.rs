@@ -1,6 +1,6 @@
 //! Every key of the gateway's file.
 
-use super::limits;
+use super::{limits, tls, upstream};
 use crate::notation::{DURATION, ENVIRONMENT, NETWORK, RATE, SIZE, SOCKET, WORDS};
 use crate::shape::{Field, Notation, Shape, Tagged, defaulted, optional, required};
 
@@ -31,7 +31,7 @@ pub(crate) const GATEWAY: Shape = Shape::Object(&[
     ),
     required(
         "upstreams",
-        Shape::Map(&UPSTREAM_NAME, &Shape::Object(UPSTREAM)),
+        Shape::Map(&upstream::NAME, &Shape::Object(upstream::KEYS)),
         "The APIs behind the gateway, by name.",
     ),
     defaulted("limits", Shape::Object(limits::FIELDS), "{}", "Caps and deadlines of the data plane."),
@@ -53,7 +53,7 @@ const LISTENERS: &[Field] = &[
 const DATA: &[Field] = &[
     defaulted("address", Shape::Text(&SOCKET), "127.0.0.1:8080", "IP address and port."),
     defaulted("plaintext", Shape::Flag, "false", "Needed to serve plain HTTP on an address that is not loopback."),
-    optional("tls", Shape::Later("let a proxy in front of the gateway terminate TLS, and set plaintext: true"), ""),
+    optional("tls", Shape::Object(tls::LISTENER), "Serves TLS, and nothing else, with these certificates."),
 ];
 
 const OPS: &[Field] = &[defaulted("address", Shape::Text(&SOCKET), "0.0.0.0:9901", "IP address and port.")];
@@ -65,64 +65,6 @@ const ADMIN: &[Field] = &[
 
 const ADMIN_ADDRESS: Notation =
     Notation { check: |text| super::AdminAddress::parse(text).map(drop), pattern: Some("^(unix:/.+|.+:[0-9]{1,5})$") };
-
-const UPSTREAM_NAME: Notation = Notation {
-    check: |text| {
-        let named = text.len() <= 63 && text.starts_with(|first: char| first.is_ascii_lowercase());
-        let plain =
-            text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte));
-        if named && plain {
-            Ok(())
-        } else {
-            Err("expected 1 to 63 of a-z, 0-9, - and _, the first a letter".to_owned())
-        }
-    },
-    pattern: Some("^[a-z][a-z0-9_-]{0,62}$"),
-};
-
-const UPSTREAM: &[Field] = &[
-    required(
-        "endpoints",
-        Shape::List(&Shape::Text(&ENDPOINT), 1, Some((1, "several endpoints of one upstream are not supported yet"))),
-        "Where it listens: one URL, scheme, host and port.",
-    ),
-    defaulted(
-        "host",
-        Shape::Choice(&["preserve", "rewrite"], &[]),
-        "preserve",
-        "The Host it sees: the client's, or the endpoint's.",
-    ),
-    optional(
-        "connect_timeout",
-        Shape::Text(&DURATION),
-        "Longest wait for a connection; default limits.upstream_connect.",
-    ),
-    optional(
-        "response_timeout",
-        Shape::Text(&DURATION),
-        "Longest wait for the head of a response; default limits.upstream_response.",
-    ),
-    defaulted("max_connections", Shape::Count(1, 1_000_000), "256", "Most connections to it at a time."),
-    defaulted("allow_underscores", Shape::Flag, "false", "Forward header fields with _ in their name."),
-    optional("probe", Shape::Object(PROBE), "Fixed paths behind /probe/NAME/live and /ready of the ops listener."),
-    optional("tls", Shape::Later("reach the upstream over http://"), ""),
-];
-
-const ENDPOINT: Notation =
-    Notation { check: |text| super::Endpoint::parse(text).map(drop), pattern: Some("^http://[^/?#@]+/?$") };
-
-const PROBE: &[Field] = &[
-    optional("live", Shape::Text(&PROBE_PATH), "Path of its liveness probe."),
-    optional("ready", Shape::Text(&PROBE_PATH), "Path of its readiness probe."),
-];
-
-const PROBE_PATH: Notation = Notation {
-    check: |text| {
-        let target = text.starts_with('/') && text.parse::<http::uri::PathAndQuery>().is_ok() && !text.contains('#');
-        if target { Ok(()) } else { Err("expected a path such as /healthz".to_owned()) }
-    },
-    pattern: Some("^/[^#\\s]*$"),
-};
 
 const CREDENTIAL: &[Field] =
     &[defaulted("header", Shape::Text(&HEADER), "authorization", "The header field that carries the token.")];

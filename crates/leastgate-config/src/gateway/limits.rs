@@ -44,6 +44,8 @@ const NUMBER: Shape = Shape::Count(1, MOST);
 limits! {
     /// From accept to the first byte of a client, in time.
     first_byte: Duration = Duration::from_secs(5), "5s", TIME, time;
+    /// From accept to the end of a client's TLS handshake.
+    tls_handshake: Duration = Duration::from_secs(5), "5s", TIME, time;
     /// From the first byte of a request head to its last.
     head_timeout: Duration = Duration::from_secs(10), "10s", TIME, time;
     /// Largest request head, in bytes.
@@ -66,6 +68,28 @@ limits! {
     body_grace: Duration = Duration::from_secs(5), "5s", Shape::Text(&DURATION_OR_ZERO), time_or_zero;
     /// A response is cut when its client takes nothing for so long.
     response_stall: Duration = Duration::from_secs(30), "30s", TIME, time;
+    /// Longest silence of a WebSocket, both directions together, and of a gRPC call's messages.
+    stream_idle: Duration = Duration::from_secs(3_600), "1h", TIME, time;
+    /// Most HTTP/2 streams of a client connection at a time.
+    http2_streams: u32 = 100, "100", Shape::Count(1, 10_000), number;
+    /// Bytes of one request body that an HTTP/2 client may send unasked.
+    http2_stream_window: u32 = 64 << 10, "64KiB", Shape::Text(&WINDOW_SIZE), window;
+    /// Bytes of all request bodies that an HTTP/2 connection may send unasked.
+    http2_connection_window: u32 = 1 << 20, "1MiB", Shape::Text(&WINDOW_SIZE), window;
+    /// Largest HTTP/2 head, in bytes as HPACK counts them: 32 more a field.
+    http2_header_list: u32 = 16 << 10, "16KiB", Shape::Text(&WINDOW_SIZE), window;
+    /// Largest HPACK table of an HTTP/2 connection, in bytes.
+    http2_header_table: u32 = 4 << 10, "4KiB", Shape::Text(&WINDOW_SIZE), window;
+    /// Most HTTP/2 streams that a client has reset and the gateway has not seen yet; more end the connection.
+    http2_pending_resets: usize = 20, "20", Shape::Count(1, 10_000), number;
+    /// Most HTTP/2 streams that the gateway resets for a client's errors; more end the connection.
+    http2_error_resets: usize = 64, "64", Shape::Count(1, 10_000), number;
+    /// How often an HTTP/2 client is asked whether it is there.
+    http2_ping: Duration = Duration::from_secs(20), "20s", TIME, time;
+    /// How long an HTTP/2 client may take to say so.
+    http2_ping_timeout: Duration = Duration::from_secs(10), "10s", TIME, time;
+    /// Longest time of an HTTP/2 connection without a stream.
+    http2_idle: Duration = Duration::from_secs(120), "120s", TIME, time;
     /// Longest wait for a connection to an upstream that sets no `connect_timeout`.
     upstream_connect: Duration = Duration::from_secs(2), "2s", TIME, time;
     /// Longest wait for the head of a response, for upstreams that set no `response_timeout`.
@@ -127,6 +151,19 @@ const TARGET_SIZE: crate::shape::Notation = crate::shape::Notation {
     },
     pattern: SIZE.pattern,
 };
+
+/// What a setting of HTTP/2 can say (RFC 9113 §6.9.1).
+const WINDOW_SIZE: crate::shape::Notation = crate::shape::Notation {
+    check: |text| match scalar::size(text)? {
+        1..=0x7fff_ffff => Ok(()),
+        _ => Err("expected a size under 2GiB".to_owned()),
+    },
+    pattern: SIZE.pattern,
+};
+
+fn window(view: View<'_>) -> Result<u32, Fault> {
+    view.parse(|text| u32::try_from(scalar::size(text)?).map_err(|_| "expected a size under 2GiB".to_owned()))
+}
 
 fn time(view: View<'_>) -> Result<Duration, Fault> {
     view.parse(scalar::duration)

@@ -7,19 +7,21 @@ mod overlay;
 mod read;
 mod render;
 mod rules;
+mod tls;
+mod upstream;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
-use http::uri::Authority;
 use ipnet::IpNet;
 
 pub use self::limits::{FailureLimit, Limits};
 pub use self::load::{GatewayInputs, LoadedGateway, Override, find_gateway_file, load_gateway, parse_gateway};
+pub use self::tls::{CertificateFiles, ListenerTls, read_pem};
+pub use self::upstream::{Endpoint, HealthCheck, HostHeader, Probe, Upstream, UpstreamTlsFiles};
 use crate::scalar::Rate;
 use crate::secret::SecretSource;
 
@@ -68,7 +70,7 @@ pub enum Workers {
 /// Where the gateway listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listeners {
-    /// The gateway itself, plain HTTP.
+    /// The gateway itself.
     pub data: DataListener,
     /// Health, metrics and probes.
     pub ops: SocketAddr,
@@ -79,10 +81,12 @@ pub struct Listeners {
 /// The listener of the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataListener {
-    /// Its address; off loopback only where `plaintext` is said.
+    /// Its address; off loopback only with TLS, or where `plaintext` is said.
     pub address: SocketAddr,
     /// Plain HTTP was asked for aloud.
     pub plaintext: bool,
+    /// TLS, if it serves that.
+    pub tls: Option<ListenerTls>,
 }
 
 /// Where the admin API listens.
@@ -92,49 +96,6 @@ pub enum AdminAddress {
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
-}
-
-/// An API behind the gateway.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    /// The name that policy files call it by.
-    pub name: String,
-    /// Where it listens.
-    pub endpoint: Endpoint,
-    /// The Host it sees.
-    pub host: HostHeader,
-    /// Longest wait for a connection.
-    pub connect_timeout: Duration,
-    /// Longest wait for the head of a response.
-    pub response_timeout: Duration,
-    /// Most connections to it at a time.
-    pub max_connections: usize,
-    /// Whether header fields with `_` in their name are forwarded.
-    pub allow_underscores: bool,
-    /// What the ops listener asks it.
-    pub probe: Probe,
-}
-
-/// `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint(Authority);
-
-/// The Host an upstream sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HostHeader {
-    /// The client's.
-    Preserve,
-    /// The endpoint's.
-    Rewrite,
-}
-
-/// Fixed upstream paths behind `/probe/<upstream>/…`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Probe {
-    /// Behind `/live`.
-    pub live: Option<String>,
-    /// Behind `/ready`.
-    pub ready: Option<String>,
 }
 
 /// Where the pepper is read from.
@@ -249,46 +210,6 @@ impl AdminAddress {
             Some(_) => Err("expected unix: and an absolute path".to_owned()),
             None => crate::scalar::socket(text).map(Self::Tcp),
         }
-    }
-}
-
-impl Endpoint {
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let expected = "expected http://, a host and a port, such as http://127.0.0.1:8081";
-        if text.starts_with("https://") {
-            return Err("https upstreams are not supported yet".to_owned());
-        }
-        let rest = text.strip_prefix("http://").ok_or(expected)?;
-        let authority: Authority = rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|_| expected)?;
-        let port_is_there = authority.as_str() == authority.host() || authority.port_u16().is_some_and(|port| port > 0);
-        if authority.host().is_empty() || authority.as_str().contains('@') || !port_is_there {
-            return Err(expected.to_owned());
-        }
-        Ok(Self(authority))
-    }
-
-    /// Host and port as written: what a rewritten Host says.
-    #[must_use]
-    pub fn authority(&self) -> &Authority {
-        &self.0
-    }
-
-    /// The host; an IPv6 address in brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        self.0.host()
-    }
-
-    /// The port, 80 if none is written.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.0.port_u16().unwrap_or(80)
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.0)
     }
 }
 

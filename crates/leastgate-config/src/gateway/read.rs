@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::{
-    AdminAddress, AuditConfig, ClassPolicy, Classes, DataListener, Endpoint, FileSink, Fsync, GatewayConfig,
-    HostHeader, Limits, Listeners, MetricsConfig, PepperConfig, PolicyFiles, Probe, SinkConfig, SinkKind, TokenSource,
-    Upstream, Workers, credential_header,
+    AdminAddress, AuditConfig, ClassPolicy, Classes, DataListener, FileSink, Fsync, GatewayConfig, Limits, Listeners,
+    MetricsConfig, PepperConfig, PolicyFiles, SinkConfig, SinkKind, TokenSource, Workers, credential_header, tls,
+    upstream,
 };
 use crate::diagnostic::Fault;
 use crate::scalar;
@@ -23,9 +23,9 @@ pub(super) fn read(root: View<'_>, sources: &Sources) -> Result<GatewayConfig, F
         environment: root.get("environment")?.text()?.to_owned(),
         state_dir: root.find("state_dir").map(|view| paths.read(view)).transpose()?,
         workers: workers(root.get("workers")?)?,
-        listeners: listeners(root.get("listeners")?)?,
+        listeners: listeners(root.get("listeners")?, paths)?,
         trusted_proxies: networks.map(|network| network.parse(scalar::network)).collect::<Result<_, _>>()?,
-        upstreams: upstreams(root.get("upstreams")?, &limits)?,
+        upstreams: upstream::upstreams(root.get("upstreams")?, &limits, paths)?,
         limits,
         retention: root.get("retention")?.parse(scalar::duration)?,
         credential_header: root.get("credential")?.get("header")?.parse(credential_header)?,
@@ -44,10 +44,10 @@ pub(super) fn read(root: View<'_>, sources: &Sources) -> Result<GatewayConfig, F
 
 /// Reads paths: one that a file gives is relative to the file.
 #[derive(Clone, Copy)]
-struct Paths<'a>(&'a Sources);
+pub(super) struct Paths<'a>(&'a Sources);
 
 impl Paths<'_> {
-    fn read(self, view: View<'_>) -> Result<PathBuf, Fault> {
+    pub(super) fn read(self, view: View<'_>) -> Result<PathBuf, Fault> {
         let path = Path::new(view.text()?);
         let source = self.0.of(view.at()).filter(|source| source.provenance == Provenance::File);
         let folder = source.and_then(|source| Path::new(&source.name).parent());
@@ -63,38 +63,16 @@ fn workers(view: View<'_>) -> Result<Workers, Fault> {
     NonZeroUsize::new(count).map(Workers::Count).ok_or_else(|| Fault::new(view.at(), "expected at least 1"))
 }
 
-fn listeners(view: View<'_>) -> Result<Listeners, Fault> {
+fn listeners(view: View<'_>, paths: Paths<'_>) -> Result<Listeners, Fault> {
     let data = view.get("data")?;
     Ok(Listeners {
         data: DataListener {
             address: data.get("address")?.parse(scalar::socket)?,
             plaintext: data.get("plaintext")?.flag()?,
+            tls: data.find("tls").map(|view| tls::listener(view, paths)).transpose()?,
         },
         ops: view.get("ops")?.get("address")?.parse(scalar::socket)?,
         admin: view.get("admin")?.get("address")?.parse(AdminAddress::parse)?,
-    })
-}
-
-fn upstreams(view: View<'_>, limits: &Limits) -> Result<Vec<Upstream>, Fault> {
-    view.entries().map(|(name, _, view)| upstream(name, view, limits)).collect()
-}
-
-fn upstream(name: &str, view: View<'_>, limits: &Limits) -> Result<Upstream, Fault> {
-    let timeout = |key, default| view.find(key).map_or(Ok(default), |view| view.parse(scalar::duration));
-    let path = |key| {
-        view.find("probe").and_then(|probe| probe.find(key)).map(|path| path.text().map(str::to_owned)).transpose()
-    };
-    let endpoints = view.get("endpoints")?;
-    let endpoint = endpoints.items().next().ok_or_else(|| Fault::new(endpoints.at(), "the list is empty"))?;
-    Ok(Upstream {
-        name: name.to_owned(),
-        endpoint: endpoint.parse(Endpoint::parse)?,
-        host: choose(view.get("host")?, &[("preserve", HostHeader::Preserve), ("rewrite", HostHeader::Rewrite)])?,
-        connect_timeout: timeout("connect_timeout", limits.upstream_connect)?,
-        response_timeout: timeout("response_timeout", limits.upstream_response)?,
-        max_connections: view.get("max_connections")?.count()?,
-        allow_underscores: view.get("allow_underscores")?.flag()?,
-        probe: Probe { live: path("live")?, ready: path("ready")? },
     })
 }
 
@@ -140,7 +118,7 @@ fn sink_classes(sink: View<'_>, shared: View<'_>) -> Result<Classes, Fault> {
     Ok(Classes { allow: class("allow")?, deny: class("deny")?, admin: class("admin")?, lifecycle: class("lifecycle")? })
 }
 
-fn choose<T: Copy>(view: View<'_>, words: &[(&str, T)]) -> Result<T, Fault> {
+pub(super) fn choose<T: Copy>(view: View<'_>, words: &[(&str, T)]) -> Result<T, Fault> {
     let text = view.text()?;
     let chosen = words.iter().find(|(word, _)| *word == text);
     chosen.map(|(_, value)| *value).ok_or_else(|| Fault::new(view.at(), "not one of the words known here"))

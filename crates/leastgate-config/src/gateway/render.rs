@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::node::{Node, Value};
+use crate::node::{Entry, Node, Value};
 use crate::secret::masked;
 use crate::shape::Shape;
 use crate::source::{Place, Provenance, Sources};
@@ -113,7 +113,11 @@ fn leaf(node: &Node) -> String {
         Value::Text(text) => scalar(text),
         Value::List(items) if items.is_empty() => "[]".to_owned(),
         Value::List(items) => format!("[ {} ]", items.iter().map(leaf).collect::<Vec<_>>().join(", ")),
-        Value::Map(_) => "{}".to_owned(),
+        Value::Map(entries) if entries.is_empty() => "{}".to_owned(),
+        Value::Map(entries) => {
+            let entry = |entry: &Entry| format!("{}: {}", scalar(&entry.key), leaf(&entry.value));
+            format!("{{ {} }}", entries.iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::AdminAddress;
+use super::{AdminAddress, upstream};
 use crate::diagnostic::Fault;
 use crate::scalar;
 use crate::shape::View;
@@ -17,6 +17,7 @@ pub(super) fn judge(root: View<'_>, faults: &mut Vec<Fault>) {
     store_without_state(root, faults);
     one_file_for_two_sinks(root, faults);
     no_sink_to_wait_for(root, faults);
+    upstream::judge(root, faults);
 }
 
 fn address<'a>(root: View<'a>, listener: &str) -> Option<(View<'a>, SocketAddr)> {
@@ -26,10 +27,16 @@ fn address<'a>(root: View<'a>, listener: &str) -> Option<(View<'a>, SocketAddr)>
 
 fn data_in_the_open(root: View<'_>, faults: &mut Vec<Fault>) {
     let Some((view, address)) = address(root, "data") else { return };
-    let plaintext = root.find("listeners").and_then(|view| view.find("data")?.find("plaintext")?.flag().ok());
-    if !address.ip().to_canonical().is_loopback() && plaintext == Some(false) {
+    let data = root.find("listeners").and_then(|view| view.find("data"));
+    let plaintext = data.and_then(|data| data.find("plaintext")?.flag().ok());
+    let tls = data.and_then(|data| data.find("tls"));
+    if !address.ip().to_canonical().is_loopback() && plaintext == Some(false) && tls.is_none() {
         let fault = Fault::new(view.at(), "tokens would cross the network in plain text");
-        faults.push(fault.hint("listen on 127.0.0.1, or say plaintext: true beside it (TLS is not supported yet)"));
+        faults.push(fault.hint("give it tls: { cert: FILE, key: FILE }, listen on 127.0.0.1, or say plaintext: true"));
+    }
+    if let (Some(tls), Some(true)) = (tls, plaintext) {
+        let fault = Fault::new(tls.at(), "a listener serves TLS or plain HTTP, and plaintext: true asks for the other");
+        faults.push(fault.hint("leave one of them out"));
     }
 }
 

@@ -40,6 +40,7 @@ fn yamlish() -> impl Strategy<Value = String> {
         "é",
         "\u{202e}",
         "\u{1b}[31m",
+        "\u{9b}31m",
         "!!binary",
         "!x",
         "|",
@@ -74,8 +75,8 @@ proptest! {
             if let Err(errors) = outcome {
                 prop_assert!(!errors.is_empty());
                 // Nothing that a terminal would act on gets through.
-                prop_assert!(!errors.render(false).contains('\u{1b}'), "{}", errors);
-                prop_assert!(!errors.summary_line().contains('\u{1b}'), "an escape in the summary");
+                prop_assert!(!errors.render(false).contains(['\u{1b}', '\u{9b}']), "{}", errors);
+                prop_assert!(!errors.summary_line().contains(['\u{1b}', '\u{9b}']), "an escape in the summary");
                 prop_assert!(!errors.summary_line().contains('\n'), "{}", errors.summary_line());
             }
         }

@@ -23,7 +23,7 @@ fn wrong_types_and_values_all_at_once() {
         "environment: Prod\n\
          workers: many\n\
          trusted_proxies: [ 10.0.0.1/8, nonsense ]\n\
-         upstreams:\n  orders:\n    endpoints: [ \"http://a\", \"http://b\" ]\n    host: keep\n    allow_underscores: yes\n\
+         upstreams:\n  orders:\n    endpoints: [ \"http://a\", \"b\" ]\n    host: keep\n    allow_underscores: yes\n\
          limits:\n  body: 16\n  first_byte: 0s\n  connections: -1\n  failures_per_source: { rate: 20 }\n\
          retention:\n\
          metrics: 500\n"
@@ -32,8 +32,7 @@ fn wrong_types_and_values_all_at_once() {
 
 #[test]
 fn what_is_not_built_yet() {
-    let text = SMALLEST.replace("\"http://127.0.0.1:8081\" ]", "\"https://orders.internal\" ], tls: { ca: ca.pem }");
-    let text = text
+    let text = SMALLEST
         .replace("policy.yaml ]", "policy.yaml ], candidate: [ next.yaml ]")
         .replace("env: PEPPER }", "env: PEPPER }, previous: { env: OLD }");
     assert_snapshot!(gateway_errors(&format!(
@@ -60,6 +59,21 @@ fn an_audit_without_sinks_is_said_aloud() {
     assert!(load_gateway(&GatewayInputs { env, ..folder.inputs() }).is_err());
     let dropped = "audit: { sinks: {}, classes: { allow: drop, deny: drop, admin: drop, lifecycle: drop } }\n";
     assert!(gateway(&format!("{SMALLEST}{dropped}")).unwrap().config.audit.sinks.is_empty());
+}
+
+#[test]
+fn upstreams_that_contradict_themselves() {
+    let tls = "tls: { ca: ca.pem, name: \"a b\" }";
+    let upstreams = format!(
+        "upstreams:\n  mixed: {{ endpoints: [ \"https://a\", \"http://b\" ] }}\n  \
+         plain: {{ endpoints: [ \"http://a\" ], tls: {{ ca: ca.pem }} }}\n  \
+         half: {{ endpoints: [ \"https://a\" ], tls: {{ cert: c.pem }} }}\n  \
+         other: {{ endpoints: [ \"https://a\" ], tls: {{ key: k.pem }} }}\n  \
+         named: {{ endpoints: [ \"https://a\" ], {tls} }}\n  \
+         probed: {{ endpoints: [ \"http://a\" ], http2: true, probe: {{ live: /healthz }} }}\n"
+    );
+    let line = SMALLEST.lines().find(|line| line.starts_with("upstreams:")).unwrap();
+    assert_snapshot!(gateway_errors(&SMALLEST.replace(&format!("{line}\n"), &upstreams)));
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use leastgate_config::{
-    AdminAddress, ClassPolicy, GatewayInputs, Limits, Override, SecretSource, SinkKind, TokenSource, Workers,
-    find_gateway_file, load_gateway,
+    AdminAddress, CertificateFiles, ClassPolicy, GatewayInputs, HealthCheck, Limits, ListenerTls, Override,
+    SecretSource, SinkKind, TokenSource, UpstreamTlsFiles, Workers, find_gateway_file, load_gateway,
 };
 
 use crate::{Folder, SMALLEST, gateway};
@@ -35,7 +35,7 @@ fn what_is_left_out_takes_its_default() {
     assert_eq!(config.audit.sinks[0].classes.deny, ClassPolicy::Drop);
     assert_eq!(config.audit.sinks[0].classes.admin, ClassPolicy::Block);
     assert_eq!(config.upstreams[0].connect_timeout, Duration::from_secs(2));
-    assert_eq!((config.upstreams[0].endpoint.host(), config.upstreams[0].endpoint.port()), ("127.0.0.1", 8081));
+    assert_eq!((config.upstreams[0].endpoints[0].host(), config.upstreams[0].endpoints[0].port()), ("127.0.0.1", 8081));
     assert_eq!(config.state_dir, None);
 }
 
@@ -169,6 +169,27 @@ fn what_is_shown_as_json_loads_as_the_same_configuration() {
 }
 
 #[test]
+fn a_listener_with_tls_may_stand_in_the_open_and_its_files_are_relative_to_the_file() {
+    let tls = "{ cert: tls/cert.pem, key: /k.pem, client_ca: ca.pem, sni: [ { cert: a.pem, key: a.key } ] }";
+    let text = format!("{SMALLEST}listeners: {{ data: {{ address: \"0.0.0.0:8443\", tls: {tls} }} }}\n");
+    let folder = Folder::with(&text);
+    let loaded = load_gateway(&folder.inputs()).unwrap();
+    let file = folder.file();
+    let beside = |name: &str| file.with_file_name(name);
+    let files = |cert: &str, key| CertificateFiles { cert: beside(cert), key };
+    let expected = ListenerTls {
+        default: files("tls/cert.pem", "/k.pem".into()),
+        sni: vec![files("a.pem", beside("a.key"))],
+        client_ca: Some(beside("ca.pem")),
+    };
+    assert_eq!(loaded.config.listeners.data.tls, Some(expected));
+    std::fs::write(folder.file(), loaded.render(true)).unwrap();
+    assert_eq!(load_gateway(&folder.inputs()).unwrap().config, loaded.config, "{}", loaded.render(true));
+    let errors = gateway(&text.replace(", tls:", ", plaintext: true, tls:")).unwrap_err().to_string();
+    assert!(errors.contains("TLS or plain HTTP"), "{errors}");
+}
+
+#[test]
 fn credential_headers_that_mean_something_else_are_refused() {
     for header in ["host", "Cookie", "x-forwarded-for", "X-Leastgate-Subject", "connection", "x_api_key", "a b"] {
         let text = format!("{SMALLEST}credential: {{ header: \"{header}\" }}\n");
@@ -176,6 +197,23 @@ fn credential_headers_that_mean_something_else_are_refused() {
     }
     let text = format!("{SMALLEST}credential: {{ header: X-Api-Key }}\n");
     assert_eq!(gateway(&text).unwrap().config.credential_header, "x-api-key");
+}
+
+#[test]
+fn an_upstream_may_have_endpoints_with_tls() {
+    let keys = "\"https://a\", \"https://b:1\" ], http2: true, check: { path: /up, interval: 7s }, \
+                tls: { ca: ca.pem, cert: tls/c.pem, key: /k.pem, name: up.internal }";
+    let folder = Folder::with(&SMALLEST.replace("\"http://127.0.0.1:8081\" ]", keys));
+    let upstream = load_gateway(&folder.inputs()).unwrap().config.upstreams.remove(0);
+    let root = folder.file().parent().unwrap().to_owned();
+    assert!(upstream.http2 && upstream.is_https());
+    assert_eq!(upstream.check, Some(HealthCheck { path: "/up".to_owned(), interval: Duration::from_secs(7) }));
+    assert_eq!(upstream.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(), ["https://a", "https://b:1"]);
+    assert_eq!((upstream.tls.ca, upstream.tls.name.as_deref()), (Some(root.join("ca.pem")), Some("up.internal")));
+    let identity = upstream.tls.identity.unwrap();
+    assert_eq!((identity.cert, identity.key), (root.join("tls/c.pem"), "/k.pem".into()));
+    let plain = gateway(SMALLEST).unwrap().config.upstreams.remove(0);
+    assert!(!plain.http2 && !plain.is_https() && plain.tls == UpstreamTlsFiles::default());
 }
 
 #[test]
@@ -194,9 +232,21 @@ fn endpoints_are_scheme_host_and_port() {
         let text = SMALLEST.replace("http://127.0.0.1:8081", wrong);
         assert!(gateway(&text).is_err(), "{wrong}");
     }
-    for (right, host, port) in [("http://a", "a", 80), ("http://a:1/", "a", 1), ("http://[::1]:8081", "[::1]", 8081)] {
-        let endpoint =
-            gateway(&SMALLEST.replace("http://127.0.0.1:8081", right)).unwrap().config.upstreams.remove(0).endpoint;
+    for (right, host, port) in [
+        ("http://a", "a", 80),
+        ("http://a:1/", "a", 1),
+        ("http://[::1]:8081", "[::1]", 8081),
+        ("https://a", "a", 443),
+        ("https://a:1", "a", 1),
+    ] {
+        let endpoint = gateway(&SMALLEST.replace("http://127.0.0.1:8081", right))
+            .unwrap()
+            .config
+            .upstreams
+            .remove(0)
+            .endpoints
+            .remove(0);
         assert_eq!((endpoint.host(), endpoint.port()), (host, port));
+        assert_eq!(endpoint.is_https(), right.starts_with("https"));
     }
 }

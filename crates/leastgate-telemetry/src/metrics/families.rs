@@ -7,6 +7,8 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+use super::tls::TlsFamilies;
+
 /// What a limit was about, as `leastgate_limited_total` counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitKind {
@@ -93,6 +95,7 @@ pub(crate) struct Families {
     limited: [IntCounter; LimitKind::ALL.len()],
     pub(crate) admin_requests: IntCounterVec,
     pub(crate) unsynced: IntGauge,
+    pub(crate) tls: TlsFamilies,
 }
 
 impl Families {
@@ -180,6 +183,7 @@ impl Families {
             )?,
             unsynced: make
                 .gauge("leastgate_store_unsynced_changes", "Changes in force that the store does not hold yet.")?,
+            tls: TlsFamilies::new(&make)?,
             registry: registry.clone(),
         };
         families.create_closed_series();
@@ -236,10 +240,10 @@ impl Decisions {
     }
 }
 
-struct Maker<'a>(&'a Registry);
+pub(super) struct Maker<'a>(&'a Registry);
 
 impl Maker<'_> {
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
         let family = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)
@@ -257,7 +261,7 @@ impl Maker<'_> {
         Ok(family)
     }
 
-    fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+    pub(super) fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
         let family = GaugeVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)

@@ -4,9 +4,11 @@
 mod audit;
 mod families;
 mod routes;
+mod tls;
 
 pub(crate) use audit::SinkMetrics;
 pub(crate) use families::{Decisions, Families};
 pub use families::{LimitKind, TokenGauge};
 pub use routes::ConnectError;
 pub(crate) use routes::{MethodLabel, RedactedSegment, RouteTable, RouteTables};
+pub use tls::HandshakeFailure;

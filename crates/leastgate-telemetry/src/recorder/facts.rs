@@ -59,6 +59,8 @@ pub(crate) struct Facts {
     pub(crate) path: Vec<u8>,
     /// A JSON string, or empty.
     pub(crate) user_agent: Vec<u8>,
+    /// A JSON array, or empty: the client showed no certificate.
+    pub(crate) peer_san: Vec<u8>,
     /// A JSON object, or empty.
     pub(crate) trace: Vec<u8>,
     /// A JSON object, or empty: nobody was recognised.
@@ -99,6 +101,7 @@ impl Default for Facts {
             request: Vec::with_capacity(256),
             path: Vec::with_capacity(128),
             user_agent: Vec::with_capacity(128),
+            peer_san: Vec::new(),
             trace: Vec::with_capacity(128),
             actor: Vec::with_capacity(256),
             decision: Vec::with_capacity(512),
@@ -139,11 +142,12 @@ impl Facts {
         (self.upgraded, self.open_written) = (false, false);
     }
 
-    fn buffers(&mut self) -> [&mut Vec<u8>; 11] {
+    fn buffers(&mut self) -> [&mut Vec<u8>; 12] {
         [
             &mut self.request,
             &mut self.path,
             &mut self.user_agent,
+            &mut self.peer_san,
             &mut self.trace,
             &mut self.actor,
             &mut self.decision,
@@ -192,6 +196,15 @@ impl Facts {
     pub(crate) fn set_user_agent(&mut self, value: &[u8]) {
         self.user_agent.clear();
         string(&mut self.user_agent, truncated(value, USER_AGENT_MAX));
+    }
+
+    pub(crate) fn set_peer_san<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        self.peer_san.clear();
+        let mut array = Array::start(&mut self.peer_san);
+        for name in names {
+            string(array.item(), name.as_bytes());
+        }
+        array.end();
     }
 
     pub(crate) fn set_trace(&mut self, trace_id: Option<&str>, span_id: Option<&str>, request_id: Option<&str>) {

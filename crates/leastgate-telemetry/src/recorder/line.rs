@@ -64,6 +64,9 @@ fn source(line: &mut Object<'_>, facts: &Facts) {
         }
         None => source.number("port", port.into()),
     }
+    if !facts.peer_san.is_empty() {
+        source.raw("peer_san", &facts.peer_san);
+    }
     if !facts.user_agent.is_empty() {
         source.raw("user_agent", &facts.user_agent);
     }

@@ -116,6 +116,12 @@ impl RecordHandle {
         self.change(|facts| facts.set_user_agent(value));
     }
 
+    /// The URIs that the peer's certificate names it by; it was verified. The peer is whoever made the connection, a
+    /// trusted proxy too.
+    pub fn peer_san<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        self.change(|facts| facts.set_peer_san(names));
+    }
+
     /// The ids of the trace the request belongs to.
     pub fn trace(&self, trace_id: Option<&str>, span_id: Option<&str>, request_id: Option<&str>) {
         self.change(|facts| facts.set_trace(trace_id, span_id, request_id));

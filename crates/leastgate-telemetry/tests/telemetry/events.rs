@@ -31,6 +31,7 @@ fn an_allowed_request_says_who_what_and_under_which_rule() {
         recorder.user_agent("curl/8 \u{202e}".as_bytes());
         recorder.trace(Some("4bf92f3577b34da6a3ce929d0e0e4736"), Some("00f067aa0ba902b7"), Some("req-1"));
         recorder.client("203.0.113.9".parse().unwrap());
+        recorder.peer_san(["spiffe://example.org/\u{7}proxy", "urn:lgt_prod_x"].into_iter());
         recorder.reserve().unwrap();
         recorder.upstream("orders");
         clock.advance(Duration::from_millis(12));
@@ -46,7 +47,7 @@ fn an_allowed_request_says_who_what_and_under_which_rule() {
         "time": "2026-11-21T22:06:27.000000Z", "decided": "2026-11-21T22:06:27.000000Z",
         "gateway": { "instance": event["gateway"]["instance"], "version": "0.1.0", "listener": "data", "pod": "pod-1", "policy_rev": "rev-1" },
         "actor": { "type": "token", "accessor": "0000000001", "subject": "reader-bot", "owner": "team-orders", "env": "prod", "roles": ["reader"], "grants": [] },
-        "source": { "ip": "203.0.113.9", "via": ["192.0.2.7"], "user_agent": "curl/8 \u{202e}" },
+        "source": { "ip": "203.0.113.9", "via": ["192.0.2.7"], "peer_san": ["spiffe://example.org/\u{7}proxy", "urn:lgt_REDACTED"], "user_agent": "curl/8 \u{202e}" },
         "request": {
             "method": "GET", "host": "orders.internal", "protocol": "HTTP/1.1", "query_keys": ["currency", "x", "", "flag"],
             "path": format!("/v1/orders/{UUID}"), "template": "/v1/orders/{order_id:uuid}", "api": "orders", "bytes": 3

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use leastgate_policy::Reason;
-use leastgate_telemetry::{ConnectError, LimitKind, Origin, TokenGauge};
+use leastgate_telemetry::{ConnectError, HandshakeFailure, LimitKind, Origin, TokenGauge};
 
 use crate::loss::metric;
 use crate::support::{START, World, compile, spec, telemetry};
@@ -113,6 +113,9 @@ fn setters_show() {
     telemetry.set_unsynced_changes(2);
     telemetry.admin_request("token.create", 201);
     telemetry.limited(LimitKind::Source);
+    telemetry.handshake_failed(HandshakeFailure::NoCertificate);
+    telemetry.set_certificates([("old.pem", START.timestamp())].into_iter());
+    telemetry.set_certificates([("tls.pem", START.timestamp())].into_iter());
     telemetry.revocation(Duration::from_micros(50));
     for (series, value) in [
         ("leastgate_config_reloads_total{result=\"failure\"}", 1.0),
@@ -122,6 +125,10 @@ fn setters_show() {
         ("leastgate_store_unsynced_changes", 2.0),
         ("leastgate_admin_requests_total{code=\"201\",operation=\"token.create\"}", 1.0),
         ("leastgate_limited_total{kind=\"source\"}", 1.0),
+        ("leastgate_tls_handshake_failures_total{reason=\"no_certificate\"}", 1.0),
+        ("leastgate_tls_handshake_failures_total{reason=\"timeout\"}", 0.0),
+        ("leastgate_tls_certificate_expiry_timestamp_seconds{certificate=\"old.pem\"}", 0.0),
+        ("leastgate_tls_certificate_expiry_timestamp_seconds{certificate=\"tls.pem\"}", 1_795_298_787.0),
         ("leastgate_revocation_duration_seconds_count", 1.0),
     ] {
         assert_eq!(metric(&telemetry, series), value, "{series}");
