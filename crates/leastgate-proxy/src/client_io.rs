@@ -1,6 +1,6 @@
-//! The client's socket with every deadline that hyper does not keep: first byte, idle, head, and a client that takes
-//! nothing. hyper's own `header_read_timeout` starts anew with each head and also runs while a connection is idle, so it
-//! can only be the backstop behind these.
+//! A client's bytes with the deadlines that hyper does not keep: first byte, idle, head. hyper's own
+//! `header_read_timeout` starts anew with each head and also runs while a connection is idle, so it can only be the
+//! backstop behind these.
 
 use std::io;
 use std::pin::Pin;
@@ -8,10 +8,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::connection::{ConnectionState, Phase};
+use crate::connection::{ConnectionState, PREFACE, Phase, Protocol};
+
+/// How much is read at first: most heads whole, so that looking at them costs no system call more.
+const FIRST_READ: usize = 4096;
 
 /// How long, and how much, is read and thrown away after the last response when the client is still sending: closing a
 /// socket with unread bytes makes the kernel send a reset, and a reset can overtake the answer.
@@ -21,12 +25,12 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 /// A client connection's IO, with deadlines.
 pub(crate) struct ClientIo<T> {
     inner: T,
+    /// What was read to tell the protocols apart, and hyper has not had yet.
+    first: BytesMut,
     state: Rc<ConnectionState>,
     /// One timer for the phase the connection is in. It is only moved when it fires or must fire earlier: most
     /// requests never touch the timer wheel.
     phase_timer: Pin<Box<Sleep>>,
-    write_stall: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
     shutdown: Shutdown,
 }
 
@@ -36,9 +40,9 @@ enum Shutdown {
 }
 
 impl<T> ClientIo<T> {
-    pub(crate) fn new(inner: T, state: Rc<ConnectionState>, write_stall: Duration) -> Self {
+    pub(crate) fn new(inner: T, state: Rc<ConnectionState>) -> Self {
         let phase_timer = Box::pin(tokio::time::sleep_until(state.deadline()));
-        Self { inner, state, phase_timer, write_stall, stalled: None, shutdown: Shutdown::Open }
+        Self { inner, first: BytesMut::new(), state, phase_timer, shutdown: Shutdown::Open }
     }
 
     /// Ends the wait for the client when its phase has lasted too long. Between requests that is an ordinary end of
@@ -55,6 +59,9 @@ impl<T> ClientIo<T> {
         }
         while self.phase_timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
+                if self.state.says_goodbye() {
+                    return self.poll_phase(cx);
+                }
                 self.state.expire(phase);
                 return Poll::Ready(match phase {
                     Phase::Head => Err(io::ErrorKind::TimedOut.into()),
@@ -65,33 +72,27 @@ impl<T> ClientIo<T> {
         }
         Poll::Pending
     }
-
-    /// Ends a write the client has taken nothing of for too long.
-    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let write_stall = self.write_stall;
-        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(write_stall)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(io::ErrorKind::TimedOut.into())
-    }
-
-    fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_pending() {
-            self.state.write_stalls();
-            return self.poll_stall(cx).map(Err);
-        }
-        if self.stalled.take().is_some() {
-            // The phase's deadline was not looked at meanwhile, and its timer may have fired in vain.
-            if self.state.is_flushing() {
-                cx.waker().wake_by_ref();
-            }
-            self.state.write_moves();
-        }
-        written
-    }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for ClientIo<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl<T: AsyncRead + Unpin> ClientIo<T> {
+    /// Reads until the first bytes say which protocol they are of. An end, an error or a deadline is for hyper to meet:
+    /// it will come upon the same when it has read what there was.
+    pub(crate) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<Protocol> {
+        loop {
+            if let Some(protocol) = protocol_of(&self.first) {
+                return Poll::Ready(protocol);
+            }
+            let mut scratch = [0; FIRST_READ];
+            let mut buf = ReadBuf::new(&mut scratch);
+            let read = self.poll_socket(cx, &mut buf);
+            if ready!(read).is_err() || buf.filled().is_empty() {
+                return Poll::Ready(Protocol::Http1);
+            }
+            self.first.extend_from_slice(buf.filled());
+        }
+    }
+
+    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(result) => {
@@ -105,10 +106,33 @@ impl<T: AsyncRead + Unpin> AsyncRead for ClientIo<T> {
     }
 }
 
+/// The protocol of a connection that begins so; `None` as long as it could be either.
+fn protocol_of(first: &[u8]) -> Option<Protocol> {
+    let compared = first.len().min(PREFACE.len());
+    if first[..compared] != PREFACE[..compared] {
+        return Some(Protocol::Http1);
+    }
+    (compared == PREFACE.len()).then_some(Protocol::Http2)
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for ClientIo<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return self.poll_socket(cx, buf);
+        }
+        let part = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first[..part]);
+        self.first.advance(part);
+        if self.first.is_empty() {
+            self.first = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.written(cx, written)
+        Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -116,8 +140,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.written(cx, written)
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -169,20 +192,29 @@ mod tests {
     use hyper::server::conn::http1;
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
     use crate::client_socket::SocketWatch;
+    use crate::client_stall::StallGuard;
     use crate::connection::PhaseLimits;
 
-    fn io(limits: PhaseLimits) -> (ClientIo<tokio::io::DuplexStream>, tokio::io::DuplexStream, Rc<ConnectionState>) {
+    type Guarded = StallGuard<DuplexStream>;
+
+    fn io(limits: PhaseLimits) -> (ClientIo<Guarded>, DuplexStream, Rc<ConnectionState>) {
         let (ours, theirs) = tokio::io::duplex(64);
         let state = Rc::new(ConnectionState::new(limits, SocketWatch::default()));
-        (ClientIo::new(ours, Rc::clone(&state), Duration::from_secs(30)), theirs, state)
+        let guarded = StallGuard::new(ours, Rc::clone(&state), Duration::from_secs(30));
+        (ClientIo::new(guarded, Rc::clone(&state)), theirs, state)
     }
 
     fn limits() -> PhaseLimits {
-        PhaseLimits { first_byte: Duration::from_secs(5), head: Duration::from_secs(10), idle: Duration::from_secs(60) }
+        PhaseLimits {
+            first_byte: Duration::from_secs(5),
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            http2_idle: Duration::from_secs(120),
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -192,6 +224,56 @@ mod tests {
         assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 0);
         assert_eq!(started.elapsed().as_secs(), 5);
         assert_eq!(state.expired(), Some(Phase::FirstByte));
+    }
+
+    async fn protocol(io: &mut ClientIo<Guarded>) -> Protocol {
+        std::future::poll_fn(|cx| io.poll_protocol(cx)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_bytes_tell_the_protocols_apart_and_are_read_again() {
+        for (begins, expected) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Protocol::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Protocol::Http2),
+            (b"PRI * HTTP/1.1\r\n", Protocol::Http1),
+            (b"PRO", Protocol::Http1),
+        ] {
+            let (mut io, mut client, _state) = io(limits());
+            for byte in begins {
+                client.write_all(&[*byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(protocol(&mut io).await, expected);
+            drop(client);
+            let mut all = Vec::new();
+            io.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, begins);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_preface_has_the_deadline_of_a_head() {
+        let (mut io, mut client, state) = io(limits());
+        client.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+        let started = Instant::now();
+        assert_eq!(protocol(&mut io).await, Protocol::Http1);
+        assert_eq!((started.elapsed().as_secs(), state.expired()), (10, Some(Phase::Head)));
+        let mut rest = Vec::new();
+        assert_eq!(io.read_to_end(&mut rest).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(rest, b"PRI * HTTP/2.0\r\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_http2_connection_is_told_to_go_before_it_ends() {
+        let (mut io, mut client, state) = io(limits());
+        client.write_all(PREFACE).await.unwrap();
+        assert_eq!(protocol(&mut io).await, Protocol::Http2);
+        state.speaks_http2();
+        assert_eq!(io.read(&mut [0; 64]).await.unwrap(), PREFACE.len());
+        let started = Instant::now();
+        assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 0);
+        assert_eq!(started.elapsed().as_secs(), 125);
+        assert!(state.is_worn_out(9, Duration::from_secs(9_000)), "draining since five seconds");
     }
 
     #[tokio::test(start_paused = true)]

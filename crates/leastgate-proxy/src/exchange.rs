@@ -7,15 +7,17 @@ use std::rc::Rc;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use hyper::body::Incoming;
-use leastgate_policy::{Denial, Reason, RequestFacts, Source};
+use leastgate_policy::{Denial, PolicySnapshot, Preflight, Reason, RequestFacts, Source};
 use leastgate_telemetry::{Origin, Recorder};
 
 use crate::body::{DownloadError, ProxyBody, RequestBody, Upload, UploadFault, UpstreamBody, drain_buffered};
-use crate::connection::ConnectionState;
-use crate::headers;
-use crate::respond::{self, Answering, Refusal};
+use crate::connection::{ConnectionState, StreamControl};
+use crate::headers::{self, Caller, Handshake};
+use crate::respond::{self, Answering, Authored, Refusal};
 use crate::streams::{Entry, Streams};
 use crate::trace::Trace;
+use crate::tunnel::Tunnel;
+use crate::upstream::Switched;
 use crate::worker::{InFlightPlace, Worker};
 
 /// A request under way. Fields are dropped in this order: the list lets go of the record before it ends.
@@ -26,11 +28,13 @@ pub(crate) struct Exchange {
     place: Option<InFlightPlace>,
     worker: Rc<Worker>,
     connection: Busy,
+    stream: Option<Rc<StreamControl>>,
     pub(crate) upload: Rc<Upload>,
     pub(crate) trace: Trace,
     pub(crate) request_id: HeaderValue,
     decision: [u8; 36],
     method: Method,
+    caller: Caller,
     expects_continue: bool,
 }
 
@@ -97,21 +101,33 @@ impl Refused {
     }
 }
 
+fn is_worn_out(worker: &Worker, connection: &ConnectionState) -> bool {
+    let limits = &worker.settings.limits;
+    connection.is_worn_out(limits.connection_requests, limits.connection_age)
+}
+
 impl Exchange {
     /// Starts the record of a request.
     pub(crate) fn begin(
         worker: &Rc<Worker>,
         source: Source,
         connection: &Rc<ConnectionState>,
+        stream: Option<Rc<StreamControl>>,
         parts: &Parts,
         upload: &Rc<Upload>,
     ) -> Self {
         connection.exchange_begins();
+        if connection.is_http2() && is_worn_out(worker, connection) {
+            connection.drain();
+        }
         let recorder = worker.telemetry.begin(SocketAddr::new(source.peer, source.port), worker.clock.now());
         let host = parts.headers.get(header::HOST).map(HeaderValue::as_bytes);
         recorder.request(&parts.method, host, &parts.uri, parts.version);
         if let Some(agent) = parts.headers.get(header::USER_AGENT) {
             recorder.user_agent(agent.as_bytes());
+        }
+        if let Some(peer) = connection.tls().and_then(|made| made.peer.as_ref()) {
+            recorder.peer_san(peer.uris());
         }
         let mut decision = [0; 36];
         recorder.id().encode(&mut decision);
@@ -125,11 +141,13 @@ impl Exchange {
             place: None,
             worker: Rc::clone(worker),
             connection: Busy(Rc::clone(connection)),
+            stream,
             upload: Rc::clone(upload),
             trace,
             request_id,
             decision,
             method: parts.method.clone(),
+            caller: Caller::of(parts),
             expects_continue: headers::expects_continue(&parts.headers),
         }
     }
@@ -165,8 +183,7 @@ impl Exchange {
     /// Answers a refused request. What has arrived of its body is thrown away; if there is more, the connection ends
     /// with the answer, because body bytes must never be read as a request (P19).
     pub(crate) async fn refuse(self, refused: Refused, body: RequestBody<Incoming>) -> Response<ProxyBody> {
-        let skips = refused.ends_connection() || self.expects_continue;
-        let is_clean = http_body::Body::is_end_stream(&body) || !skips && drain_buffered(body).await;
+        let is_clean = self.throw_away(body, refused.ends_connection()).await;
         self.answer(&refused, is_clean)
     }
 
@@ -176,22 +193,45 @@ impl Exchange {
         self.answer(refused, is_clean)
     }
 
+    /// Answers a preflight.
+    pub(crate) async fn allow_origin(self, asked: &Preflight, body: RequestBody<Incoming>) -> Response<ProxyBody> {
+        let is_clean = self.throw_away(body, false).await;
+        let response = respond::preflight(asked, &self.answering(Some(asked.case().snapshot()), !is_clean));
+        let status = response.status();
+        self.send(Authored { response, status }, is_clean)
+    }
+
+    /// Whether nothing is left of a body that could be read as a request.
+    async fn throw_away(&self, body: RequestBody<Incoming>, skips: bool) -> bool {
+        http_body::Body::is_end_stream(&body) || !skips && !self.expects_continue && drain_buffered(body).await
+    }
+
     fn answer(self, refused: &Refused, is_clean: bool) -> Response<ProxyBody> {
         let refusal = refused.refusal();
-        let snapshot = refusal.denial.map(|denial| denial.case().snapshot());
-        if !is_clean {
-            self.connection.0.client_is_sending();
-        }
-        let answering = Answering {
+        let snapshot = refusal.denial.map(|denial| &**denial.case().snapshot());
+        let answering = self.answering(snapshot, !is_clean || refused.ends_connection());
+        let authored = respond::refuse(&refusal, &answering);
+        self.send(authored, is_clean)
+    }
+
+    fn answering<'a>(&'a self, snapshot: Option<&'a PolicySnapshot>, ends: bool) -> Answering<'a> {
+        Answering {
             method: &self.method,
             request_id: &self.request_id,
             decision: self.decision(),
-            realm: snapshot.map_or("leastgate", |snapshot| snapshot.environment()),
-            credential: snapshot.map_or(&header::AUTHORIZATION, |snapshot| snapshot.credential_header()),
-            close: !is_clean || refused.ends_connection() || self.is_last(),
-        };
-        let response = respond::refuse(&refusal, &answering);
-        self.recorder.response(response.status().as_u16(), Origin::Gateway);
+            realm: snapshot.map_or("leastgate", PolicySnapshot::environment),
+            credential: snapshot.map_or(&header::AUTHORIZATION, PolicySnapshot::credential_header),
+            is_grpc: self.caller.is_grpc,
+            origin: self.caller.origin.as_ref(),
+            close: ends || self.is_last(),
+        }
+    }
+
+    fn send(self, Authored { response, status }: Authored, is_clean: bool) -> Response<ProxyBody> {
+        if !is_clean {
+            self.connection.0.client_is_sending();
+        }
+        self.recorder.response(status.as_u16(), Origin::Gateway);
         let is_head = self.method == Method::HEAD;
         response.map(|bytes| ProxyBody::own(bytes, is_head, self))
     }
@@ -212,14 +252,57 @@ impl Exchange {
         response.map(|body| ProxyBody::relayed(body, self))
     }
 
-    fn is_last(&self) -> bool {
-        let limits = &self.worker.settings.limits;
-        self.worker.is_draining() || self.connection.0.is_worn_out(limits.connection_requests, limits.connection_age)
+    /// Passes the answer to a handshake on, and hands the connection over: what follows is not HTTP.
+    pub(crate) fn switch(self, switched: Switched) -> Response<ProxyBody> {
+        let Switched { head, upstream, lease } = switched;
+        let mut response = head.map(|()| ProxyBody::none());
+        let status = response.status().as_u16();
+        self.recorder.upstream_answered(status);
+        self.recorder.response(status, Origin::Upstream);
+        self.recorder.upgraded();
+        headers::clean_response(response.headers_mut(), &self.method, &self.request_id);
+        headers::name_upgrade(response.headers_mut());
+        *response.version_mut() = http::Version::HTTP_11;
+        if let Some(entry) = &self.entry {
+            entry.streams();
+        }
+        let connection = Rc::clone(&self.connection.0);
+        let idle = self.worker.settings.limits.stream_idle;
+        connection.hand_over(Tunnel::new(self, upstream, lease, idle));
+        response
     }
 
-    /// Counts bytes of the response.
+    /// What an answer to the caller's handshake must prove, if it is a whole one.
+    pub(crate) fn handshake(&self) -> Option<&Handshake> {
+        self.caller.handshake.as_ref()
+    }
+
+    /// Whether the connection closes with this answer. One of HTTP/2 says so by itself, and goes on with its streams.
+    fn is_last(&self) -> bool {
+        let connection = &self.connection.0;
+        // Behind a handshake that came to nothing may stand bytes that never were meant as a request (P22).
+        !connection.is_http2()
+            && (self.caller.wants_websocket || self.worker.is_draining() || is_worn_out(&self.worker, connection))
+    }
+
+    /// Whether the response goes out on a stream of its own.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Counts bytes of the response that are handed over.
     pub(crate) fn sent(&self, bytes: usize) {
         self.recorder.add_response_bytes(bytes as u64);
+        if let Some(stream) = &self.stream {
+            stream.offers();
+        }
+    }
+
+    /// There is nothing to hand over yet.
+    pub(crate) fn waits(&self) {
+        if let Some(stream) = &self.stream {
+            stream.waits();
+        }
     }
 
     /// The response broke off, by whoever's fault: a request body that fails late takes the response with it.

@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Request, Response};
-use http_body::Body;
+use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
-use leastgate_policy::{AuthorizedRequest, Denial, PolicySnapshot, Reason, RequestFacts, Source, Verdict, authorize};
+use leastgate_policy::{
+    AuthorizedRequest, Denial, PolicySnapshot, Preflight, Reason, RequestFacts, Source, Verdict, authorize,
+};
 use leastgate_telemetry::LimitKind;
 use tower::Service;
 
-use crate::body::{ProxyBody, RequestBody, Upload, UpstreamBody};
-use crate::connection::ConnectionState;
+use crate::body::{ProxyBody, RequestBody, Upload};
+use crate::connection::{ConnectionState, StreamControl};
 use crate::exchange::{Exchange, Refused};
-use crate::forward::{Failed, Fault, ForwardContext, ForwardError};
 use crate::headers::{self, Screen};
+use crate::upstream::{Answer, Failed, Fault, ForwardContext};
 use crate::worker::Worker;
 
 /// The gateway as one client connection sees it: a request in, a response out, never an error.
@@ -34,8 +36,11 @@ pub struct Gateway {
 
 type ClientBody = RequestBody<Incoming>;
 
-/// A refusal, and the request's body if it is still at hand.
-type Turned = (Refused, ClientBody);
+/// A request that the gateway answers by itself, with its body if that is still at hand.
+enum Turned {
+    Refused(Refused, ClientBody),
+    Preflight(Preflight, ClientBody),
+}
 
 impl Service<Request<Incoming>> for Gateway {
     type Response = Response<ProxyBody>;
@@ -48,7 +53,8 @@ impl Service<Request<Incoming>> for Gateway {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let gateway = self.clone();
-        Box::pin(async move { Ok(gateway.handle(request).await) })
+        let stream = self.connection.stream_begins();
+        Box::pin(async move { Ok(gateway.handle(request, stream).await) })
     }
 }
 
@@ -58,20 +64,22 @@ impl Gateway {
     }
 
     /// From a head to an answer.
-    async fn handle(self, request: Request<Incoming>) -> Response<ProxyBody> {
-        let (parts, incoming) = request.into_parts();
+    async fn handle(self, request: Request<Incoming>, stream: Option<Rc<StreamControl>>) -> Response<ProxyBody> {
+        let (mut parts, incoming) = request.into_parts();
+        headers::name_host(&mut parts);
         let upload = Rc::new(Upload::new());
-        let mut exchange = Exchange::begin(&self.worker, self.source, &self.connection, &parts, &upload);
+        let mut exchange = Exchange::begin(&self.worker, self.source, &self.connection, stream, &parts, &upload);
         let record = (!incoming.is_end_stream()).then(|| exchange.record().handle());
         let body = RequestBody::new(incoming, self.worker.settings.body(), upload, record);
         match self.judge(&mut exchange, parts, body) {
-            Err(turned) => {
-                let (refused, body) = *turned;
-                exchange.refuse(refused, body).await
-            }
+            Err(turned) => match *turned {
+                Turned::Refused(refused, body) => exchange.refuse(refused, body).await,
+                Turned::Preflight(asked, body) => exchange.allow_origin(&asked, body).await,
+            },
             Ok(authorized) => match self.forward(&exchange, authorized).await {
                 Err(refused) => exchange.fail(&refused),
-                Ok(response) => exchange.relay(response),
+                Ok(Answer::Response(response)) => exchange.relay(response),
+                Ok(Answer::Switched(switched)) => exchange.switch(switched),
             },
         }
     }
@@ -86,11 +94,15 @@ impl Gateway {
         let began = Instant::now();
         let Some(snapshot) = self.worker.snapshot() else {
             exchange.record().refused(Reason::AuthorizationUnavailable);
-            return Err(Box::new((Refused::Unjudged(Reason::AuthorizationUnavailable), body)));
+            return Err(Box::new(Turned::Refused(Refused::Unjudged(Reason::AuthorizationUnavailable), body)));
         };
         let (authority, now) = (self.worker.authority(), self.worker.now());
         let facts = self.enter(exchange, &parts, &snapshot).and_then(|()| {
             RequestFacts::parse(&parts, &self.source, &snapshot, authority.key(), now).map_err(Box::new)
+        });
+        let facts = facts.map(|facts| match self.connection.tls() {
+            Some(made) => facts.over_tls(made.server_name.as_deref()),
+            None => facts,
         });
         let facts = match facts {
             Ok(facts) => facts,
@@ -101,17 +113,19 @@ impl Gateway {
         if let Some(client) = facts.client() {
             exchange.record().client(client);
         }
-        let declared = body.size_hint().lower();
+        let declared = body.size_hint();
         match authorize(Request::from_parts(parts, body), &facts, &snapshot, now) {
-            Verdict::Allow(authorized) => self.admit(exchange, authorized, facts, declared, began),
+            Verdict::Allow(authorized) => self.admit(exchange, authorized, facts, &declared, began),
             Verdict::Deny(denial, request) => {
                 let refused = self.limit_failures(denial, &facts);
                 Err(turned(exchange, refused, request.into_body(), began))
             }
             Verdict::Answer(preflight, request) => {
                 exchange.record().answered(&preflight, began.elapsed());
-                let denial = Denial::outside_policy(Reason::MethodUnsupported, Some(NO_PREFLIGHT), &snapshot, now);
-                Err(turned(exchange, denial.into(), request.into_body(), began))
+                Err(match exchange.record().reserve() {
+                    Ok(()) => Box::new(Turned::Preflight(preflight, request.into_body())),
+                    Err(_) => unrecorded(exchange, request.into_body()),
+                })
             }
         }
     }
@@ -127,6 +141,7 @@ impl Gateway {
         let screen = Screen {
             credential: snapshot.credential_header(),
             conditions: snapshot.condition_headers(),
+            fields: limits.head_fields,
             field_bytes: limits.field_size,
             target_bytes: limits.target_size,
             path_segments: limits.path_segments,
@@ -140,17 +155,17 @@ impl Gateway {
         exchange: &mut Exchange,
         authorized: AuthorizedRequest<ClientBody>,
         facts: RequestFacts,
-        declared: u64,
+        declared: &SizeHint,
         began: Instant,
     ) -> Result<AuthorizedRequest<ClientBody>, Box<Turned>> {
         let permit = authorized.permit();
         exchange.record().permitted(permit, began.elapsed());
         let own_limit = permit.case().api().and_then(|api| api.limits.body);
         let limit = own_limit.unwrap_or(self.worker.settings.limits.body);
-        let beyond = if permit.is_websocket() {
-            Some((Reason::MethodUnsupported, Some(NO_WEBSOCKET)))
-        } else if declared > limit {
+        let beyond = if declared.lower() > limit {
             Some((Reason::BodyTooLarge, None))
+        } else if permit.is_websocket() && (exchange.handshake().is_none() || declared.exact() != Some(0)) {
+            Some((Reason::RequestMalformed, Some(HALF_A_HANDSHAKE)))
         } else if exchange.record().reserve().is_err() {
             Some((Reason::AuthorizationUnavailable, Some("the audit stream has no room for the decision")))
         } else {
@@ -162,6 +177,9 @@ impl Gateway {
             return Err(turned(exchange, denial.into(), request.into_body(), began));
         }
         exchange.upload.limit_to(limit);
+        if permit.is_grpc() {
+            exchange.upload.streams(self.worker.settings.limits.stream_idle);
+        }
         exchange.watch(facts);
         Ok(authorized)
     }
@@ -183,18 +201,16 @@ impl Gateway {
     }
 
     /// Sends an authorized request and waits for the head of its response, or for the request to be refused after all.
-    async fn forward(
-        &self,
-        exchange: &Exchange,
-        authorized: AuthorizedRequest<ClientBody>,
-    ) -> Result<Response<UpstreamBody>, Refused> {
+    async fn forward(&self, exchange: &Exchange, authorized: AuthorizedRequest<ClientBody>) -> Result<Answer, Refused> {
         let context = ForwardContext {
             peer: self.source.peer,
             peer_is_trusted: self.worker.is_trusted(&self.source),
+            is_tls: self.connection.tls().is_some(),
             request_id: &exchange.request_id,
             trace: &exchange.trace,
             decision: exchange.decision(),
             upload: &exchange.upload,
+            handshake: exchange.handshake().filter(|_| authorized.permit().is_websocket()),
         };
         if let Some(api) = authorized.permit().case().api() {
             exchange.record().upstream(&api.upstream);
@@ -218,11 +234,6 @@ impl Gateway {
             Fault::Upstream => exchange.record().upstream_failed(reason),
         }
         let upstream = permit.case().api().map_or("", |api| &*api.upstream);
-        if let ForwardError::Connect(error) = error
-            && let Some(label) = error.label()
-        {
-            self.worker.telemetry.upstream_connect_error(upstream, label);
-        }
         if matches!(error.fault(), Fault::Upstream)
             && let Some(unlogged) = self.worker.shared.complaints.record(upstream, self.worker.clock.elapsed())
         {
@@ -233,17 +244,20 @@ impl Gateway {
     }
 }
 
-const NO_PREFLIGHT: &str = "CORS preflights are not answered yet";
-const NO_WEBSOCKET: &str = "WebSocket connections are not supported yet";
+const HALF_A_HANDSHAKE: &str = "a WebSocket handshake has one Sec-WebSocket-Key of 16 bytes in base64 and no body";
 
 /// Records a refusal, and keeps it together with the body that has to be dealt with. One that must be on record and
 /// can't be is answered as such, so that nobody probes unseen.
 fn turned(exchange: &Exchange, refused: Refused, body: ClientBody, began: Instant) -> Box<Turned> {
-    let Some(denial) = refused.denial() else { return Box::new((refused, body)) };
+    let Some(denial) = refused.denial() else { return Box::new(Turned::Refused(refused, body)) };
     exchange.record().denied(denial, began.elapsed());
-    if exchange.record().reserve().is_ok() {
-        return Box::new((refused, body));
+    match exchange.record().reserve() {
+        Ok(()) => Box::new(Turned::Refused(refused, body)),
+        Err(_) => unrecorded(exchange, body),
     }
+}
+
+fn unrecorded(exchange: &Exchange, body: ClientBody) -> Box<Turned> {
     exchange.record().refused(Reason::AuthorizationUnavailable);
-    Box::new((Refused::Unrecorded, body))
+    Box::new(Turned::Refused(Refused::Unrecorded, body))
 }

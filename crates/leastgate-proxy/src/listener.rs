@@ -118,9 +118,13 @@ async fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
-/// A fixed answer into an empty socket buffer: no task, no parser, nothing read.
+/// A fixed answer into an empty socket buffer: no task, no parser, nothing read. A client of TLS could not read it, and is
+/// closed without a handshake, which would cost more than a request.
 fn turn_away(stream: TcpStream, worker: &Worker, limit: LimitKind) {
     worker.limited(limit);
+    if worker.settings.tls.is_some() {
+        return;
+    }
     if let Ok(mut stream) = stream.into_std() {
         let _ = stream.write(AT_CAPACITY.as_bytes());
         let _ = stream.shutdown(Shutdown::Write);

@@ -1,7 +1,9 @@
 //! What the data plane is told when it starts: plain values of the configuration, and what follows from them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -9,6 +11,8 @@ use leastgate_config::{Limits, Upstream};
 
 use crate::body::BodyLimits;
 use crate::connection::PhaseLimits;
+use crate::tls::ServerTls;
+use crate::upstream::{Names, UpstreamTls};
 
 /// Everything [`crate::DataPlane::start`] needs besides the shared parts.
 #[derive(Clone, Debug)]
@@ -21,8 +25,12 @@ pub struct DataPlaneConfig {
     pub limits: Limits,
     /// The upstreams that the policy's apis name.
     pub upstreams: Vec<Upstream>,
+    /// By upstream, what its https endpoints are met with. Without it they can't be connected to.
+    pub upstream_tls: BTreeMap<String, UpstreamTls>,
     /// Networks whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// TLS towards clients; without it plain HTTP.
+    pub tls: Option<ServerTls>,
 }
 
 /// The configuration as the workers use it.
@@ -30,20 +38,31 @@ pub struct DataPlaneConfig {
 pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) upstream_tls: BTreeMap<String, UpstreamTls>,
     pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) tls: Option<ServerTls>,
     pub(crate) workers: NonZeroUsize,
     pub(crate) phases: PhaseLimits,
+    /// Of the upstreams' endpoints.
+    pub(crate) names: Arc<Names>,
 }
 
 impl Settings {
     pub(crate) fn new(config: DataPlaneConfig) -> Self {
         let limits = config.limits;
-        let phases =
-            PhaseLimits { first_byte: limits.first_byte, head: limits.head_timeout, idle: limits.keep_alive_client };
+        let phases = PhaseLimits {
+            first_byte: limits.first_byte,
+            head: limits.head_timeout,
+            idle: limits.keep_alive_client,
+            http2_idle: limits.http2_idle,
+        };
         Self {
             limits,
+            names: Names::of(&config.upstreams),
             upstreams: config.upstreams,
+            upstream_tls: config.upstream_tls,
             trusted_proxies: config.trusted_proxies,
+            tls: config.tls,
             workers: config.workers,
             phases,
         }

@@ -233,7 +233,7 @@ apis:
         let Decision::Allow(permit) = decide(&facts, snapshot, now) else { panic!("the feed is public") };
         recorder.permitted(&permit, Duration::ZERO);
         let day = Duration::from_secs(86_400);
-        let limits = PhaseLimits { first_byte: day, head: day, idle: day };
+        let limits = PhaseLimits { first_byte: day, head: day, idle: day, http2_idle: day };
         let connection = Rc::new(ConnectionState::new(limits, SocketWatch::default()));
         Underway::new(facts, connection, recorder.handle())
     }

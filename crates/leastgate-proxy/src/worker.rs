@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use hyper::server::conn::http1;
 use leastgate_policy::{Authority, PolicySnapshot, Reader, Source, Timestamp};
@@ -21,14 +20,11 @@ use crate::complaints::Complaints;
 use crate::connection::{self, Connections};
 use crate::drain::{self, DataPlaneHandle, Phase};
 use crate::failures::SourceFailures;
-use crate::forward::Forwarder;
 use crate::listener::{self, Sources};
 use crate::settings::{DataPlaneConfig, Settings};
 use crate::streams::Streams;
 use crate::trace::SpanIds;
-
-/// How often connections to upstreams are looked at for having been idle too long.
-const REAPING: Duration = Duration::from_secs(5);
+use crate::upstream::Forwarder;
 
 /// Why the data plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +176,7 @@ pub(crate) struct Worker {
     pub(crate) streams: Streams,
     pub(crate) span_ids: RefCell<SpanIds>,
     pub(crate) telemetry: WorkerTelemetry,
-    counters: Telemetry,
+    pub(crate) counters: Telemetry,
     pub(crate) clock: Arc<dyn Clock>,
     authority: Arc<Authority>,
     reader: RefCell<Reader>,
@@ -233,15 +229,16 @@ impl Seed {
     }
 
     fn run(self) {
+        let telemetry = self.telemetry.worker();
         let worker = Worker {
             server: connection::server(&self.settings),
-            forwarder: Forwarder::new(Arc::clone(&self.settings)),
+            forwarder: Forwarder::new(Arc::clone(&self.settings), &telemetry),
             settings: self.settings,
             shared: self.shared,
             connections: Connections::default(),
             streams: Streams::default(),
             span_ids: RefCell::new(SpanIds::new()),
-            telemetry: self.telemetry.worker(),
+            telemetry,
             counters: self.telemetry,
             clock: self.clock,
             authority: Arc::clone(self.reader.authority()),
@@ -249,6 +246,8 @@ impl Seed {
         };
         let tasks = LocalSet::new();
         self.runtime.block_on(tasks.run_until(work(Rc::new(worker), self.listeners, self.phases)));
+        // The system's resolver may be asking for a name on a thread of its own, and takes its time.
+        self.runtime.shutdown_background();
     }
 }
 
@@ -261,13 +260,10 @@ async fn work(worker: Rc<Worker>, listeners: Vec<StdListener>, phases: watch::Re
         accepting.push(spawn_local(listener::accept(listener, Rc::clone(&worker), stopped)));
     }
     spawn_local(Streams::watch(Rc::clone(&worker)));
-    spawn_local(reap(Rc::clone(&worker)));
+    spawn_local(tend(Rc::clone(&worker)));
     drain::finish(&worker, phases, accepting).await;
 }
 
-async fn reap(worker: Rc<Worker>) {
-    loop {
-        tokio::time::sleep(REAPING).await;
-        worker.forwarder.reap();
-    }
+async fn tend(worker: Rc<Worker>) {
+    worker.forwarder.tend().await;
 }

@@ -12,7 +12,8 @@ use leastgate_policy::Reason;
 use tokio::time::{Instant, Sleep};
 
 use super::Upload;
-use crate::pool::Lease;
+use crate::headers;
+use crate::upstream::Lease;
 
 /// Why a response's body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -39,12 +40,19 @@ pub(crate) struct UpstreamBody {
     lease: Option<Lease>,
     upload: Rc<Upload>,
     whole: Option<Pin<Box<Sleep>>>,
+    passes_trailers: bool,
 }
 
 impl UpstreamBody {
-    pub(crate) fn new(incoming: Incoming, lease: Lease, upload: &Rc<Upload>, whole: Option<Instant>) -> Self {
+    pub(crate) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        upload: &Rc<Upload>,
+        whole: Option<Instant>,
+        passes_trailers: bool,
+    ) -> Self {
         let whole = whole.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        let mut body = Self { incoming, lease: Some(lease), upload: Rc::clone(upload), whole };
+        let mut body = Self { incoming, lease: Some(lease), upload: Rc::clone(upload), whole, passes_trailers };
         if body.incoming.is_end_stream() {
             body.release();
         }
@@ -79,8 +87,16 @@ impl Body for UpstreamBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            // Trailers end a body, and are not passed on.
-            Poll::Ready(None | Some(Ok(_))) => {
+            // Trailers end a body. They are where gRPC says how a call went; of others none are passed on.
+            Poll::Ready(Some(Ok(frame))) => {
+                this.release();
+                let trailers = frame.into_trailers().ok().filter(|_| std::mem::take(&mut this.passes_trailers));
+                Poll::Ready(trailers.map(|mut trailers| {
+                    headers::clean_trailers(&mut trailers);
+                    Ok(Frame::trailers(trailers))
+                }))
+            }
+            Poll::Ready(None) => {
                 this.release();
                 Poll::Ready(None)
             }

@@ -3,10 +3,12 @@
 
 mod download;
 mod drain;
+mod outbound;
 mod request;
 mod response;
 
 pub(crate) use download::{DownloadError, UpstreamBody};
 pub(crate) use drain::drain_buffered;
+pub(crate) use outbound::{OutboundBody, Stop};
 pub(crate) use request::{BodyLimits, RequestBody, Upload, UploadFault};
 pub use response::{BodyError, ProxyBody};

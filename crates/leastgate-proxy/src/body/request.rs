@@ -60,6 +60,7 @@ impl UploadFault {
 pub(crate) struct Upload {
     complete: Cell<bool>,
     limit: Cell<u64>,
+    stream_idle: Cell<Option<Duration>>,
     fault: Cell<Option<UploadFault>>,
     bytes: Cell<u64>,
     moved: Cell<Instant>,
@@ -71,6 +72,7 @@ impl Upload {
         Self {
             complete: Cell::new(false),
             limit: Cell::new(0),
+            stream_idle: Cell::new(None),
             fault: Cell::new(None),
             bytes: Cell::new(0),
             moved: Cell::new(Instant::now()),
@@ -81,6 +83,11 @@ impl Upload {
     /// Sets the most bytes the body may have, once it is known which api takes it.
     pub(crate) fn limit_to(&self, bytes: u64) {
         self.limit.set(bytes);
+    }
+
+    /// The body is a stream of messages: it may be as slow as it likes, and silent for so long.
+    pub(crate) fn streams(&self, idle: Duration) {
+        self.stream_idle.set(Some(idle));
     }
 
     /// Whether every byte was handed to the upstream connection.
@@ -169,14 +176,19 @@ impl<B: Body<Data = Bytes> + Unpin> RequestBody<B> {
         trailers.len() <= self.limits.trailer_fields && bytes <= self.limits.trailer_bytes
     }
 
+    /// How much longer the client may be silent: it has earned that with what it has sent.
+    fn patience(&self) -> Duration {
+        let rate = self.limits.min_rate.max(1);
+        let earned = Duration::from_millis(self.upload.bytes.get().saturating_mul(1000) / rate);
+        let allowed = earned.max(self.limits.grace).saturating_sub(self.waited);
+        allowed.min(self.limits.idle)
+    }
+
     /// Waits for the client no longer than it may be silent, and no longer than it takes to fall below the least rate.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         self.upload.wants_more.set(true);
-        let rate = self.limits.min_rate.max(1);
-        let earned = Duration::from_millis(self.upload.bytes.get().saturating_mul(1000) / rate);
-        let allowed = earned.max(self.limits.grace).saturating_sub(self.waited);
-        let deadline = since + allowed.min(self.limits.idle);
+        let deadline = since + self.upload.stream_idle.get().unwrap_or_else(|| self.patience());
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
@@ -271,6 +283,18 @@ mod tests {
         let (upload, took) = pass(drip(1, Duration::from_secs(1), 1000)).await;
         assert_eq!(upload.fault(), Some(UploadFault::TooSlow));
         assert_eq!(took.as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_of_messages_may_be_slow_and_long_silent_but_not_for_ever() {
+        let upload = Rc::new(Upload::new());
+        let frames = drip(1, Duration::from_secs(60), 3).chain(drip(1, Duration::from_secs(200), 1));
+        let body = RequestBody::new(StreamBody::new(Box::pin(frames)), LIMITS, Rc::clone(&upload), None);
+        upload.streams(Duration::from_secs(100));
+        let started = Instant::now();
+        let _ = body.collect().await;
+        assert_eq!((upload.fault(), upload.bytes()), (Some(UploadFault::TooSlow), 3));
+        assert_eq!(started.elapsed().as_secs(), 280);
     }
 
     #[tokio::test(start_paused = true)]

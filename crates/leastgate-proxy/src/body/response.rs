@@ -7,12 +7,15 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{DownloadError, UpstreamBody};
+use crate::connection::LARGEST_PART;
 use crate::exchange::Exchange;
 
 /// A response's body: what an upstream sends, or what the gateway has to say.
 #[derive(Debug)]
 pub struct ProxyBody {
     content: Content,
+    /// What is left of a part that was too large to hand over at once.
+    rest: Bytes,
     exchange: Option<Exchange>,
 }
 
@@ -28,15 +31,36 @@ enum Content {
 
 impl ProxyBody {
     pub(crate) fn relayed(body: UpstreamBody, exchange: Exchange) -> Self {
-        Self { content: Content::Relayed(body), exchange: Some(exchange) }
+        Self { content: Content::Relayed(body), rest: Bytes::new(), exchange: Some(exchange) }
     }
 
     pub(crate) fn own(bytes: Bytes, is_head: bool, exchange: Exchange) -> Self {
-        Self { content: Content::Own { bytes: Some(bytes), is_head }, exchange: Some(exchange) }
+        let bytes = (!bytes.is_empty()).then_some(bytes);
+        Self { content: Content::Own { bytes, is_head }, rest: Bytes::new(), exchange: Some(exchange) }
+    }
+
+    /// The body of a head behind which HTTP ends.
+    pub(crate) fn none() -> Self {
+        Self { content: Content::Own { bytes: None, is_head: false }, rest: Bytes::new(), exchange: None }
     }
 
     fn is_whole(&self) -> bool {
         matches!(self.content, Content::Own { is_head: true, .. }) || self.is_end_stream()
+    }
+
+    /// The first part of a frame; a stream's client is watched for taking one after the other.
+    fn first_part(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if !self.exchange.as_ref().is_some_and(Exchange::is_stream) {
+            return frame;
+        }
+        match frame.into_data() {
+            Ok(mut data) if data.len() > LARGEST_PART => {
+                self.rest = data.split_off(LARGEST_PART);
+                Frame::data(data)
+            }
+            Ok(data) => Frame::data(data),
+            Err(frame) => frame,
+        }
     }
 
     fn end(&mut self) {
@@ -53,16 +77,23 @@ impl Body for ProxyBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let polled = match &mut this.content {
+            _ if !this.rest.is_empty() => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest))))),
             Content::Relayed(body) => Pin::new(body).poll_frame(cx),
             Content::Own { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         };
         match polled {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                if let Some(exchange) = &this.exchange {
+                    exchange.waits();
+                }
+                Poll::Pending
+            }
             Poll::Ready(None) => {
                 this.end();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
+                let frame = this.first_part(frame);
                 if let (Some(exchange), Some(data)) = (&this.exchange, frame.data_ref()) {
                     exchange.sent(data.len());
                 }
@@ -78,10 +109,11 @@ impl Body for ProxyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Relayed(body) => body.is_end_stream(),
-            Content::Own { bytes, .. } => bytes.is_none(),
-        }
+        self.rest.is_empty()
+            && match &self.content {
+                Content::Relayed(body) => body.is_end_stream(),
+                Content::Own { bytes, .. } => bytes.is_none(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {

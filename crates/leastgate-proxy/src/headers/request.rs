@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{Method, Version};
 use smallvec::SmallVec;
 
@@ -50,7 +51,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) credential: &'a HeaderName,
     pub(crate) peer: IpAddr,
     pub(crate) peer_is_trusted: bool,
-    pub(crate) rewrite_host: Option<&'a HeaderValue>,
+    /// Whether it came over TLS.
+    pub(crate) is_tls: bool,
     pub(crate) request_id: &'a HeaderValue,
     pub(crate) trace: &'a Trace,
     pub(crate) decision: &'a str,
@@ -65,8 +67,8 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, method: &Method, version:
     if let Some(host) = &host {
         forwarding(headers, host, out);
     }
-    if let Some(host) = out.rewrite_host {
-        headers.insert(header::HOST, host.clone());
+    if version == Version::HTTP_2 {
+        join_cookie_crumbs(headers);
     }
     headers.append(header::VIA, via(version));
     headers.insert(REQUEST_ID, out.request_id.clone());
@@ -79,6 +81,30 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, method: &Method, version:
     // It is here only where another header carries our credential: the upstream's own, and no library may log it.
     if let Some(theirs) = headers.get_mut(header::AUTHORIZATION) {
         theirs.set_sensitive(true);
+    }
+}
+
+/// Names the host of an HTTP/2 request as HTTP/1.1 does: everything behind this reads one Host. Where the client sent both,
+/// they are compared when the request is judged (P12).
+pub(crate) fn name_host(parts: &mut Parts) {
+    if parts.version != Version::HTTP_2 || parts.headers.contains_key(header::HOST) {
+        return;
+    }
+    let authority = parts.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
+    if let Some(Ok(host)) = authority {
+        parts.headers.insert(header::HOST, host);
+    }
+}
+
+/// HTTP/2 clients may send a cookie in crumbs, which other protocols read as several (RFC 9113 §8.2.3).
+fn join_cookie_crumbs(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, cookie);
     }
 }
 
@@ -123,7 +149,7 @@ fn forwarding(headers: &mut HeaderMap, host: &HeaderValue, out: &Outgoing<'_>) {
     let chain = if hops.is_empty() { out.peer.to_string() } else { format!("{hops}, {}", out.peer) };
     insert_text(headers, FORWARDED_FOR, &chain);
     if !headers.contains_key(&FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto(out)));
     }
     if !headers.contains_key(&FORWARDED_HOST) {
         headers.insert(FORWARDED_HOST, host.clone());
@@ -147,8 +173,12 @@ fn forwarded(headers: &mut HeaderMap, host: &HeaderValue, out: &Outgoing<'_>) {
         IpAddr::V6(peer) => write!(text, "for=\"[{peer}]\""),
     };
     // The policy has judged Host: no byte of it needs quoting inside a quoted string.
-    let _ = write!(text, ";host=\"{}\";proto=http", host.to_str().unwrap_or_default());
+    let _ = write!(text, ";host=\"{}\";proto={}", host.to_str().unwrap_or_default(), proto(out));
     insert_text(headers, header::FORWARDED, &text);
+}
+
+fn proto(out: &Outgoing<'_>) -> &'static str {
+    if out.is_tls { "https" } else { "http" }
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
@@ -163,7 +193,11 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
 }
 
 fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(if version == Version::HTTP_10 { "1.0 leastgate" } else { "1.1 leastgate" })
+    HeaderValue::from_static(match version {
+        Version::HTTP_10 => "1.0 leastgate",
+        Version::HTTP_2 => "2.0 leastgate",
+        _ => "1.1 leastgate",
+    })
 }
 
 fn identity(headers: &mut HeaderMap, out: &Outgoing<'_>) {
@@ -214,7 +248,7 @@ mod tests {
             credential: &header::AUTHORIZATION,
             peer: "192.0.2.7".parse().unwrap(),
             peer_is_trusted: trusted,
-            rewrite_host: None,
+            is_tls: false,
             request_id: &HeaderValue::from_static("id-1"),
             trace: &trace,
             decision: "d-1",
@@ -344,6 +378,32 @@ mod tests {
         assert!(id("4bf92f35-77b3.4da6"));
         assert!(!id("") && !id("a b") && !id("a\"b") && !id(&"a".repeat(129)));
         assert!(!id("xlgt_prod_0123456789"));
+    }
+
+    #[test]
+    fn a_request_of_http2_gets_the_host_it_names() {
+        let named = |version, host: Option<&str>| {
+            let mut request = http::Request::get("https://orders.internal/a").version(version);
+            if let Some(host) = host {
+                request = request.header(header::HOST, host);
+            }
+            let mut parts = request.body(()).unwrap().into_parts().0;
+            name_host(&mut parts);
+            values(&parts.headers, "host")
+        };
+        assert_eq!(named(Version::HTTP_2, None), ["orders.internal"]);
+        assert_eq!(named(Version::HTTP_2, Some("other")), ["other"], "left for the judgement to compare");
+        assert!(named(Version::HTTP_11, None).is_empty(), "a Host is the client's to send");
+    }
+
+    #[test]
+    fn cookie_crumbs_are_one_cookie() {
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "b=2", "c=3"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(crumb));
+        }
+        join_cookie_crumbs(&mut headers);
+        assert_eq!(values(&headers, "cookie"), ["a=1; b=2; c=3"]);
     }
 
     #[test]

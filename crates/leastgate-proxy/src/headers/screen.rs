@@ -30,6 +30,8 @@ pub(crate) struct Screen<'a> {
     pub(crate) credential: &'a HeaderName,
     /// Headers that a condition of the policy reads.
     pub(crate) conditions: &'a [HeaderName],
+    /// Most fields; hyper counts those of HTTP/1.1 itself.
+    pub(crate) fields: usize,
     /// Largest field, name and value, in bytes.
     pub(crate) field_bytes: usize,
     /// Largest target and most segments; the policy has caps of its own that these can only lower.
@@ -40,6 +42,9 @@ pub(crate) struct Screen<'a> {
 /// Refuses a head whose framing is ambiguous, or which tries to make a proxy remove what it must not.
 pub(crate) fn screen(parts: &Parts, screen: &Screen<'_>) -> Result<(), Refused> {
     target(parts, screen)?;
+    if parts.headers.len() > screen.fields {
+        return Err((Reason::HeadTooLarge, "the head has too many fields"));
+    }
     field_sizes(&parts.headers, screen.field_bytes)?;
     transfer_encoding(&parts.headers)?;
     content_length(&parts.headers)?;
@@ -131,6 +136,7 @@ mod tests {
         let screen = Screen {
             credential: &credential,
             conditions: &conditions,
+            fields: 100,
             field_bytes: 1024,
             target_bytes: 64,
             path_segments: 4,

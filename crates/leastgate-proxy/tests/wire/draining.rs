@@ -74,7 +74,9 @@ fn a_second_gateway_on_the_same_address_does_not_start() {
         workers: NonZeroUsize::MIN,
         limits: Limits::default(),
         upstreams: Vec::new(),
+        upstream_tls: std::collections::BTreeMap::new(),
         trusted_proxies: Vec::new(),
+        tls: None,
     };
     let error = DataPlane::start(config, &harness.authority, &harness.telemetry, &clock).unwrap_err();
     assert!(matches!(error, StartError::InUse { .. }), "{error}");

@@ -1,7 +1,7 @@
 //! A gateway of one process between a scripted upstream and a client of raw bytes.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +15,8 @@ use leastgate_policy::{
     Accessor, Authority, CompileContext, EnvironmentKey, Pepper, PolicySnapshot, Restrictions, TokenDigest, TokenEntry,
     TokenKind, TokenState,
 };
-use leastgate_proxy::{DataPlane, DataPlaneConfig, DataPlaneHandle};
+use leastgate_proxy::tls::ServerTls;
+use leastgate_proxy::{DataPlane, DataPlaneConfig, DataPlaneHandle, UpstreamTls};
 use leastgate_telemetry::{Clock, RecentFilter, SystemClock, Telemetry, TelemetryConfig};
 
 pub(crate) use crate::scripted::{Connection, Upstream};
@@ -75,13 +76,25 @@ pub(crate) struct Options<'a> {
     pub(crate) policy: Option<&'a str>,
     /// Keys of the upstream, as a configuration file has them.
     pub(crate) upstream: &'a str,
+    /// Its endpoints, if they are others than the one address of it.
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) upstream_tls: Option<UpstreamTls>,
     /// With one, all client connections share its pools.
     pub(crate) workers: usize,
+    /// TLS towards clients.
+    pub(crate) tls: Option<ServerTls>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { policy: Some(POLICY), upstream: "response_timeout: 1s", workers: 2 }
+        Self {
+            policy: Some(POLICY),
+            upstream: "response_timeout: 1s",
+            endpoints: Vec::new(),
+            upstream_tls: None,
+            workers: 2,
+            tls: None,
+        }
     }
 }
 
@@ -104,8 +117,10 @@ pub(crate) fn start_as(upstream: Upstream, set: impl FnOnce(&mut Limits), option
         addresses: vec!["127.0.0.1:0".parse().unwrap()],
         workers: NonZeroUsize::new(options.workers).unwrap(),
         limits,
-        upstreams: upstreams(upstream.address, options.upstream),
+        upstreams: upstreams(&upstream, options),
+        upstream_tls: options.upstream_tls.iter().map(|tls| ("up".to_owned(), tls.clone())).collect(),
         trusted_proxies: Vec::new(),
+        tls: options.tls.clone(),
     };
     let plane = DataPlane::start(config, &authority, &telemetry, &clock).unwrap();
     Harness { plane: Some(plane), upstream, authority, telemetry, token, digest, entry }
@@ -140,7 +155,9 @@ pub(crate) fn put_policy_in_force(authority: &Authority, telemetry: &Telemetry, 
     authority.replace(snapshot);
 }
 
-fn upstreams(address: SocketAddr, keys: &str) -> Vec<leastgate_config::Upstream> {
+fn upstreams(upstream: &Upstream, options: &Options<'_>) -> Vec<leastgate_config::Upstream> {
+    let (keys, own) = (options.upstream, [format!("http://{}", upstream.address)]);
+    let endpoints = if options.endpoints.is_empty() { &own[..] } else { &options.endpoints };
     let set = |path: &[&str], value: &str| Override {
         name: path.join("."),
         path: path.iter().map(|part| (*part).to_owned()).collect(),
@@ -152,7 +169,7 @@ fn upstreams(address: SocketAddr, keys: &str) -> Vec<leastgate_config::Upstream>
         flags: vec![
             set(&["environment"], "test"),
             set(&["state_dir"], "/nowhere"),
-            set(&["upstreams"], &format!("{{ up: {{ endpoints: [ \"http://{address}\" ], {keys} }} }}")),
+            set(&["upstreams"], &format!("{{ up: {{ endpoints: {endpoints:?}, {keys} }} }}")),
             set(&["pepper"], "{ current: { file: /nowhere/pepper } }"),
             set(&["policy"], "{ files: [ policy.yaml ] }"),
         ],
@@ -191,16 +208,22 @@ impl Harness {
         value.unwrap_or_default()
     }
 
-    /// The events recorded so far, newest last, once there are as many as wanted.
+    /// The decisions recorded so far, newest last, once there are as many as wanted.
     pub(crate) fn events(&self, wanted: usize) -> Vec<String> {
+        self.kind("decision", wanted)
+    }
+
+    /// The same for any kind of event.
+    pub(crate) fn kind(&self, kind: &str, wanted: usize) -> Vec<String> {
+        let kind = format!("\"kind\":\"{kind}\"");
         let started = Instant::now();
         loop {
             self.telemetry.flush(PATIENCE);
             let events: Vec<Bytes> = self.telemetry.recent(&RecentFilter::default());
             let texts = events.iter().map(|event| String::from_utf8(event.to_vec()).unwrap());
-            let decisions: Vec<String> = texts.filter(|text| text.contains("\"kind\":\"decision\"")).collect();
-            if decisions.len() >= wanted || started.elapsed() > PATIENCE {
-                return decisions;
+            let events: Vec<String> = texts.filter(|text| text.contains(&kind)).collect();
+            if events.len() >= wanted || started.elapsed() > PATIENCE {
+                return events;
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -263,13 +286,14 @@ impl Client {
         loop {
             if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
                 let rest = self.buffer.split_off(at + end.len());
-                return String::from_utf8(std::mem::replace(&mut self.buffer, rest)).ok();
+                let found = std::mem::replace(&mut self.buffer, rest);
+                return Some(String::from_utf8_lossy(&found).into_owned());
             }
             self.fill()?;
         }
     }
 
-    fn exactly(&mut self, length: usize) -> String {
+    pub(crate) fn exactly(&mut self, length: usize) -> String {
         while self.buffer.len() < length && self.fill().is_some() {}
         let rest = self.buffer.split_off(length.min(self.buffer.len()));
         String::from_utf8_lossy(&std::mem::replace(&mut self.buffer, rest)).into_owned()

@@ -3,15 +3,29 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may be blunt, in its helpers too")]
 
 mod bodies;
+mod certificates;
 mod connections;
+mod cors;
 mod deadlines;
 mod draining;
+mod endpoints;
 mod framing;
+mod grpc;
+mod handshakes;
 mod harness;
+mod http2;
+mod http2_peers;
 mod pools;
 mod requests;
 mod retries;
 mod scripted;
 mod streams;
+mod tls;
+mod tls_requests;
 mod trailers;
+mod tunnels;
+mod upstream_http2;
+mod upstream_http2_ends;
+mod upstream_tls;
 mod upstreams;
+mod websocket;

@@ -1,12 +1,12 @@
 //! An upstream that keeps every byte it receives and answers from a script.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::harness::PATIENCE;
 
@@ -25,7 +25,10 @@ pub(crate) struct Connection {
 
 impl Upstream {
     pub(crate) fn start(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::serve(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+    }
+
+    fn serve(listener: TcpListener, script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
         let received = Arc::new(Mutex::new(Vec::new()));
         let script = Arc::new(script);
@@ -72,7 +75,32 @@ impl Upstream {
     }
 }
 
+/// An upstream that is not there yet, at an address that nobody else can have.
+pub(crate) struct Absent(Socket);
+
+impl Absent {
+    pub(crate) fn reserve() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    pub(crate) fn start(self, script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Upstream {
+        self.0.listen(128).unwrap();
+        Upstream::serve(self.0.into(), script)
+    }
+}
+
 impl Connection {
+    /// What it has received so far.
+    pub(crate) fn received(&self) -> String {
+        self.received.lock().unwrap()[self.index].clone()
+    }
+
     pub(crate) fn index(&self) -> usize {
         self.index
     }
@@ -94,6 +122,30 @@ impl Connection {
         }
     }
 
+    /// Reads what comes next; `None`: nothing more does.
+    pub(crate) fn read_some(&mut self) -> Option<Vec<u8>> {
+        let mut chunk = vec![0; 4096];
+        let read = self.stream.read(&mut chunk).ok().filter(|read| *read > 0)?;
+        chunk.truncate(read);
+        self.received.lock().unwrap()[self.index].push_str(&String::from_utf8_lossy(&chunk));
+        Some(chunk)
+    }
+
+    /// Reads so many bytes, without keeping them.
+    pub(crate) fn read_exactly(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let _ = self.stream.read_exact(&mut bytes);
+        bytes
+    }
+
+    /// Whether there is something to read now.
+    pub(crate) fn has_more(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let is_there = self.stream.peek(&mut [0]).is_ok_and(|read| read > 0);
+        self.stream.set_nonblocking(false).unwrap();
+        is_there
+    }
+
     /// Reads a head, and not a byte of what follows it.
     pub(crate) fn read_head(&mut self) {
         let mut head = Vec::new();
@@ -109,8 +161,17 @@ impl Connection {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
+    /// What this connection has received so far.
+    pub(crate) fn text(&self) -> String {
+        self.received.lock().unwrap()[self.index].clone()
+    }
+
     pub(crate) fn write(&mut self, text: &str) {
-        let _ = self.stream.write_all(text.as_bytes());
+        self.write_bytes(text.as_bytes());
+    }
+
+    pub(crate) fn write_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
     }
 
     /// Closes, and leaves a mark once the end of the stream is on its way.

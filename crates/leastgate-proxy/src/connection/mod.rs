@@ -1,0 +1,235 @@
+//! One client connection: hyper's servers with our caps. Which of them, the client's first bytes say.
+//!
+//! There is no second parser in front of hyper: what hyper refuses is answered by hyper with a bare status and leaves
+//! one record here.
+
+mod http2;
+mod registry;
+mod state;
+
+use std::error::Error as _;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use leastgate_policy::{Reason, Source};
+use tokio::net::TcpStream;
+use tower::Service;
+
+use crate::client_io::ClientIo;
+use crate::client_socket::{ClientSocket, ClientStream};
+use crate::client_stall::StallGuard;
+use crate::gateway::Gateway;
+use crate::settings::Settings;
+use crate::tls::Alpn;
+use crate::worker::Worker;
+
+pub(crate) use http2::{LARGEST_PART, PREFACE, StreamControl};
+pub(crate) use registry::Connections;
+pub(crate) use state::{ConnectionState, Phase, PhaseLimits, Protocol};
+
+/// hyper's own default for the number of fields. Left unset it lives on the stack; set, it is allocated per request.
+const HYPER_FIELDS: usize = 100;
+
+/// Reads ahead at most this much of a body or of pipelined requests, a connection.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// How a connection ended.
+enum End {
+    Closed,
+    Cut,
+    Failed(hyper::Error),
+}
+
+/// hyper's server with our caps. The header deadline is armed or this is a bug: without a timer hyper leaves it off.
+pub(crate) fn server(settings: &Settings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_read_timeout())
+        .half_close(false)
+        .max_header_size(settings.limits.head_size)
+        .max_buf_size(READ_BUFFER.max(settings.limits.head_size));
+    if settings.limits.head_fields != HYPER_FIELDS {
+        builder.max_headers(settings.limits.head_fields);
+    }
+    builder
+}
+
+/// Serves a connection until either side is done with it.
+pub(crate) async fn serve(stream: TcpStream, source: Source, worker: Rc<Worker>) {
+    let socket = ClientSocket::new(stream);
+    let state = Rc::new(ConnectionState::new(worker.settings.phases, socket.watch()));
+    let _registered = worker.connections.register(&state);
+    let socket = StallGuard::new(socket, Rc::clone(&state), worker.settings.limits.response_stall);
+    let end = drive(socket, source, &worker, &state).await;
+    if let Some((reason, status)) = refused_by_hyper(&end, &state) {
+        let peer = SocketAddr::new(source.peer, source.port);
+        worker.telemetry.connection_error(peer, worker.clock.now(), reason, status);
+    }
+}
+
+/// The handshake, where there is one, then whichever protocol the client speaks.
+async fn drive(
+    socket: StallGuard<ClientSocket>,
+    source: Source,
+    worker: &Rc<Worker>,
+    state: &Rc<ConnectionState>,
+) -> End {
+    let Some(tls) = &worker.settings.tls else {
+        return speak(ClientStream::Plain(socket), source, worker, state).await;
+    };
+    match until_cut(tls.accept(socket), state).await {
+        None => End::Cut,
+        Some(Err(error)) => {
+            worker.counters.handshake_failed(error.failure());
+            tracing::debug!(%error, peer = %source.peer, "a TLS handshake failed");
+            End::Closed
+        }
+        Some(Ok((stream, made))) => {
+            state.is_made(made);
+            Box::pin(speak(ClientStream::Tls(Box::new(stream)), source, worker, state)).await
+        }
+    }
+}
+
+/// Waits for something, unless the connection is cut meanwhile.
+async fn until_cut<F: Future>(future: F, state: &ConnectionState) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        state.register(cx);
+        if state.is_cut() { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
+    })
+    .await
+}
+
+async fn speak(stream: ClientStream, source: Source, worker: &Rc<Worker>, state: &Rc<ConnectionState>) -> End {
+    let mut io = ClientIo::new(stream, Rc::clone(state));
+    let gateway = Gateway::new(Rc::clone(worker), source, Rc::clone(state));
+    let service = service_fn(move |request| gateway.clone().call(request));
+    match protocol(&mut io, state).await {
+        None => End::Cut,
+        Some(Protocol::Http1) => {
+            let mut connection = worker.server.serve_connection(TokioIo::new(io), service);
+            let end = run(Pin::new(&mut connection), state).await;
+            if let (End::Closed, Some(tunnel)) = (&end, state.take_tunnel()) {
+                let http1::Parts { io, read_buf, .. } = connection.into_parts();
+                Box::pin(tunnel.run(io.into_inner(), read_buf, state)).await;
+            }
+            end
+        }
+        Some(Protocol::Http2) => {
+            state.speaks_http2();
+            let server = http2::server(&worker.settings, state);
+            run(pin!(server.serve_connection(TokioIo::new(io), service)), state).await
+        }
+    }
+}
+
+/// What the client speaks: what the handshake agreed on, else what its first bytes say. `None`: the connection was cut
+/// meanwhile.
+async fn protocol(io: &mut ClientIo<ClientStream>, state: &ConnectionState) -> Option<Protocol> {
+    match state.tls().map(|made| made.alpn) {
+        Some(Alpn::Http2) => return Some(Protocol::Http2),
+        // HTTP/2 over TLS is agreed on, never just begun (RFC 9113 §3.3).
+        Some(Alpn::Http1 | Alpn::None) => return Some(Protocol::Http1),
+        None => {}
+    }
+    let begun = poll_fn(|cx| {
+        if state.is_draining() && state.phase() == Phase::FirstByte {
+            return Poll::Ready(Protocol::Http1);
+        }
+        io.poll_protocol(cx)
+    });
+    until_cut(begun, state).await
+}
+
+/// What hyper's two servers have in common.
+trait Server: Future<Output = hyper::Result<()>> {
+    fn shut_down(self: Pin<&mut Self>);
+
+    /// Goes on to the end of the protocol, and closes the socket unless it was handed over.
+    fn poll_end(self: Pin<&mut Self>, _: &ConnectionState, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.poll(cx)
+    }
+}
+
+impl<I, S> Server for http1::Connection<I, S>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::body::ProxyBody> + Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Unpin,
+{
+    fn shut_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+
+    /// hyper leaves the socket open where a request has asked for an upgrade, whatever the answer was.
+    fn poll_end(mut self: Pin<&mut Self>, state: &ConnectionState, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        ready!(self.poll_without_shutdown(cx))?;
+        if state.is_handed_over() { Poll::Ready(Ok(())) } else { self.poll(cx) }
+    }
+}
+
+impl<I, S, E> Server for hyper::server::conn::http2::Connection<I, S, E>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::body::ProxyBody>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, crate::body::ProxyBody>,
+{
+    fn shut_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Runs a connection until its end, its drain or its cut.
+async fn run(mut connection: Pin<&mut impl Server>, state: &ConnectionState) -> End {
+    let mut closing = false;
+    poll_fn(|cx| {
+        state.register(cx);
+        if state.is_cut() {
+            return Poll::Ready(End::Cut);
+        }
+        if state.is_draining() && !closing {
+            closing = true;
+            connection.as_mut().shut_down();
+        }
+        connection.as_mut().poll_end(state, cx).map(|end| end.map_or_else(End::Failed, |()| End::Closed))
+    })
+    .await
+}
+
+/// Why hyper refused bytes that never became a request, and the status it answered with; `None` when every request of
+/// the connection has its own record.
+fn refused_by_hyper(end: &End, state: &ConnectionState) -> Option<(Reason, Option<u16>)> {
+    let End::Failed(error) = end else { return None };
+    if state.is_http2() {
+        return breaks_http2(error).then_some((Reason::RequestMalformed, None));
+    }
+    if state.expired() == Some(Phase::Head) || error.is_timeout() {
+        return Some((Reason::RequestTimeout, None));
+    }
+    if error.is_parse_too_large() {
+        return Some((Reason::HeadTooLarge, Some(431)));
+    }
+    if error.is_parse_version_h2() {
+        return Some((Reason::RequestMalformed, None));
+    }
+    let half_a_head = error.is_incomplete_message() && state.phase() == Phase::Head;
+    (error.is_parse() || half_a_head).then_some((Reason::RequestMalformed, error.is_parse().then_some(400)))
+}
+
+/// Whether the client broke the rules of the connection; what it breaks within a stream ends only that.
+fn breaks_http2(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_library() && cause.is_go_away())
+}

@@ -1,0 +1,332 @@
+//! What the socket, the requests, the drain and the list of streams know about one client connection, and the phases its
+//! deadlines follow.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::http2::StreamControl;
+use crate::client_socket::SocketWatch;
+use crate::tls::ConnInfo;
+use crate::tunnel::Tunnel;
+
+/// Where a connection stands, as far as its deadlines are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Accepted, and nothing has come yet.
+    FirstByte,
+    /// Between two requests.
+    Idle,
+    /// The first byte of a head is here, the request is not.
+    Head,
+    /// From the call of the service to the last byte of the response.
+    Exchange,
+}
+
+/// How long each phase may last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PhaseLimits {
+    pub(crate) first_byte: Duration,
+    pub(crate) head: Duration,
+    pub(crate) idle: Duration,
+    /// The same for HTTP/2, where it is a time without any stream.
+    pub(crate) http2_idle: Duration,
+}
+
+/// How long a client may take to notice that an idle HTTP/2 connection was told to go.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// What the socket, the service and the worker know about one connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionState {
+    limits: PhaseLimits,
+    opened: Instant,
+    protocol: Cell<Protocol>,
+    made: OnceCell<ConnInfo>,
+    phase: Cell<Phase>,
+    exchanges: Cell<u32>,
+    deadline: Cell<Instant>,
+    expired: Cell<Option<Phase>>,
+    requests: Cell<u64>,
+    sending: Cell<bool>,
+    stalled: Cell<bool>,
+    draining: Cell<bool>,
+    cut: Cell<bool>,
+    driver: RefCell<Option<Waker>>,
+    /// The stream for which the service was called last, until its task is born.
+    called: RefCell<Option<Rc<StreamControl>>>,
+    socket: SocketWatch,
+    /// The tunnel that begins where HTTP ends, until whoever drives the connection takes it.
+    tunnel: RefCell<Option<Box<Tunnel>>>,
+    is_handed_over: Cell<bool>,
+}
+
+impl ConnectionState {
+    pub(crate) fn new(limits: PhaseLimits, socket: SocketWatch) -> Self {
+        let opened = Instant::now();
+        Self {
+            limits,
+            opened,
+            protocol: Cell::new(Protocol::Http1),
+            made: OnceCell::new(),
+            phase: Cell::new(Phase::FirstByte),
+            exchanges: Cell::new(0),
+            deadline: Cell::new(opened + limits.first_byte),
+            expired: Cell::new(None),
+            requests: Cell::new(0),
+            sending: Cell::new(false),
+            stalled: Cell::new(false),
+            draining: Cell::new(false),
+            cut: Cell::new(false),
+            driver: RefCell::new(None),
+            called: RefCell::new(None),
+            socket,
+            tunnel: RefCell::new(None),
+            is_handed_over: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline.get()
+    }
+
+    /// The handshake is done: the client has as long as after accept to say something in it.
+    pub(super) fn is_made(&self, made: ConnInfo) {
+        let _ = self.made.set(made);
+        self.enter(Phase::FirstByte, self.limits.first_byte);
+    }
+
+    /// How the connection was made; `None` for one without TLS.
+    pub(crate) fn tls(&self) -> Option<&ConnInfo> {
+        self.made.get()
+    }
+
+    /// The client begins with HTTP/2. From here on frames are no sign of a request: only streams are, and a client that
+    /// leaves one half said is found out by its unanswered pings.
+    pub(crate) fn speaks_http2(&self) {
+        self.protocol.set(Protocol::Http2);
+        self.enter(Phase::Idle, self.limits.http2_idle);
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.protocol.get() == Protocol::Http2
+    }
+
+    /// A new stream's control, for the task that hyper is about to start for it; none where requests come one by one.
+    pub(crate) fn stream_begins(&self) -> Option<Rc<StreamControl>> {
+        let control = self.is_http2().then(Rc::default);
+        self.called.replace(control.clone());
+        control
+    }
+
+    pub(super) fn take_called(&self) -> Option<Rc<StreamControl>> {
+        self.called.take()
+    }
+
+    /// Bytes came from the client: the first of a head start its deadline.
+    pub(crate) fn bytes_arrived(&self) {
+        if self.is_http2() {
+            return;
+        }
+        if matches!(self.phase.get(), Phase::FirstByte | Phase::Idle) {
+            self.enter(Phase::Head, self.limits.head);
+        }
+    }
+
+    pub(crate) fn exchange_begins(&self) {
+        self.phase.set(Phase::Exchange);
+        self.exchanges.set(self.exchanges.get().saturating_add(1));
+        self.requests.set(self.requests.get().saturating_add(1));
+    }
+
+    pub(crate) fn exchange_ends(&self) {
+        self.exchanges.set(self.exchanges.get().saturating_sub(1));
+        if self.exchanges.get() == 0 {
+            self.is_idle();
+        }
+    }
+
+    fn is_idle(&self) {
+        self.enter(Phase::Idle, if self.is_http2() { self.limits.http2_idle } else { self.limits.idle });
+    }
+
+    /// An idle time has run out. HTTP/2 has a word for that, and the client a moment to hear it. Whether the connection
+    /// may stay open for that.
+    pub(crate) fn says_goodbye(&self) -> bool {
+        let says = self.is_http2() && self.phase.get() == Phase::Idle && !self.draining.get();
+        if says {
+            self.enter(Phase::Idle, GOODBYE);
+            self.drain();
+        }
+        says
+    }
+
+    fn enter(&self, phase: Phase, lasts: Duration) {
+        self.phase.set(phase);
+        self.deadline.set(Instant::now() + lasts);
+    }
+
+    /// Notes that the client let a phase run out.
+    pub(crate) fn expire(&self, phase: Phase) {
+        self.expired.set(Some(phase));
+    }
+
+    pub(crate) fn expired(&self) -> Option<Phase> {
+        self.expired.get()
+    }
+
+    /// The client has more to send than will be read: closing must not reset the connection under the answer.
+    pub(crate) fn client_is_sending(&self) {
+        self.sending.set(true);
+    }
+
+    pub(crate) fn is_client_sending(&self) -> bool {
+        self.sending.get()
+    }
+
+    /// The client takes nothing at the moment.
+    pub(crate) fn write_stalls(&self) {
+        self.stalled.set(true);
+    }
+
+    /// The client takes bytes again. An idle connection was not idle as long as its last response was not out.
+    pub(crate) fn write_moves(&self) {
+        self.stalled.set(false);
+        if self.phase.get() == Phase::Idle && !self.is_http2() {
+            self.is_idle();
+        }
+    }
+
+    /// Whether there is still something of the last response to send. Its exchange ends when hyper has the last byte in
+    /// its own buffer, and at an end of stream before that is out, hyper throws it away.
+    pub(crate) fn is_flushing(&self) -> bool {
+        self.stalled.get() && self.phase.get() != Phase::Exchange
+    }
+
+    /// Whether the client has left its request behind. A tunnel reads all the time, and sees the end behind the bytes.
+    pub(crate) fn is_client_gone(&self) -> bool {
+        !self.is_handed_over.get() && self.socket.is_client_gone()
+    }
+
+    /// After the answer under way the connection is no longer HTTP.
+    pub(crate) fn hand_over(&self, tunnel: Tunnel) {
+        self.is_handed_over.set(true);
+        *self.tunnel.borrow_mut() = Some(Box::new(tunnel));
+    }
+
+    /// The tunnel, for whoever has the socket in hand. One that nobody takes has to be taken and dropped: it holds this.
+    pub(super) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        self.tunnel.borrow_mut().take()
+    }
+
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.is_handed_over.get()
+    }
+
+    /// Whether this request is the last one the connection may carry.
+    pub(crate) fn is_worn_out(&self, requests: u64, age: Duration) -> bool {
+        self.draining.get() || self.requests.get() >= requests || self.opened.elapsed() >= age
+    }
+
+    /// Answers what is under way with `Connection: close`, and closes an idle connection now.
+    pub(crate) fn drain(&self) {
+        self.draining.set(true);
+        self.wake();
+    }
+
+    /// Drops the connection, with whatever is under way on it.
+    pub(crate) fn cut(&self) {
+        self.cut.set(true);
+        self.wake();
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.get()
+    }
+
+    /// Whether the connection is cut; the task that asks is woken by that and by a drain.
+    pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+        self.register(cx);
+        if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.driver.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn register(&self, cx: &Context<'_>) {
+        let mut driver = self.driver.borrow_mut();
+        match &*driver {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => *driver = Some(cx.waker().clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worn_out_connection_says_so() {
+        let limits = PhaseLimits {
+            first_byte: Duration::from_secs(5),
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            http2_idle: Duration::from_secs(120),
+        };
+        let state = ConnectionState::new(limits, SocketWatch::default());
+        state.exchange_begins();
+        assert!(!state.is_worn_out(2, Duration::from_secs(60)));
+        state.exchange_begins();
+        assert!(state.is_worn_out(2, Duration::from_secs(60)));
+        assert!(state.is_worn_out(9, Duration::ZERO));
+        state.drain();
+        assert!(state.is_worn_out(9, Duration::from_secs(60)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_idle_when_its_last_stream_ends_and_not_before() {
+        let state = ConnectionState::new(
+            PhaseLimits {
+                first_byte: Duration::from_secs(5),
+                head: Duration::from_secs(10),
+                idle: Duration::from_secs(60),
+                http2_idle: Duration::from_secs(120),
+            },
+            SocketWatch::default(),
+        );
+        state.bytes_arrived();
+        state.speaks_http2();
+        assert_eq!(state.phase(), Phase::Idle);
+        state.exchange_begins();
+        state.exchange_begins();
+        state.exchange_ends();
+        state.bytes_arrived();
+        assert_eq!(state.phase(), Phase::Exchange);
+        state.exchange_ends();
+        assert_eq!(state.phase(), Phase::Idle);
+        assert!(state.says_goodbye(), "once");
+        assert!(!state.says_goodbye());
+    }
+}

@@ -1,0 +1,205 @@
+//! The acceptor: certificates in force, and a client's handshake with a deadline.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use leastgate_policy::Timestamp;
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls_pki_types::UnixTime;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::certificate::{ByName, Certificate, CertificateView, KeyPair};
+use super::connection::{Alpn, ConnInfo};
+use super::error::{HandshakeError, TlsError};
+use super::pem::Pem;
+
+/// From accept to the end of the handshake, unless [`ServerTls::with_deadline`] says otherwise.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long, and how much, is read and thrown away after a handshake that failed: closing a socket with unread bytes
+/// sends a reset, which overtakes the alert that says why.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES: usize = 64 * 1024;
+
+/// What a listener shows to its clients, and asks of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateSet {
+    /// For clients that name no host, or one that no other certificate is for.
+    pub default: KeyPair,
+    /// Chosen by their own DNS names.
+    pub by_name: Vec<KeyPair>,
+    /// Who signs the certificates that clients must show; none is asked for without it.
+    pub client_ca: Option<Pem>,
+}
+
+/// TLS towards clients. A clone is another handle on the same certificates.
+#[derive(Clone)]
+pub struct ServerTls {
+    shared: Arc<Shared>,
+    deadline: Duration,
+}
+
+struct Shared {
+    provider: Arc<CryptoProvider>,
+    in_force: ArcSwap<InForce>,
+}
+
+struct InForce {
+    config: Arc<ServerConfig>,
+    certificates: Vec<CertificateView>,
+}
+
+impl ServerTls {
+    /// Checks the certificates and puts them in force.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with them. One that has expired is no error here: see [`Self::certificates`].
+    pub fn new(set: &CertificateSet) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let in_force = ArcSwap::from_pointee(InForce::new(&Read::of(set, &provider)?, &provider)?);
+        Ok(Self { shared: Arc::new(Shared { provider, in_force }), deadline: DEADLINE })
+    }
+
+    /// The same certificates with another deadline for the handshake.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Puts other certificates in force for every handle: handshakes that begin from now on see them, established
+    /// connections live on.
+    ///
+    /// # Errors
+    /// What is wrong with them, an end that has passed included; those in force stay.
+    pub fn replace(&self, set: &CertificateSet) -> Result<(), TlsError> {
+        let Shared { provider, in_force } = &*self.shared;
+        let read = Read::of(set, provider)?;
+        let now = Timestamp(UnixTime::now().as_secs());
+        if let Some(over) = read.all().find(|certificate| certificate.has_expired(now)) {
+            return Err(TlsError::Expired { origin: over.view.origin.clone() });
+        }
+        in_force.store(Arc::new(InForce::new(&read, provider)?));
+        Ok(())
+    }
+
+    /// The certificates in force, the default one first.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateView> {
+        self.shared.in_force.load().certificates.clone()
+    }
+
+    /// A client's handshake, from the first byte to the last, within the deadline. Whoever fails is told why by an alert,
+    /// as far as TLS has one, and the connection is closed.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn accept<IO>(&self, io: IO) -> Result<(TlsStream<IO>, ConnInfo), HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let deadline = Instant::now() + self.deadline;
+        let config = Arc::clone(&self.shared.in_force.load().config);
+        // On the heap: what rustls keeps for a handshake would make every connection's future as large.
+        let handshake = Box::pin(TlsAcceptor::from(config).accept(io).into_fallible());
+        match timeout_at(deadline, handshake).await {
+            Err(_) => Err(HandshakeError::TimedOut),
+            Ok(Ok(stream)) => {
+                let info = ConnInfo::of(stream.get_ref().1);
+                Ok((stream, info))
+            }
+            Ok(Err((error, io))) => {
+                let _ = timeout_at(deadline, Box::pin(close(io))).await;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Says "no more from us", and reads on for a moment without looking at a byte.
+async fn close(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    if io.shutdown().await.is_err() {
+        return;
+    }
+    let discard = async {
+        let (mut scratch, mut left) = ([0; 4096], LINGER_BYTES);
+        while let Ok(read @ 1..) = io.read(&mut scratch).await {
+            left = left.saturating_sub(read);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = timeout(LINGER, discard).await;
+}
+
+/// A set whose every part was read.
+struct Read {
+    default: Certificate,
+    by_name: Vec<Certificate>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Read {
+    fn of(set: &CertificateSet, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let by_name = set.by_name.iter().map(|pair| Certificate::read(pair, provider));
+        Ok(Self {
+            default: Certificate::read(&set.default, provider)?,
+            by_name: by_name.collect::<Result<_, _>>()?,
+            clients: set.client_ca.as_ref().map(|authorities| verifier(authorities, provider)).transpose()?,
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Certificate> {
+        std::iter::once(&self.default).chain(&self.by_name)
+    }
+}
+
+fn verifier(authorities: &Pem, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = Arc::new(authorities.authorities()?);
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+    builder.build().map_err(|error| TlsError::Setup(error.to_string()))
+}
+
+impl InForce {
+    fn new(read: &Read, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let names = Arc::new(ByName::new(&read.default, &read.by_name)?);
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| setup(&error))?;
+        let builder = match &read.clients {
+            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(names);
+        config.alpn_protocols = Alpn::OFFERED.map(<[u8]>::to_vec).into();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        if read.clients.is_none() {
+            // Keys of its own: a ticket does not outlive the certificates it was given under.
+            config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| setup(&error))?;
+        } else {
+            config.send_tls13_tickets = 0;
+        }
+        let certificates = read.all().map(|certificate| certificate.view.clone()).collect();
+        Ok(Self { config: Arc::new(config), certificates })
+    }
+}
+
+fn setup(error: &rustls::Error) -> TlsError {
+    TlsError::Setup(error.to_string())
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let in_force = self.shared.in_force.load();
+        let (certificates, deadline) = (&in_force.certificates, &self.deadline);
+        f.debug_struct("ServerTls").field("certificates", certificates).field("deadline", deadline).finish()
+    }
+}

@@ -1,0 +1,33 @@
+//! The only way to an upstream: from an authorized request to the head of its response.
+//!
+//! | file | what |
+//! |---|---|
+//! | `forward.rs` | which upstream, and what it is sent |
+//! | `attempt.rs` | one exchange, and the one case in which a request is sent again |
+//! | `pool.rs` | the choice of an endpoint, the connections to it, which endpoints are out |
+//! | `target.rs`, `health.rs` | one endpoint |
+//! | `places.rs` | how many connections there may be, and who waits for one |
+//! | `check.rs` | an endpoint asked how it is |
+//! | `names.rs` | addresses of names, asked for again and again |
+//! | `connect.rs`, `socket.rs`, `tls.rs` | sockets and TLS |
+//! | `http1.rs`, `http2.rs`, `lease.rs` | a connection in either protocol, and its loan to one request |
+
+mod attempt;
+mod check;
+mod connect;
+mod forward;
+mod health;
+mod http1;
+mod http2;
+mod lease;
+mod names;
+mod places;
+mod pool;
+mod socket;
+mod target;
+mod tls;
+
+pub(crate) use forward::{Answer, Failed, Fault, ForwardContext, Forwarder, Switched};
+pub(crate) use lease::Lease;
+pub(crate) use names::Names;
+pub use tls::{Trust, UpstreamTls};

@@ -1,0 +1,435 @@
+//! HTTP/2 from clients, by prior knowledge: what an upstream of HTTP/1.1 gets, and what a connection and a stream may do.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leastgate_testkit::http2::{
+    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, WINDOW_UPDATE, frame,
+};
+
+use crate::harness::{Connection, Harness, OK, PATIENCE, harness, harness_with};
+
+const PROTOCOL_ERROR: u32 = 1;
+const ENHANCE_YOUR_CALM: u32 = 11;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+fn answering() -> Harness {
+    harness(|upstream: &mut Connection| upstream.answer_all(OK))
+}
+
+fn connect(harness: &Harness, settings: &[(u16, u32)]) -> Client {
+    Client::open_with(harness.connect().stream, settings)
+}
+
+/// The fields of an ordinary request.
+fn head<'a>(method: &'a str, path: &'a str, authorization: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        (":method", method),
+        (":scheme", "http"),
+        (":authority", "orders.internal"),
+        (":path", path),
+        ("authorization", authorization),
+    ]
+}
+
+/// Sends a request without a body, with the token.
+fn request(harness: &Harness, client: &mut Client, method: &str, path: &str) -> u32 {
+    client.open(&head(method, path, &format!("Bearer {}", harness.token)), END_STREAM)
+}
+
+/// The connection still serves after whatever came before.
+#[track_caller]
+fn canary(harness: &Harness, client: &mut Client) {
+    let stream = request(harness, client, "GET", "/v1/canary");
+    assert_eq!(client.answer(stream).status, 200);
+}
+
+#[test]
+fn an_upstream_gets_the_judged_request_in_its_own_protocol() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    let bearer = format!("Bearer {}", harness.token);
+    let mut fields = head("GET", "/v1/a%20b?q=%2f&&", &bearer);
+    fields.extend([("cookie", "a=1"), ("cookie", "b=2"), ("x-mine", "1"), ("te", "trailers")]);
+    let stream = client.open(&fields, END_STREAM);
+    let answer = client.answer(stream);
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    assert!(answer.field("connection").is_none() && answer.field("date").is_some());
+    let received = harness.upstream.received().concat();
+    assert!(received.starts_with("GET /v1/a%20b?q=%2f&& HTTP/1.1\r\n"), "{received}");
+    for line in ["\r\nhost: orders.internal\r\n", "cookie: a=1; b=2\r\n", "via: 2.0 leastgate\r\n", "x-mine: 1\r\n"] {
+        assert_eq!(received.matches(line).count(), 1, "{line} in {received}");
+    }
+    assert!(!received.contains("authorization") && !received.contains("te:"), "{received}");
+    let event = harness.events(1).concat();
+    assert!(event.contains("\"protocol\":\"HTTP/2\"") && event.contains("\"host\":\"orders.internal\""), "{event}");
+}
+
+#[test]
+fn bodies_go_both_ways_within_their_windows() {
+    let body: Vec<u8> = (0..300_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let whole = body.clone();
+    let harness = harness(move |upstream| {
+        upstream.read_until("\r\n0\r\n\r\n");
+        upstream.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", whole.len()));
+        upstream.write_bytes(&whole);
+    });
+    let mut client = connect(&harness, &[]);
+    let bearer = format!("Bearer {}", harness.token);
+    let stream = client.open(&head("POST", "/v1/orders", &bearer), 0);
+    let (mut window, mut sent) = (64 * 1024 - 1, 0);
+    while sent < 200_000 {
+        while window < 10_000 {
+            let frame = client.read().expect("a window update");
+            if frame.kind == WINDOW_UPDATE && frame.stream == stream {
+                window += usize::try_from(u32::from_be_bytes(frame.payload[..4].try_into().unwrap())).unwrap();
+            }
+        }
+        client.data(stream, &[b'x'; 10_000], 0);
+        (window, sent) = (window - 10_000, sent + 10_000);
+    }
+    client.data(stream, b"", END_STREAM);
+    let answer = client.answer(stream);
+    assert_eq!(answer.status, 200);
+    assert!(answer.is_whole && answer.body == body, "{} of {} bytes", answer.body.len(), body.len());
+    let received = harness.upstream.all();
+    assert!(received.contains("transfer-encoding: chunked\r\n") && received.matches('x').count() > 200_000);
+}
+
+#[test]
+fn a_refusal_ends_its_stream_and_nothing_else() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    let without = client.open(&head("GET", "/v1/a", "Bearer nothing"), END_STREAM);
+    let elsewhere = request(&harness, &mut client, "DELETE", "/v1/a");
+    let unfinished = client.open(&head("POST", "/v1/a", "Bearer nothing"), 0);
+    let refused = client.answer(without);
+    assert_eq!((refused.status, refused.field("content-type")), (401, Some("application/problem+json")));
+    assert!(refused.field("www-authenticate").is_some());
+    assert_eq!(client.answer(elsewhere).status, 403);
+    assert_eq!(client.answer(unfinished).status, 401);
+    canary(&harness, &mut client);
+    assert!(client.goaway.is_none());
+    assert_eq!(harness.upstream.received().concat().matches("HTTP/1.1\r\n").count(), 1);
+    assert_eq!(harness.events(4).len(), 4);
+}
+
+/// What the h2 crate resets by itself leaves no event; what it lets through is ours to refuse.
+#[test]
+fn a_request_that_two_readers_could_read_differently_reaches_nobody() {
+    let harness = answering();
+    let bearer = format!("Bearer {}", harness.token);
+    let pseudo = |name: &'static str, value: &'static str| {
+        let mut fields = head("GET", "/v1/a", &bearer);
+        fields.iter_mut().filter(|(own, _)| *own == name).for_each(|field| field.1 = value);
+        fields
+    };
+    let with = |name: &'static str, value: &'static str| {
+        let mut fields = head("GET", "/v1/a", &bearer);
+        fields.push((name, value));
+        fields
+    };
+    let without = |name: &'static str| {
+        let mut fields = head("GET", "/v1/a", &bearer);
+        fields.retain(|(own, _)| *own != name);
+        fields
+    };
+    // The status, or 0 for a reset.
+    let cases = [
+        (pseudo(":path", "v1/a"), &[0, 400][..]),
+        (pseudo(":path", "*"), &[0, 400]),
+        (pseudo(":path", ""), &[0]),
+        (pseudo(":path", "/v1/../admin"), &[400]),
+        (pseudo(":path", "/v1/a b"), &[0]),
+        (pseudo(":path", "http://orders.internal/v1/a"), &[0, 400]),
+        (pseudo(":authority", "orders.internal@evil"), &[0, 400]),
+        (pseudo(":authority", "evil.internal"), &[421]),
+        (pseudo(":authority", ""), &[0, 400]),
+        (pseudo(":scheme", "ftp"), &[0, 400]),
+        (pseudo(":method", "GET /admin HTTP/1.1\r\nx: y"), &[0]),
+        (pseudo(":method", "CONNECT"), &[0, 501]),
+        (pseudo(":method", "TRACE"), &[501]),
+        (with(":path", "/v1/b"), &[0]),
+        (with(":status", "200"), &[0]),
+        (with("host", "evil.internal"), &[400]),
+        (with("X-Upper", "1"), &[0]),
+        (with("x y", "1"), &[0]),
+        (with("x-mine", "1\r\nx-other: 2"), &[0]),
+        (with("x-mine", "1\0"), &[0]),
+        (with("connection", "close"), &[0]),
+        (with("transfer-encoding", "chunked"), &[0]),
+        (with("upgrade", "h2c"), &[0]),
+        (with("keep-alive", "1"), &[0]),
+        (with("proxy-connection", "1"), &[0]),
+        (with("te", "gzip"), &[0]),
+        (with("content-length", "5"), &[0, 400]),
+        (with("content-length", "+0"), &[0, 400]),
+        (with("x_leastgate_subject", "admin"), &[400]),
+        (with("authorization", "Bearer x"), &[400]),
+        (with("expect", "200-ok"), &[417]),
+        (without(":method"), &[0]),
+        (without(":path"), &[0]),
+        (without(":authority"), &[0, 400]),
+    ];
+    for (fields, expected) in cases {
+        let mut client = connect(&harness, &[]);
+        let stream = client.open(&fields, END_STREAM);
+        let answer = client.answer(stream);
+        assert!(expected.contains(&answer.status), "{fields:?}: {answer:?}");
+        assert!(answer.status != 0 || answer.reset.is_some() || client.goaway.is_some(), "{fields:?}: {answer:?}");
+        canary(&harness, &mut connect(&harness, &[]));
+    }
+    let received = harness.upstream.received().concat();
+    assert_eq!(received.matches(" HTTP/1.1\r\n").count(), received.matches("/v1/canary").count(), "{received}");
+}
+
+/// The library that reads a target drops what is behind `#`: so does the judgement, and the upstream never sees it.
+#[test]
+fn a_fragment_is_neither_judged_nor_forwarded() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    for (path, status) in [("/v1/a#/../admin", 200), ("/admin#/v1/a", 403)] {
+        let stream = request(&harness, &mut client, "GET", path);
+        assert_eq!(client.answer(stream).status, status, "{path}");
+    }
+    assert_eq!(harness.upstream.received().concat().lines().next(), Some("GET /v1/a HTTP/1.1"));
+}
+
+#[test]
+fn both_names_of_a_host_may_be_said_if_they_agree() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    let bearer = format!("Bearer {}", harness.token);
+    let mut fields = head("GET", "/v1/a", &bearer);
+    fields.push(("host", "orders.internal"));
+    let stream = client.open(&fields, END_STREAM);
+    assert_eq!(client.answer(stream).status, 200);
+    fields.retain(|(name, _)| *name != ":authority");
+    let stream = client.open(&fields, END_STREAM);
+    assert_eq!(client.answer(stream).status, 200, "as a gateway of HTTP/1.1 requests sends it");
+    assert_eq!(harness.upstream.received().concat().matches("\r\nhost: orders.internal\r\n").count(), 2);
+}
+
+#[test]
+fn a_head_has_a_largest_size_and_number_of_fields() {
+    let harness = answering();
+    let bearer = format!("Bearer {}", harness.token);
+    let names: Vec<String> = (0..101).map(|n| format!("x-{n}")).collect();
+    let mut many = head("GET", "/v1/a", &bearer);
+    many.extend(names.iter().map(|name| (name.as_str(), "1")));
+    let large = "a".repeat(17 * 1024);
+    let mut fat = head("GET", "/v1/a", &bearer);
+    fat.push(("x-large", &large));
+    for fields in [many, fat] {
+        let mut client = connect(&harness, &[]);
+        let block = client.block(&fields);
+        let (first, rest) = block.split_at(block.len().min(16_000));
+        client.send(frame(HEADERS, END_STREAM | if rest.is_empty() { END_HEADERS } else { 0 }, 1, first));
+        if !rest.is_empty() {
+            client.send(frame(CONTINUATION, END_HEADERS, 1, rest));
+        }
+        assert_eq!(client.answer(1).status, 431);
+    }
+    assert!(harness.upstream.received().is_empty());
+}
+
+#[test]
+fn streams_do_not_wait_for_each_other() {
+    let (release, released) = mpsc::channel();
+    let released = std::sync::Mutex::new(released);
+    let harness = harness(move |upstream| {
+        upstream.read_until("\r\n\r\n");
+        if upstream.text().contains("/v1/slow") {
+            released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        }
+        upstream.write(OK);
+        upstream.answer_all(OK);
+    });
+    let mut client = connect(&harness, &[]);
+    let slow = request(&harness, &mut client, "GET", "/v1/slow");
+    let quick: Vec<u32> = (0..40).map(|n| request(&harness, &mut client, "GET", &format!("/v1/{n}"))).collect();
+    for stream in quick {
+        assert_eq!(client.answer(stream).status, 200);
+    }
+    release.send(()).unwrap();
+    assert_eq!(client.answer(slow).status, 200);
+}
+
+#[test]
+fn a_stream_that_is_reset_ends_its_request_upstream() {
+    let (ended, has_ended) = mpsc::channel();
+    let harness = harness(move |upstream| {
+        upstream.read_until("\r\n\r\n");
+        if upstream.text().contains("/v1/left") {
+            upstream.wait_until_closed();
+            ended.send(()).unwrap();
+        } else {
+            upstream.write(OK);
+            upstream.answer_all(OK);
+        }
+    });
+    let mut client = connect(&harness, &[]);
+    let left = request(&harness, &mut client, "GET", "/v1/left");
+    harness.upstream.wait_for("\r\n\r\n");
+    client.send(frame(RST_STREAM, 0, left, &8_u32.to_be_bytes()));
+    has_ended.recv_timeout(PATIENCE).expect("the upstream's connection to end");
+    canary(&harness, &mut client);
+    assert_eq!(harness.events(2).len(), 2);
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_one_stream_loses_that_stream() {
+    let harness = harness_with(
+        |upstream| {
+            upstream.read_until("\r\n\r\n");
+            if upstream.text().contains("/v1/large") {
+                upstream.write("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n");
+                upstream.write_bytes(&[b'x'; 1_000_000]);
+            } else {
+                upstream.write(OK);
+                upstream.answer_all(OK);
+            }
+        },
+        |limits| limits.response_stall = Duration::from_millis(500),
+    );
+    let mut client = connect(&harness, &[(INITIAL_WINDOW_SIZE, 20_000)]);
+    client.takes = false;
+    let stalled = request(&harness, &mut client, "GET", "/v1/large");
+    let answer = client.answer(stalled);
+    assert_eq!((answer.status, answer.body.len(), answer.is_whole), (200, 20_000, false));
+    assert!(answer.reset.is_some());
+    canary(&harness, &mut client);
+}
+
+#[test]
+fn a_drain_says_goaway_and_lets_streams_end() {
+    let (release, released) = mpsc::channel();
+    let released = std::sync::Mutex::new(released);
+    let mut harness = harness(move |upstream| {
+        upstream.read_until("\r\n\r\n");
+        released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        upstream.write(OK);
+    });
+    let mut client = connect(&harness, &[]);
+    let stream = request(&harness, &mut client, "GET", "/v1/a");
+    harness.upstream.wait_for("\r\n\r\n");
+    let plane = harness.plane.take().unwrap();
+    let drained = thread::spawn(move || plane.drain(PATIENCE, &|| false));
+    while client.goaway.is_none() {
+        client.read().expect("GOAWAY before the end");
+    }
+    release.send(()).unwrap();
+    assert_eq!(client.answer(stream).status, 200);
+    assert!(client.is_closed());
+    drained.join().unwrap();
+}
+
+#[test]
+fn a_worn_out_connection_is_told_to_go() {
+    let harness = harness_with(|upstream| upstream.answer_all(OK), |limits| limits.connection_requests = 3);
+    let mut client = connect(&harness, &[]);
+    for n in 0..3 {
+        assert!(client.goaway.is_none(), "at {n}");
+        canary(&harness, &mut client);
+    }
+    assert!(client.is_closed());
+    assert_eq!(client.goaway.map(|(_, code)| code), Some(0));
+}
+
+#[test]
+fn what_breaks_a_connection_is_on_record_once() {
+    for broken in [
+        frame(DATA, 0, 0, b"x"),
+        frame(HEADERS, END_HEADERS, 0, b""),
+        frame(CONTINUATION, END_HEADERS, 1, b""),
+        frame(WINDOW_UPDATE, 0, 0, &[0; 4]),
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 40]),
+    ] {
+        let harness = answering();
+        let mut client = connect(&harness, &[]);
+        client.send(&broken);
+        assert!(client.is_closed());
+        assert!(client.goaway.is_some_and(|(_, code)| code != 0), "{broken:?}: {:?}", client.goaway);
+        let events = harness.events(1);
+        assert!(events.len() == 1 && events[0].contains("request_malformed"), "{broken:?}: {events:?}");
+        assert!(harness.upstream.received().is_empty());
+    }
+}
+
+#[test]
+fn half_a_preface_has_a_deadline() {
+    let harness = harness_with(|_| {}, |limits| limits.head_timeout = Duration::from_millis(300));
+    for begins in [&PREFACE[..1], &PREFACE[..16], &PREFACE[..23]] {
+        let mut client = Client::silent(harness.connect().stream);
+        client.send(begins);
+        let started = Instant::now();
+        assert!(client.is_closed());
+        assert!(started.elapsed() < PATIENCE / 4);
+    }
+}
+
+/// CVE-2023-44487: streams opened and reset before they are served.
+#[test]
+fn rapid_resets_end_the_connection() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    for _ in 0..2_000 {
+        let stream = request(&harness, &mut client, "GET", "/v1/a");
+        if !client.send(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())) {
+            break;
+        }
+    }
+    assert!(client.is_closed());
+    assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM)) | None), "{:?}", client.goaway);
+    canary(&harness, &mut connect(&harness, &[]));
+    let started = Instant::now();
+    while harness.in_flight() > 0 {
+        assert!(started.elapsed() < PATIENCE, "{} requests never end", harness.in_flight());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// CVE-2025-8671: the server is made to reset the streams.
+#[test]
+fn resets_that_a_client_provokes_end_the_connection() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    for _ in 0..2_000 {
+        let stream = request(&harness, &mut client, "GET", "/v1/a");
+        if !client.send(frame(WINDOW_UPDATE, 0, stream, &[0; 4])) {
+            break;
+        }
+    }
+    assert!(client.is_closed());
+    assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM | PROTOCOL_ERROR)) | None), "{:?}", client.goaway);
+    canary(&harness, &mut connect(&harness, &[]));
+}
+
+/// RUSTSEC-2024-0332: a head that never ends.
+#[test]
+fn a_flood_of_continuations_ends_the_connection() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    let block = client.block(&head("GET", "/v1/a", "Bearer x"));
+    client.send(frame(HEADERS, END_STREAM, 1, &block));
+    let filler = client.block(&[("x-filler", &"a".repeat(8_000))]);
+    let sent = (0..5_000).take_while(|_| client.send(frame(CONTINUATION, 0, 1, &filler))).count();
+    assert!(client.is_closed() && sent < 5_000, "{sent}");
+    canary(&harness, &mut connect(&harness, &[]));
+}
+
+#[test]
+fn a_client_that_only_pings_is_served_and_gone_when_it_does_not_answer() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    client.send(frame(PING, 0, 0, b"12345678"));
+    loop {
+        let frame = client.read().expect("an answer");
+        if frame.kind == PING && frame.flags == 1 {
+            assert_eq!(frame.payload, b"12345678");
+            break;
+        }
+    }
+    canary(&harness, &mut client);
+}

@@ -1,0 +1,361 @@
+//! Upstreams of HTTP/2, reached without asking: what they get, how many share a connection, what is sent again and what
+//! is not.
+
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use h2::server::Builder;
+use http::{HeaderMap, Response, Version};
+use leastgate_testkit::http2::{Client, DATA, HEADERS, RST_STREAM};
+use tokio::sync::Semaphore;
+
+use crate::harness::{Connection, Harness, PATIENCE, Upstream};
+use crate::http2_peers::{Peer, Raw, Served, before, before_with, say, say_with_trailers, send_all};
+
+const MAX_CONCURRENT_STREAMS: u16 = 3;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+pub(crate) fn get(harness: &Harness, path: &str) -> u16 {
+    harness.ask(harness.head(&format!("GET {path}"), "")).status
+}
+
+#[test]
+fn a_request_is_the_same_in_http2_without_what_only_http1_has() {
+    let upstream = Served::answering("hello");
+    let harness = before(upstream.address, "");
+    let fields = "X-Mine: 1\r\nTE: trailers\r\nKeep-Alive: 5\r\nConnection: x-hop\r\nX-Hop: 1\r\n\
+                  Transfer-Encoding: chunked\r\n";
+    let reply = harness.ask(harness.head("POST /v1/a%20b?q=%2f&&", fields) + "2\r\nhi\r\n3\r\nyou\r\n0\r\n\r\n");
+    assert_eq!((reply.status, reply.body.trim_end()), (200, "5\r\nhello\r\n0"), "{reply:?}");
+    let seen = upstream.seen().remove(0);
+    assert_eq!(
+        (seen.head.version, seen.head.method.as_str(), &seen.body[..]),
+        (Version::HTTP_2, "POST", &b"hiyou"[..])
+    );
+    assert_eq!(seen.head.uri.path_and_query().unwrap().as_str(), "/v1/a%20b?q=%2f&&");
+    assert_eq!(seen.head.uri.authority().unwrap(), "orders.internal");
+    assert_eq!(seen.head.uri.scheme_str(), Some("http"));
+    for gone in ["host", "connection", "x-hop", "te", "keep-alive", "transfer-encoding", "authorization", "upgrade"] {
+        assert!(!seen.head.headers.contains_key(gone), "{gone}: {:?}", seen.head.headers);
+    }
+    let field = |name: &str| seen.head.headers[name].to_str().unwrap().to_owned();
+    assert_eq!((field("x-mine"), field("x-leastgate-subject")), ("1".to_owned(), "reader".to_owned()));
+    assert_eq!((field("x-forwarded-host"), field("via")), ("orders.internal".to_owned(), "1.1 leastgate".to_owned()));
+}
+
+#[test]
+fn a_rewritten_host_is_the_authority() {
+    let upstream = Served::answering("ok");
+    let harness = before(upstream.address, "host: rewrite");
+    assert_eq!(get(&harness, "/v1/a"), 200);
+    assert_eq!(upstream.seen()[0].head.uri.authority().unwrap().as_str(), upstream.address.to_string());
+}
+
+/// An upstream that answers when it is told to.
+fn waiting(settings: Builder) -> (Served, Arc<Semaphore>) {
+    let answers = Arc::new(Semaphore::new(0));
+    let told = Arc::clone(&answers);
+    let upstream = Served::start(settings, move |_, respond| {
+        let told = Arc::clone(&told);
+        Box::pin(async move {
+            told.acquire().await.unwrap().forget();
+            say(respond, b"ok").await;
+        })
+    });
+    (upstream, answers)
+}
+
+pub(crate) fn ask_all(harness: &Harness, count: usize) -> Vec<crate::harness::Client> {
+    let ask = |index| {
+        let mut client = harness.connect();
+        client.send(harness.head(&format!("GET /v1/{index}"), ""));
+        client
+    };
+    (0..count).map(ask).collect()
+}
+
+#[test]
+fn many_requests_share_one_connection() {
+    let (upstream, answers) = waiting(Builder::new());
+    let harness = before(upstream.address, "");
+    let clients = ask_all(&harness, 50);
+    upstream.wait_until(|seen| seen.len() == 50);
+    assert_eq!(upstream.connections(), 1);
+    answers.add_permits(50);
+    for mut client in clients {
+        assert_eq!(client.reply().status, 200);
+    }
+}
+
+#[test]
+fn an_upstream_gets_no_more_at_a_time_than_it_takes() {
+    for (keys, connections) in [("max_connections: 1, connect_timeout: 10s", 1), ("max_connections: 2", 2)] {
+        let mut settings = Builder::new();
+        settings.max_concurrent_streams(2);
+        let (upstream, answers) = waiting(settings);
+        let harness = before(upstream.address, keys);
+        // The first tells what the upstream takes, before the others come.
+        answers.add_permits(1);
+        assert_eq!(get(&harness, "/v1/first"), 200);
+        let clients = ask_all(&harness, 4);
+        let under_way = |seen: &[crate::http2_peers::Seen]| seen.len() - 1;
+        upstream.wait_until(|seen| under_way(seen) == connections * 2);
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!((under_way(&upstream.seen()), upstream.connections()), (connections * 2, connections), "{keys}");
+        answers.add_permits(4);
+        for mut client in clients {
+            assert_eq!(client.reply().status, 200, "who waits has its turn");
+        }
+    }
+}
+
+#[test]
+fn those_who_find_no_room_in_time_are_turned_away() {
+    let upstream = Raw::start(&[(MAX_CONCURRENT_STREAMS, 1)], |peer: &mut Peer| {
+        let first = peer.request();
+        let second = peer.request();
+        (first, second).0.into_iter().for_each(|stream| peer.answer(stream));
+    });
+    let harness = before(upstream.address, "max_connections: 1, connect_timeout: 1500ms");
+    let mut busy = harness.connect();
+    busy.send(harness.head("GET /v1/busy", ""));
+    let started = Instant::now();
+    while upstream.requests() != [1] {
+        assert!(started.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(2));
+    }
+    let reply = harness.ask(harness.head("GET /v1/a", ""));
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert!(reply.body.contains("urn:leastgate:problem:overloaded"), "{}", reply.body);
+    assert_eq!(upstream.requests(), [1]);
+}
+
+/// An upstream whose first connection says good-bye to its first request, with this stream as the last it has seen.
+#[test]
+fn a_client_that_leaves_takes_its_stream_along_and_nothing_else() {
+    let (upstream, answers) = waiting(Builder::new());
+    let harness = before(upstream.address, "");
+    let mut leaving = harness.connect();
+    leaving.send(harness.head("POST /v1/leaving", "Content-Length: 10\r\n") + "half");
+    upstream.wait_until(|seen| seen.first().is_some_and(|seen| seen.body == b"half"));
+    drop(leaving);
+    let seen = upstream.wait_until(|seen| seen[0].is_over);
+    assert!(seen[0].reset.is_some(), "{seen:?}");
+    answers.add_permits(2);
+    assert_eq!(get(&harness, "/v1/next"), 200);
+    assert_eq!(upstream.connections(), 1);
+    assert_eq!(harness.in_flight(), 0);
+}
+
+#[test]
+fn what_is_left_of_a_request_ends_with_its_answer() {
+    let (ended, end) = mpsc::channel();
+    let upstream = Raw::start(&[], move |peer: &mut Peer| {
+        let stream = peer.request().unwrap();
+        peer.next(DATA).unwrap();
+        peer.answer(stream);
+        let answered = Instant::now();
+        peer.next(RST_STREAM).unwrap();
+        ended.send(answered.elapsed()).unwrap();
+        peer.answer_all();
+    });
+    let harness = before(upstream.address, "");
+    let mut client = harness.connect();
+    client.send(harness.head("POST /v1/a", "Content-Length: 10\r\n") + "half");
+    assert_eq!(client.reply().status, 200);
+    let took = end.recv_timeout(PATIENCE).unwrap();
+    assert!(took < Duration::from_millis(500), "{took:?}: it does not wait for the client");
+    assert_eq!(get(&harness, "/v1/next"), 200);
+    assert_eq!(upstream.requests(), [2]);
+}
+
+#[test]
+fn bodies_of_any_size_arrive_whole_both_ways() {
+    let upstream =
+        Served::start(Builder::new(), |seen, respond| Box::pin(async move { say(respond, &seen.body).await }));
+    let harness = before(upstream.address, "");
+    let body: Vec<u8> = (0..3_000_000_u32).map(|index| b'a' + (index % 26) as u8).collect();
+    let mut client = harness.connect();
+    let head = harness.head("POST /v1/a", &format!("Content-Length: {}\r\nConnection: close\r\n", body.len()));
+    let (mut writer, sent) = (client.stream.try_clone().unwrap(), body.clone());
+    let writing = thread::spawn(move || {
+        writer.write_all(head.as_bytes()).unwrap();
+        writer.write_all(&sent).unwrap();
+    });
+    let all = client.rest();
+    writing.join().unwrap();
+    let received: String = all.split_once("\r\n\r\n").unwrap().1.split("\r\n").skip(1).step_by(2).collect();
+    assert!(received.as_bytes() == body, "{} of {}", received.len(), body.len());
+}
+
+#[test]
+fn a_slow_reader_holds_its_own_stream_back_and_no_other() {
+    let sent = Arc::new(Mutex::new(0));
+    let counter = Arc::clone(&sent);
+    let upstream = Served::start(Builder::new(), move |seen, mut respond| {
+        let counter = Arc::clone(&counter);
+        Box::pin(async move {
+            if seen.head.uri.path() != "/v1/large" {
+                return say(respond, b"ok").await;
+            }
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            for _ in 0..64 {
+                if !send_all(&mut stream, &[b'x'; 1 << 20], false).await {
+                    return;
+                }
+                *counter.lock().unwrap() += 1;
+            }
+        })
+    });
+    let patient = |limits: &mut leastgate_config::Limits| limits.response_stall = PATIENCE;
+    let harness = before_with(upstream.address, "", patient);
+    let mut slow: Vec<_> = (0..30).map(|_| harness.connect()).collect();
+    for client in &mut slow {
+        client.send(harness.head("GET /v1/large", ""));
+        let mut first = [0; 1];
+        client.stream.read_exact(&mut first).unwrap();
+    }
+    let mut before = 0;
+    while std::mem::replace(&mut before, *sent.lock().unwrap()) != before || before == 0 {
+        thread::sleep(Duration::from_millis(300));
+    }
+    for _ in 0..5 {
+        assert_eq!(get(&harness, "/v1/small"), 200, "30 that stand still leave room for others");
+    }
+    let sent = *sent.lock().unwrap();
+    assert!(sent < 30 * 12, "{sent} MiB went into sockets and windows");
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn an_upload_waits_for_the_upstream() {
+    let upstream = Raw::start(&[(INITIAL_WINDOW_SIZE, 1000)], |peer: &mut Peer| {
+        peer.frames.takes = false;
+        let stream = peer.request().unwrap();
+        let mut got = 0;
+        while got < 1000 {
+            got += peer.next(DATA).unwrap().payload.len();
+        }
+        peer.answer(stream);
+        while peer.frames.read().is_some() {}
+    });
+    let harness = before(upstream.address, "");
+    let mut client = harness.connect();
+    client.send(harness.head("POST /v1/a", "Content-Length: 10000000\r\n"));
+    client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut writer = client.stream.try_clone().unwrap();
+    let written = thread::spawn(move || {
+        let mut written = 0;
+        while let Ok(part) = writer.write(&[b'x'; 10_000]) {
+            written += part;
+        }
+        written
+    });
+    assert_eq!(client.reply().status, 200, "an answer before the body is whole");
+    let written = written.join().unwrap();
+    assert!(written < 10_000_000, "{written} bytes");
+}
+
+#[test]
+fn grpc_gets_its_trailers_and_nobody_elses() {
+    let upstream = Served::start(Builder::new(), |seen, respond| {
+        Box::pin(async move {
+            let mut head = Response::new(());
+            if let Some(content_type) = seen.head.headers.get("content-type") {
+                head.headers_mut().insert("content-type", content_type.clone());
+            }
+            let names = ["grpc-status", "grpc-message", "x-leastgate-subject", "connection-x", "set-cookie"];
+            let trailers: HeaderMap = names.iter().map(|name| (name.parse().unwrap(), "0".parse().unwrap())).collect();
+            say_with_trailers(respond, head, trailers).await;
+        })
+    });
+    let harness = before(upstream.address, "");
+    let mut client = Client::open_with(harness.connect().stream, &[]);
+    let bearer = format!("Bearer {}", harness.token);
+    for (content_type, te, trailers) in [
+        ("application/grpc+proto", Some("trailers"), vec!["connection-x", "grpc-message", "grpc-status"]),
+        ("application/json", None, vec![]),
+    ] {
+        let fields = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "orders.internal"),
+            (":path", "/v1/pkg.Service/Call"),
+            ("authorization", &bearer),
+            ("content-type", content_type),
+            ("te", "trailers"),
+        ];
+        let stream = client.open(&fields, 0);
+        client.data(stream, b"\0\0\0\0\x01m", 1);
+        let answer = client.answer(stream);
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"\0\0\0\0\x01m"[..]));
+        let mut names: Vec<_> = answer.trailers.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, trailers, "{content_type}");
+        let seen = upstream.seen().pop().unwrap();
+        assert_eq!(seen.head.headers.get("te").map(|te| te.to_str().unwrap()), te);
+    }
+    assert_eq!(harness.events(2).iter().filter(|event| event.contains("\"status\":200")).count(), 2);
+}
+
+#[test]
+fn an_upstream_that_does_not_speak_it_never_hears_of_the_request() {
+    let answering = |upstream: &mut Connection| {
+        upstream.read_head();
+        upstream.write("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        upstream.wait_until_closed();
+    };
+    let silent = |upstream: &mut Connection| upstream.wait_until_closed();
+    for upstream in [Upstream::start(answering), Upstream::start(silent)] {
+        let harness = before(upstream.address, "connect_timeout: 500ms");
+        let started = Instant::now();
+        assert_eq!(get(&harness, "/v1/a"), 503);
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        assert!(!upstream.all().contains("/v1/a"), "{}", upstream.all());
+    }
+}
+
+#[test]
+fn interim_answers_are_swallowed() {
+    let upstream = Raw::start(&[], |peer: &mut Peer| {
+        while let Some(stream) = peer.request() {
+            // `:status` by its index, and a literal value.
+            peer.send(HEADERS, 4, stream, b"\x08\x03100");
+            peer.send(HEADERS, 4, stream, b"\x08\x03103");
+            peer.answer(stream);
+        }
+    });
+    let harness = before(upstream.address, "");
+    let mut client = harness.connect();
+    for _ in 0..2 {
+        client.send(harness.head("GET /v1/a", ""));
+        assert_eq!(client.reply().status, 200);
+    }
+}
+
+#[test]
+fn what_is_no_response_is_a_502() {
+    for head in [&b"\x08\x03101"[..], b"\x88\x00\x0aconnection\x05close", b"\x88\x00\x02X-\x01a", b"\x00\x01a\x01b"] {
+        let upstream = Raw::start(&[], move |peer: &mut Peer| {
+            let stream = peer.request().unwrap();
+            peer.send(HEADERS, 5, stream, head);
+            while peer.frames.read().is_some() {}
+        });
+        let harness = before(upstream.address, "");
+        assert_eq!(get(&harness, "/v1/a"), 502, "{head:?}");
+    }
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_time() {
+    let (ended, end) = mpsc::channel();
+    let upstream = Raw::start(&[], move |peer: &mut Peer| {
+        peer.answer_all();
+        ended.send(()).unwrap();
+    });
+    let harness = before_with(upstream.address, "", |limits| limits.keep_alive_upstream = Duration::from_millis(100));
+    assert_eq!(get(&harness, "/v1/a"), 200);
+    end.recv_timeout(PATIENCE).expect("it is closed without a request");
+}

@@ -1,0 +1,136 @@
+//! How exchanges with upstreams of HTTP/2 fail, and what is sent again: only what the upstream says it has not looked at.
+
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leastgate_testkit::http2::{GOAWAY, RST_STREAM};
+
+use crate::harness::PATIENCE;
+use crate::http2_peers::{Peer, Raw, before};
+use crate::upstream_http2::{ask_all, get};
+
+const INTERNAL_ERROR: u32 = 2;
+const REFUSED_STREAM: u32 = 7;
+const CANCEL: u32 = 8;
+
+#[test]
+fn what_an_upstream_refuses_unseen_is_sent_once_more_if_that_does_no_harm() {
+    let refusing = |reason: u32| {
+        Raw::start(&[], move |peer: &mut Peer| {
+            if peer.index > 0 {
+                return peer.answer_all();
+            }
+            let stream = peer.request().unwrap();
+            peer.send(RST_STREAM, 0, stream, &reason.to_be_bytes());
+            peer.answer_all();
+        })
+    };
+    for (line, fields, reason, status, sent) in [
+        ("GET /v1/a", "", REFUSED_STREAM, 200, 2),
+        ("PUT /v1/a", "Content-Length: 0\r\n", REFUSED_STREAM, 200, 2),
+        ("POST /v1/a", "Content-Length: 0\r\n", REFUSED_STREAM, 503, 1),
+        ("PUT /v1/a", "Content-Length: 1\r\n", REFUSED_STREAM, 503, 1),
+        ("GET /v1/a", "", CANCEL, 502, 1),
+        ("GET /v1/a", "", INTERNAL_ERROR, 502, 1),
+    ] {
+        let upstream = refusing(reason);
+        let harness = before(upstream.address, "");
+        let body = if fields.contains('1') { "x" } else { "" };
+        let reply = harness.ask(harness.head(line, fields) + body);
+        let requests = upstream.requests().iter().sum::<usize>();
+        assert_eq!((reply.status, requests), (status, sent), "{line} {fields} {reason}");
+    }
+}
+
+fn leaving(last: u32) -> Raw {
+    Raw::start(&[], move |peer: &mut Peer| {
+        if peer.index > 0 {
+            return peer.answer_all();
+        }
+        peer.request().unwrap();
+        peer.send(GOAWAY, 0, 0, &[last.to_be_bytes(), [0; 4]].concat());
+    })
+}
+
+#[test]
+fn a_good_bye_says_what_may_be_sent_again() {
+    for (line, last, status, sent) in [
+        ("GET /v1/a", 0, 200, vec![1, 1]),
+        ("POST /v1/a", 0, 503, vec![1]),
+        ("GET /v1/a", 1, 502, vec![1]),
+        ("POST /v1/a", 1, 502, vec![1]),
+    ] {
+        let upstream = leaving(last);
+        let harness = before(upstream.address, "");
+        let reply = harness.ask(harness.head(line, "Content-Length: 0\r\n"));
+        assert_eq!((reply.status, upstream.requests()), (status, sent), "{line}, last {last}");
+    }
+}
+
+#[test]
+fn after_a_good_bye_new_requests_go_elsewhere_and_old_ones_end_well() {
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let (left, has_left) = mpsc::channel::<()>();
+    let upstream = Raw::start(&[], move |peer: &mut Peer| {
+        if peer.index > 0 {
+            return peer.answer_all();
+        }
+        let stream = peer.request().unwrap();
+        peer.send(GOAWAY, 0, 0, &[stream.to_be_bytes(), [0; 4]].concat());
+        left.send(()).unwrap();
+        may_go_on.lock().unwrap().recv().unwrap();
+        peer.answer(stream);
+        while peer.frames.read().is_some() {}
+    });
+    let harness = before(upstream.address, "");
+    let mut first = harness.connect();
+    first.send(harness.head("GET /v1/first", ""));
+    has_left.recv_timeout(PATIENCE).unwrap();
+    // The good-bye is on its way through the loopback.
+    thread::sleep(Duration::from_millis(50));
+    let second = harness.ask(harness.head("POST /v1/second", "Content-Length: 0\r\n"));
+    assert_eq!(second.status, 200, "no request is sacrificed to find out");
+    go_on.send(()).unwrap();
+    assert_eq!(first.reply().status, 200);
+    assert_eq!(upstream.requests(), [1, 1]);
+}
+
+#[test]
+fn a_silent_connection_is_not_used_again() {
+    let upstream = Raw::start(&[], |peer: &mut Peer| {
+        if peer.index > 0 {
+            return peer.answer_all();
+        }
+        peer.request();
+        let reset = peer.next(RST_STREAM).unwrap();
+        assert_eq!(reset.payload, CANCEL.to_be_bytes(), "what nobody waits for is cancelled");
+        while peer.frames.read().is_some() {}
+    });
+    let harness = before(upstream.address, "");
+    let policy =
+        crate::harness::POLICY.replace("upstream: up", "upstream: up\n    limits: { response_timeout: 300ms }");
+    crate::harness::put_policy_in_force(&harness.authority, &harness.telemetry, &policy);
+    assert_eq!(get(&harness, "/v1/a"), 504);
+    assert_eq!(get(&harness, "/v1/b"), 200);
+    assert_eq!(upstream.requests(), [1, 1]);
+}
+
+#[test]
+fn an_upstream_that_is_killed_fails_what_is_under_way_and_serves_on() {
+    let upstream = Raw::start(&[], |peer: &mut Peer| {
+        if peer.index > 0 {
+            return peer.answer_all();
+        }
+        (0..5).for_each(|_| assert!(peer.request().is_some()));
+    });
+    let harness = before(upstream.address, "");
+    let started = Instant::now();
+    for mut client in ask_all(&harness, 5) {
+        assert_eq!(client.reply().status, 502);
+    }
+    assert_eq!(get(&harness, "/v1/a"), 200);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(upstream.requests(), [5, 1], "nothing of what may have been processed is sent again");
+}
