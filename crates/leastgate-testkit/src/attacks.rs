@@ -20,6 +20,8 @@ pub struct Attack {
     pub reasons: Vec<Vec<String>>,
     /// What the upstream may have got, one a request.
     pub forwarded: Vec<Forwarded>,
+    /// Why it is there; the advisories it comes from.
+    pub note: String,
 }
 
 /// The answer to one request.
@@ -97,7 +99,15 @@ fn parse_row(line: &str) -> Result<Attack, String> {
     let answers: Vec<Vec<Expected>> = status.split('|').map(parse_answers).collect::<Result<_, _>>()?;
     let reasons = reason.split('|').map(|sequence| sequence.split(',').map(str::to_owned).collect()).collect();
     let forwarded = forwarded.split(',').map(parse_forwarded).collect();
-    Ok(Attack { id: id.to_owned(), statement: statement.to_owned(), raw: raw.to_owned(), answers, reasons, forwarded })
+    Ok(Attack {
+        id: id.to_owned(),
+        statement: statement.to_owned(),
+        raw: raw.to_owned(),
+        answers,
+        reasons,
+        forwarded,
+        note: note.to_owned(),
+    })
 }
 
 fn parse_answers(sequence: &str) -> Result<Vec<Expected>, String> {

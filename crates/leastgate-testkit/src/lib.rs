@@ -14,6 +14,7 @@ pub mod console;
 pub mod curl;
 pub mod deadline;
 pub mod gateway;
+pub mod http2;
 pub mod leaks;
 pub mod metrics;
 pub mod nginx;

@@ -69,6 +69,12 @@ impl RawClient {
         Ok(Self { stream: Buffered::new(Patient { stream, end: Instant::now() + PATIENCE }), local })
     }
 
+    /// The socket, for a client that speaks something else.
+    #[must_use]
+    pub fn socket(&self) -> TcpStream {
+        self.stream.get_ref().stream.try_clone().expect("a socket has a second handle")
+    }
+
     /// The client's own address, as the gateway records it.
     #[must_use]
     pub fn local(&self) -> SocketAddr {

@@ -18,6 +18,7 @@ const PEERS: &[Peer] = &[
     Peer { program: "nginx", package: "nginx-light" },
     Peer { program: "curl", package: "curl" },
     Peer { program: "promtool", package: "prometheus" },
+    Peer { program: "h2load", package: "nghttp2-client" },
 ];
 
 /// Makes sure that every peer is there. Root installs what is missing; anyone else is told the one line to run.

@@ -1,6 +1,6 @@
 //! Finding the token that a name or an accessor means, wherever tokens come from.
 
-use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenEntry, TokenState};
+use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenState, token::TokenView as Declared};
 use leastgate_store::{StoreError, TokenRecord};
 
 use super::view;
@@ -21,7 +21,7 @@ pub(super) struct Found {
 #[derive(Clone, Debug)]
 enum Kept {
     Stored(Box<TokenRecord>),
-    Declared(Box<TokenEntry>),
+    Declared(Box<Declared>),
     /// The store could not be asked; all that is known is what is in force.
     InForce(Option<Timestamp>),
 }
@@ -36,13 +36,8 @@ impl Found {
         }
     }
 
-    fn declared(entry: TokenEntry) -> Self {
-        Self {
-            digest: entry.digest,
-            accessor: entry.accessor,
-            name: entry.name.to_string(),
-            kept: Kept::Declared(Box::new(entry)),
-        }
+    fn declared(digest: TokenDigest, token: Declared) -> Self {
+        Self { digest, accessor: token.accessor, name: token.name.to_string(), kept: Kept::Declared(Box::new(token)) }
     }
 
     /// The token's own record; only tokens of the store have one.
@@ -76,7 +71,7 @@ impl Found {
             Kept::Stored(record) => {
                 Some(view::token(record, self.state(shared), shared.given.authority.snapshot().as_deref(), now))
             }
-            Kept::Declared(entry) => Some(view::declared(entry, &shared.given.environment, now)),
+            Kept::Declared(token) => Some(view::declared(token, &shared.given.environment, now)),
             Kept::InForce(_) => None,
         }
     }
@@ -114,9 +109,12 @@ pub(super) fn find_in_force(shared: &Shared, wanted: &str) -> Result<Found, Prob
 }
 
 fn find_declared(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
-    let policy = shared.policy()?;
-    let entry =
-        policy.declared_tokens().iter().find(|entry| entry.name == wanted || entry.accessor.to_string() == wanted);
+    let mut found = None;
+    shared.policy()?.tokens().for_each(|digest, token| {
+        if token.name == wanted || token.accessor.to_string() == wanted {
+            found = Some(Found::declared(*digest, token.clone()));
+        }
+    });
     let missing = || StoreError::NotFound { kind: "token", wanted: wanted.chars().take(80).collect() };
-    Ok(Found::declared(entry.ok_or_else(missing)?.clone()))
+    Ok(found.ok_or_else(missing)?)
 }

@@ -105,20 +105,23 @@ fn list_stored(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> {
     Reply::json(&TokenList { items: page.items.iter().map(show).collect(), next_cursor: page.next_cursor })
 }
 
-/// Declared tokens are few and in memory: a page begins after the name that the cursor says.
+/// Declared tokens are in memory, in no order: a page begins after the name that the cursor says.
 fn list_declared(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> {
     if query.sort != SortKey::Name {
         return Err(Problem::new(Kind::Invalid, "declared tokens are sorted by name only"));
     }
-    let policy = call.shared.policy()?;
-    let mut all: Vec<TokenView> = policy
-        .declared_tokens()
-        .iter()
-        .map(|entry| view::declared(entry, &call.shared.given.environment, call.now))
-        .filter(|token| query.owner.is_none() || token.owner == query.owner)
-        .filter(|token| query.state.is_none_or(|wanted| token.state == filter_name(wanted)))
-        .filter(|token| query.cursor.as_ref().is_none_or(|after| token.name > *after))
-        .collect();
+    let is_wanted = |token: &TokenView| {
+        (query.owner.is_none() || token.owner == query.owner)
+            && query.state.is_none_or(|wanted| token.state == filter_name(wanted))
+            && query.cursor.as_ref().is_none_or(|after| token.name > *after)
+    };
+    let mut all: Vec<TokenView> = Vec::new();
+    call.shared.policy()?.tokens().for_each(|_, token| {
+        let token = view::declared(token, &call.shared.given.environment, call.now);
+        if is_wanted(&token) {
+            all.push(token);
+        }
+    });
     all.sort_by(|a, b| a.name.cmp(&b.name));
     let limit = query.limit as usize;
     let is_more = all.len() > limit;

@@ -1,6 +1,6 @@
 //! Records as the API shows them.
 
-use leastgate_policy::{PolicySnapshot, Restrictions, Timestamp, TokenEntry, TokenState};
+use leastgate_policy::{PolicySnapshot, Restrictions, Timestamp, TokenState, token::TokenView as Declared};
 use leastgate_store::{AdminRecord, Change, StateChange, TokenLimits, TokenRecord};
 
 use crate::api::{AdminView, GrantView, LimitsView, Moment, RestrictionsView, StateChangeView, TokenView};
@@ -43,26 +43,27 @@ pub(super) fn token(
 }
 
 /// A token that is declared in the policy's files.
-pub(super) fn declared(entry: &TokenEntry, environment: &str, now: Timestamp) -> TokenView {
+pub(super) fn declared(token: &Declared, environment: &str, now: Timestamp) -> TokenView {
+    let holdings = token.entitlement.holdings();
     TokenView {
         // The compiler refuses a file that declares a token with names it does not define.
         not_in_policy: Vec::new(),
-        accessor: entry.accessor.to_string(),
-        name: entry.name.to_string(),
+        accessor: token.accessor.to_string(),
+        name: token.name.to_string(),
         env: environment.to_owned(),
-        owner: entry.owner.as_deref().map(str::to_owned),
-        roles: entry.roles.iter().map(ToString::to_string).collect(),
-        grants: entry
+        owner: holdings.owner.as_deref().map(str::to_owned),
+        roles: holdings.roles.iter().map(ToString::to_string).collect(),
+        grants: holdings
             .grants
             .iter()
             .map(|(scope, expires)| GrantView { scope: scope.to_string(), expires: expires.map(Moment), reason: None })
             .collect(),
-        restrictions: restrictions(&entry.restrictions),
+        restrictions: token.restrictions.as_deref().map(restrictions).unwrap_or_default(),
         limits: LimitsView::default(),
         created: None,
         created_by: None,
-        expires: entry.expires.map(Moment),
-        state: state_name(entry.state, entry.expires, now).to_owned(),
+        expires: token.expires.map(Moment),
+        state: state_name(token.state, token.expires, now).to_owned(),
         state_changed: None,
         successor: None,
         note: None,

@@ -32,7 +32,12 @@ impl From<&Upstream> for ProbeTarget {
     fn from(upstream: &Upstream) -> Self {
         Self {
             name: upstream.name.clone(),
-            address: format!("{}:{}", upstream.endpoint.host(), upstream.endpoint.port()),
+            // The first stands for all of them: it is the API's own word that is asked for.
+            address: upstream
+                .endpoints
+                .first()
+                .map(|endpoint| format!("{}:{}", endpoint.host(), endpoint.port()))
+                .unwrap_or_default(),
             live: upstream.probe.live.clone(),
             ready: upstream.probe.ready.clone(),
         }

@@ -252,7 +252,7 @@ fn check_target(wanted: &Forwarded, request: &Recorded, method: &str, target: &s
 }
 
 /// One Host, no credential, no client's word on identity or override, clean framing.
-fn check_request(request: &Recorded, tokens: &BTreeMap<&str, &Token>) -> Result<(), String> {
+pub(crate) fn check_request(request: &Recorded, tokens: &BTreeMap<&str, &Token>) -> Result<(), String> {
     if let Some(fault) = &request.fault {
         return Err(format!("what the upstream got is broken: {fault}"));
     }

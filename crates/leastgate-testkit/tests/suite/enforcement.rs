@@ -9,7 +9,7 @@ use leastgate_testkit::token::Token;
 
 use crate::fixtures::setup;
 
-fn fetch(gateway: &TestGateway, token: Option<&Token>, path: &str, more: &[&str]) -> Fetched {
+pub(crate) fn fetch(gateway: &TestGateway, token: Option<&Token>, path: &str, more: &[&str]) -> Fetched {
     let url = format!("http://orders.test:{}{path}", gateway.data().port());
     let resolve = format!("orders.test:{}:127.0.0.1", gateway.data().port());
     let credential = token.map(Token::header);

@@ -2,10 +2,16 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 
+use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::Setup;
+use leastgate_testkit::paths;
 use leastgate_testkit::policies::{ORDERS, orders_tokens};
-use leastgate_testkit::process::Ended;
+use leastgate_testkit::process::{Ended, Process};
 
 use crate::fixtures::{Orders, setup};
 
@@ -138,8 +144,8 @@ fn every_error_of_a_file_is_shown_at_once() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_not_ignored() {
-    let grpc = ORDERS.replace("      - GET /v1/a.b\n", "      - GRPC shop.Catalog/Get\n");
-    let ended = Setup::new(&grpc).upstream("orders", "http://127.0.0.1:9").start_failing();
+    let rotated = ORDERS.replace("max_ttl: 90d, require_owner", "max_ttl: 90d, idle_disable: 30d, require_owner");
+    let ended = Setup::new(&rotated).upstream("orders", "http://127.0.0.1:9").start_failing();
     assert_refused(&ended, 3, &["not supported yet"]);
 }
 
@@ -198,4 +204,32 @@ fn a_running_gateway_leaves_no_core_dump() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", orders.gateway.process().id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+}
+
+/// The memory of a process that may not be dumped or traced is root's. Root's own processes show nothing, so as root it
+/// runs as somebody else.
+#[test]
+fn a_running_gateway_cannot_be_looked_into() {
+    const NOBODY: u32 = 65534;
+    let dir = tempfile::tempdir().unwrap();
+    let (program, ready) = (dir.path().join("program"), dir.path().join("ready.json"));
+    fs::copy(paths::leastgate(), &program).unwrap();
+    let own = fs::metadata("/proc/self").unwrap().uid();
+    let user = if own == 0 { NOBODY } else { own };
+    chown(dir.path(), Some(user), None).unwrap();
+    let as_user = |program: &Path| {
+        let mut command = Command::new(program);
+        command.uid(user).current_dir(dir.path()).env("XDG_RUNTIME_DIR", dir.path());
+        command
+    };
+    let owner = |process: &Process| fs::metadata(format!("/proc/{}/mem", process.id())).unwrap().uid();
+
+    let other = Process::spawn("sleep", as_user(&paths::program("sleep")).arg("60"));
+    assert_eq!(owner(&other), user, "any other program's is its user's");
+    let ports = ["--address", "--ops", "--admin"].into_iter().flat_map(|listener| [listener, "127.0.0.1:0"]);
+    let mut demo = as_user(&program);
+    let demo =
+        Process::spawn("leastgate demo", demo.args(["demo", "--no-traffic", "--ready-file"]).arg(&ready).args(ports));
+    until_true("the demo's start", PATIENCE * 3, || ready.exists());
+    assert_eq!(owner(&demo), 0);
 }

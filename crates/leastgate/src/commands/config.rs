@@ -3,7 +3,7 @@
 use super::client;
 use crate::cli::{Config, Global};
 use crate::exit::{Exit, Failure};
-use crate::gateway::loading;
+use crate::gateway::{Certificates, loading};
 use crate::output::{self, Format};
 
 pub(super) fn run(global: &Global, command: &Config) -> Result<(), Failure> {
@@ -34,6 +34,7 @@ fn validate(global: &Global) -> Result<(), Failure> {
     let loaded = loading::gateway_file(global, Vec::new())?;
     loading::environment_key(&loaded)?;
     let policy = loading::first_policy(&loaded)?;
+    Certificates::first(&loaded)?.iter().flat_map(Certificates::warnings).for_each(|line| client::warn(&line));
     loading::warnings(&loaded.config, &policy.shadows).iter().for_each(client::warn);
     if global.output == Format::Json {
         return output::json(&serde_json::json!({

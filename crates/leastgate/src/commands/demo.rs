@@ -30,8 +30,16 @@ pub(super) fn run(global: &Global, arguments: &Demo) -> Result<(), Failure> {
     let store = Arc::new(SqliteStore::in_memory(ENVIRONMENT, &key).map_err(anyhow::Error::from)?);
     let secrets = issue(&store, &key)?;
     let socket = Some(super::socket::runtime_dir_made()?.join(super::socket::SOCKET));
-    let gateway =
-        Gateway::start(Parts { config, key, policy, origin: PolicyOrigin::BuiltIn, store, state_dir: None, socket })?;
+    let gateway = Gateway::start(Parts {
+        config,
+        key,
+        policy,
+        origin: PolicyOrigin::BuiltIn,
+        store,
+        state_dir: None,
+        socket,
+        certificates: None,
+    })?;
     say_what_to_try(&gateway, &secrets);
     if !arguments.no_traffic {
         start_traffic(&gateway, &secrets).context("the demo's traffic can't be started")?;

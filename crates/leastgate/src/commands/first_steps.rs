@@ -39,16 +39,22 @@ impl FirstSteps {
         })
     }
 
-    /// The commands, a line each, against a gateway that listens there.
-    pub(super) fn commands(&self, data: SocketAddr) -> String {
+    /// The commands, a line each, against a gateway that listens there, with TLS or without.
+    pub(super) fn commands(&self, data: SocketAddr, is_tls: bool) -> String {
         let Self { config, holds, life, host, path } = self;
         let data = reachable(data);
-        let url = host.as_ref().map_or_else(|| path.clone(), |host| format!("http://{host}{path}"));
-        let host = host.as_ref().map(|host| format!(" -H \"Host: {host}\"")).unwrap_or_default();
+        let scheme = if is_tls { "https" } else { "http" };
+        let url = host.as_ref().map_or_else(|| path.clone(), |host| format!("{scheme}://{host}{path}"));
+        let asked = match host {
+            // The certificate is for the host, and so is what SNI asks for.
+            Some(host) if is_tls => format!("--connect-to ::{data} https://{host}{path}"),
+            Some(host) => format!("-H \"Host: {host}\" http://{data}{path}"),
+            None => format!("{scheme}://{data}{path}"),
+        };
         let lines = [
             format!("leastgate token create{config} --name me {holds} --owner me --ttl {life} --secret-file me.token"),
             format!("leastgate check{config} me GET {url}"),
-            format!("curl -H \"Authorization: Bearer $(cat me.token)\"{host} http://{data}{path}"),
+            format!("curl -H \"Authorization: Bearer $(cat me.token)\" {asked}"),
         ];
         lines.map(|line| format!("  {BOLD}{line}{BOLD:#}\n")).concat()
     }
@@ -72,6 +78,10 @@ mod tests {
     use super::*;
 
     fn steps(policy: &str, config: Option<&str>) -> Option<String> {
+        steps_over(policy, config, false)
+    }
+
+    fn steps_over(policy: &str, config: Option<&str>, is_tls: bool) -> Option<String> {
         let spec = parse_policy(&[("policy.yaml", policy)]).unwrap().spec;
         let context = CompileContext {
             environment: "prod",
@@ -83,7 +93,7 @@ mod tests {
         };
         let snapshot = PolicySnapshot::compile(&spec, &context).unwrap();
         let steps = FirstSteps::of(&spec, &snapshot, config.map(Path::new))?;
-        Some(anstream::adapter::strip_str(&steps.commands("0.0.0.0:8080".parse().unwrap())).to_string())
+        Some(anstream::adapter::strip_str(&steps.commands("0.0.0.0:8080".parse().unwrap(), is_tls)).to_string())
     }
 
     const HEAD: &str = "version: 1\nenvironments: [ prod ]\n";
@@ -105,6 +115,9 @@ mod tests {
                 "curl -H \"Authorization: Bearer $(cat me.token)\" -H \"Host: a.internal\" http://127.0.0.1:8080/v1",
             ]
         );
+        let said = steps_over(&policy, None, true).unwrap();
+        assert!(said.contains("check me GET https://a.internal/v1"), "{said}");
+        assert!(said.contains("token)\" --connect-to ::127.0.0.1:8080 https://a.internal/v1"), "{said}");
     }
 
     #[test]

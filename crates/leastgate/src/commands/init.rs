@@ -54,12 +54,16 @@ fn check(arguments: &Init) -> Result<(), Failure> {
         );
         return Err(Failure::new(Exit::Usage, message));
     }
-    let authority = arguments.upstream.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let url = &arguments.upstream;
+    let authority = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+        .map(|rest| rest.strip_suffix('/').unwrap_or(rest));
     let is_plain = authority.is_some_and(|text| !text.contains('@') && text.parse::<http::uri::Authority>().is_ok());
     if is_plain {
         return Ok(());
     }
-    let message = "--upstream is http://, a host and a port, such as http://127.0.0.1:8081 (https upstreams are not supported yet)";
+    let message = "--upstream is http:// or https://, a host and a port, such as http://127.0.0.1:8081";
     Err(Failure::new(Exit::Usage, message))
 }
 

@@ -7,7 +7,7 @@ use leastgate_policy::{CompileContext, PolicySnapshot};
 
 use super::client;
 use crate::cli::{Global, Policy};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::gateway::loading;
 use crate::gateway::standing::Shadow;
 use crate::output::{self, Format};
@@ -27,10 +27,9 @@ fn lint(global: &Global, files: &[PathBuf], environment: Option<&str>) -> Result
         let loaded = leastgate_config::load_policy(files)?;
         (lint_files(&loaded, environment)?, Shadow::all_of(&loaded.spec))
     };
-    let warnings = [snapshot.unsupported(), &loading::ended(&shadows)].concat();
+    let warnings = loading::ended(&shadows);
     warnings.iter().for_each(client::warn);
-    tell(global, &snapshot, &warnings)?;
-    if snapshot.unsupported().is_empty() { Ok(()) } else { Err(Failure::silent(Exit::No)) }
+    tell(global, &snapshot, &warnings)
 }
 
 fn tell(global: &Global, snapshot: &PolicySnapshot, warnings: &[String]) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use crate::cli::{Global, Serve};
 use crate::exit::{Exit, Failure};
 use crate::files::NewFile;
 use crate::gateway::loading::GatewayFile;
-use crate::gateway::{Gateway, Parts, PolicyOrigin, Signals, exposure, loading};
+use crate::gateway::{Certificates, Gateway, Parts, PolicyOrigin, Signals, exposure, loading};
 use crate::output;
 use crate::sandbox;
 
@@ -24,7 +24,7 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     let loaded = loading::gateway_file(global, flags.clone())?;
     output::start_log(global.verbose);
     let signals = Signals::take()?;
-    let exposed = exposure::find(&loaded.config);
+    let mut warnings = exposure::find(&loaded.config);
     let parts = parts(loaded, flags)?;
     if let Some(path) = &arguments.bootstrap_admin {
         bootstrap_admin(&parts, path)?;
@@ -32,6 +32,8 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     let named = global.config.as_deref();
     let wants_first_token = parts.config.tokens == TokenSource::Store;
     let steps = FirstSteps::of(&parts.policy.spec, &parts.policy.snapshot, named).filter(|_| wants_first_token);
+    let is_tls = parts.certificates.is_some();
+    warnings.extend(parts.certificates.iter().flat_map(Certificates::warnings));
     let gateway = Gateway::start(parts)?;
     if let Some(path) = &arguments.ready_file {
         gateway.write_ready_file(path)?;
@@ -39,12 +41,12 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     let (data, admin) = (gateway.data_address(), gateway.admin());
     let shown = |address: Option<SocketAddr>| address.map(|address| address.to_string());
     tracing::info!(data = %data, ops = shown(admin.ops()), admin = shown(admin.admin()), "leastgate serves");
-    exposed.iter().for_each(|line| tracing::warn!("{line}"));
+    warnings.iter().for_each(|line| tracing::warn!("{line}"));
     if let Some(steps) = steps.filter(|_| gateway.token_count() == 0) {
         output::note(format_args!(
             "There are no tokens yet. In another terminal, in this folder, three commands make the first one and try \
              it:\n\n{}",
-            steps.commands(data)
+            steps.commands(data, is_tls)
         ));
     }
     gateway.serve(&signals);
@@ -54,6 +56,7 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
 fn parts(loaded: LoadedGateway, flags: Vec<Override>) -> Result<Parts, Failure> {
     let key = loading::environment_key(&loaded)?;
     let policy = loading::first_policy(&loaded)?;
+    let certificates = Certificates::first(&loaded)?;
     let LoadedGateway { config, file, .. } = loaded;
     let file = GatewayFile { path: file, flags };
     let state_dir = config
@@ -64,7 +67,16 @@ fn parts(loaded: LoadedGateway, flags: Vec<Override>) -> Result<Parts, Failure> 
         .map_err(|error: StateDirError| Failure::new(Exit::Failed, error))?;
     let store = open_store(&config, state_dir.as_ref(), &key)?;
     let socket = socket(state_dir.as_ref())?;
-    Ok(Parts { config, key, policy, origin: PolicyOrigin::Files(file), store: Arc::new(store), state_dir, socket })
+    Ok(Parts {
+        config,
+        key,
+        policy,
+        origin: PolicyOrigin::Files(file),
+        store: Arc::new(store),
+        state_dir,
+        socket,
+        certificates,
+    })
 }
 
 /// The first administrator, for a gateway whose admin API is used over TCP; the local socket needs none.

@@ -1,21 +1,27 @@
 //! Secrets and state that others on the machine can reach. No error, for a volume may be mounted so on purpose; but
 //! whoever starts a gateway over them should know.
 
+use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use leastgate_config::{GatewayConfig, SecretSource};
+use leastgate_config::{CertificateFiles, GatewayConfig, SecretSource};
 
 /// What stands open, one line each.
 pub(crate) fn find(config: &GatewayConfig) -> Vec<String> {
     const OTHERS_READ: u32 = 0o004;
     const OTHERS_WRITE: u32 = 0o002;
     let mut lines = Vec::new();
-    if let SecretSource::File(path) = &config.pepper.current
-        && let Some(mode) = mode(path).filter(|mode| mode & OTHERS_READ != 0)
-    {
-        let source = &config.pepper.current;
-        lines.push(format!("pepper: everybody on the machine can read {source} (mode {mode:04o}): chmod 600"));
+    let mut secret = |key: &str, path: &Path, shown: &dyn fmt::Display| {
+        if let Some(mode) = mode(path).filter(|mode| mode & OTHERS_READ != 0) {
+            lines.push(format!("{key}: everybody on the machine can read {shown} (mode {mode:04o}): chmod 600"));
+        }
+    };
+    if let SecretSource::File(path) = &config.pepper.current {
+        secret("pepper", path, &config.pepper.current);
+    }
+    for CertificateFiles { key, .. } in certificates(config) {
+        secret("tls", key, &key.display());
     }
     if let Some(dir) = &config.state_dir
         && let Some(mode) = mode(dir).filter(|mode| mode & OTHERS_WRITE != 0)
@@ -26,6 +32,12 @@ pub(crate) fn find(config: &GatewayConfig) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// Every certificate with a key.
+fn certificates(config: &GatewayConfig) -> impl Iterator<Item = &CertificateFiles> {
+    let listener = config.listeners.data.tls.iter().flat_map(|tls| std::iter::once(&tls.default).chain(&tls.sni));
+    listener.chain(config.upstreams.iter().filter_map(|upstream| upstream.tls.identity.as_ref()))
 }
 
 fn mode(path: &Path) -> Option<u32> {
@@ -57,5 +69,9 @@ mod tests {
             assert_eq!(find(&config).len(), lines, "{of_pepper:o} {of_dir:o}");
         }
         assert!(find(&config)[0].contains("mode 0604"), "{:?}", find(&config));
+        let tls = "listeners: { data: { tls: { cert: c, key: k, sni: [ { cert: c, key: pepper } ] } } }\n";
+        let config = parse_gateway(&name.display().to_string(), &format!("{text}{tls}")).unwrap().config;
+        let lines = find(&config);
+        assert!(lines.len() == 3 && lines[1].starts_with("tls: everybody"), "{lines:?}");
     }
 }

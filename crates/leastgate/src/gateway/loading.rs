@@ -31,12 +31,7 @@ pub struct Policy {
 
 /// Why a policy can't be put in force.
 #[derive(Debug)]
-pub enum PolicyFault {
-    /// It is not a policy.
-    Invalid(Diagnostics),
-    /// It uses what the gateway can't serve yet.
-    Unsupported(Vec<String>),
-}
+pub struct PolicyFault(Diagnostics);
 
 /// The gateway's file with everything laid over it.
 ///
@@ -111,7 +106,7 @@ pub fn first_policy(loaded: &LoadedGateway) -> Result<Policy, Failure> {
 /// # Errors
 /// Everything wrong with them, or what can't be served yet.
 pub fn policy(config: &GatewayConfig, now: Timestamp) -> Result<Policy, PolicyFault> {
-    let loaded = load_policy(&config.policy.files).map_err(PolicyFault::Invalid)?;
+    let loaded = load_policy(&config.policy.files).map_err(PolicyFault)?;
     compile(&loaded, config, now)
 }
 
@@ -123,7 +118,7 @@ pub(crate) fn compile(
     if let (TokenSource::Store, Some(token)) = (config.tokens, loaded.spec.tokens.first()) {
         let hint = "say tokens: { source: declared } in the gateway's file, or take the tokens out of this one";
         let message = "tokens are declared here, but tokens.source is store";
-        return Err(PolicyFault::Invalid(loaded.fault(token.accessor.origin, message, hint)));
+        return Err(PolicyFault(loaded.fault(token.accessor.origin, message, hint)));
     }
     let upstreams: Vec<UpstreamFacts<'_>> = config
         .upstreams
@@ -138,11 +133,8 @@ pub(crate) fn compile(
         trusted_proxies: config.trusted_proxies.clone(),
         upstreams: Some(&upstreams),
     };
-    let snapshot = PolicySnapshot::compile(&loaded.spec, &context)
-        .map_err(|errors| PolicyFault::Invalid(loaded.diagnose(errors)))?;
-    if !snapshot.unsupported().is_empty() {
-        return Err(PolicyFault::Unsupported(snapshot.unsupported().to_vec()));
-    }
+    let snapshot =
+        PolicySnapshot::compile(&loaded.spec, &context).map_err(|errors| PolicyFault(loaded.diagnose(errors)))?;
     let shadows = Shadow::all_of(&loaded.spec);
     Ok(Policy { snapshot, spec: loaded.spec.clone(), shadows, fingerprint: loaded.fingerprint() })
 }
@@ -192,19 +184,13 @@ impl PolicyFault {
     /// The first error in one line, for the reload log.
     #[must_use]
     pub fn summary_line(&self) -> String {
-        match self {
-            Self::Invalid(diagnostics) => diagnostics.summary_line(),
-            Self::Unsupported(lines) => lines.join("; "),
-        }
+        self.0.summary_line()
     }
 }
 
 impl fmt::Display for PolicyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid(diagnostics) => f.write_str(&diagnostics.render(crate::output::stderr_has_color())),
-            Self::Unsupported(lines) => f.write_str(&lines.join("\n")),
-        }
+        f.write_str(&self.0.render(crate::output::stderr_has_color()))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `serve` and `demo` both start here; they differ in where the parts come from, not in what runs.
 
+mod certificates;
 pub(crate) mod exposure;
 pub mod loading;
 mod parts;
@@ -9,6 +10,7 @@ mod reload;
 mod signals;
 pub(crate) mod standing;
 mod upkeep;
+mod upstream_tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,6 +24,7 @@ use leastgate_proxy::{DataPlane, DataPlaneHandle, StartError};
 use leastgate_store::{StateDir, TokenStore};
 use leastgate_telemetry::{Clock, LifecycleEvent, SystemClock, Telemetry};
 
+pub use certificates::Certificates;
 pub(crate) use parts::runtime_dir;
 pub use parts::{Parts, PolicyOrigin};
 pub use signals::Signals;
@@ -80,15 +83,17 @@ impl Gateway {
     }
 
     fn start_planes(parts: Parts, telemetry: Telemetry, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
-        let Parts { config, key, policy, origin, store, state_dir, socket } = parts;
+        let Parts { config, key, policy, origin, store, state_dir, socket, certificates } = parts;
         let config = Arc::new(config);
         let authority = Arc::new(Authority::with_tokens(key, parts::token_table(&config, &*store)?));
         let (state, unwritten) = Default::default();
         let shared = Arc::new(Shared { authority, telemetry, clock, store, state, unwritten });
         let fingerprint = policy.fingerprint;
         let snapshot = parts::put_in_force(&shared, config.tokens, policy).map_err(anyhow::Error::from)?;
-        let data = DataPlane::start(parts::data_plane(&config), &shared.authority, &shared.telemetry, &shared.clock)
-            .map_err(|error| not_listening(&error))?;
+        let tls = certificates.as_ref().map(|certificates| certificates.show(&shared));
+        let data =
+            DataPlane::start(parts::data_plane(&config, tls)?, &shared.authority, &shared.telemetry, &shared.clock)
+                .map_err(|error| not_listening(&error))?;
         let state = parts::admin_state(&config, &shared, data.local_addr());
         let admin = AdminPlane::start(&parts::admin_config(&config, socket), state)
             .map_err(|error| Failure::new(Exit::Failed, error))?;
@@ -98,7 +103,7 @@ impl Gateway {
         let drain = Drain { delay: config.limits.drain_delay, timeout: config.limits.drain_timeout };
         let upkeep =
             Upkeep::start(Arc::clone(&shared), config.retention).context("the upkeep thread can't be started")?;
-        let reloader = Reloader::start(config, Arc::clone(&shared), origin, fingerprint)
+        let reloader = Reloader::start(config, Arc::clone(&shared), origin, fingerprint, certificates)
             .context("the reload thread can't be started")?;
         Ok(Self { data: Some(data), admin, shared, reloader, upkeep, drain, _state_dir: state_dir })
     }

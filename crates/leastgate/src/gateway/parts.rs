@@ -11,11 +11,13 @@ use leastgate_admin::{AdminConfig, AdminState, Hooks, ProbeTarget, Tokens};
 use leastgate_config::{AdminAddress, ClassPolicy, Classes, Fsync, GatewayConfig, SinkKind, TokenSource, Workers};
 use leastgate_policy::{DigestCollision, EnvironmentKey, PolicySnapshot, Timestamp, TokenTable};
 use leastgate_proxy::DataPlaneConfig;
+use leastgate_proxy::tls::ServerTls;
 use leastgate_store::{SqliteStore, StateDir, TokenStore};
 use leastgate_telemetry::{self as telemetry, FileSinkConfig, RedactionKey, TelemetryConfig};
 
+use super::certificates::Certificates;
 use super::standing::{Shadow, Unknown};
-use super::{Shared, loading};
+use super::{Shared, loading, upstream_tls};
 use crate::exit::{Exit, Failure};
 
 /// Everything a gateway is started from.
@@ -35,6 +37,8 @@ pub struct Parts {
     pub state_dir: Option<StateDir>,
     /// The unix socket on which the CLI finds this gateway.
     pub socket: Option<PathBuf>,
+    /// What the data listener shows to clients; plain HTTP without it.
+    pub certificates: Option<Certificates>,
 }
 
 /// Where a policy came from.
@@ -189,14 +193,16 @@ fn per_second(hertz: f64) -> u32 {
     hertz.clamp(1.0, f64::from(u32::MAX)) as u32
 }
 
-pub(super) fn data_plane(config: &GatewayConfig) -> DataPlaneConfig {
-    DataPlaneConfig {
+pub(super) fn data_plane(config: &GatewayConfig, tls: Option<ServerTls>) -> Result<DataPlaneConfig, Failure> {
+    Ok(DataPlaneConfig {
         addresses: vec![config.listeners.data.address],
         workers: workers(config.workers),
         limits: config.limits.clone(),
         upstreams: config.upstreams.clone(),
+        upstream_tls: upstream_tls::read(&config.upstreams)?,
         trusted_proxies: config.trusted_proxies.clone(),
-    }
+        tls,
+    })
 }
 
 /// One worker for each CPU this process may use; the standard library honours the cgroup's quota and affinity.

@@ -1,4 +1,5 @@
-//! Hot reload: the policy's files are read anew when their content changes, or when SIGHUP asks.
+//! Hot reload: the files of the policy and of certificates are read anew when their content changes, or when SIGHUP
+//! asks.
 //!
 //! Content is hashed several times a second: file notifications go deaf when Kubernetes swaps the `..data` link. Start-up and
 //! reload compile through the same function; a file that does not compile keeps the policy that is in force.
@@ -11,6 +12,7 @@ use std::time::Duration;
 use leastgate_config::{Fingerprint, GatewayConfig};
 use leastgate_telemetry::LifecycleEvent;
 
+use super::certificates::{CertificateFault, Certificates};
 use super::loading::GatewayFile;
 use super::parts::{self, PolicyOrigin};
 use super::{Shared, loading};
@@ -31,6 +33,7 @@ struct Watch {
     seen: Fingerprint,
     /// What the last look saw, if it was new.
     settling: Option<Fingerprint>,
+    certificates: Option<Certificates>,
 }
 
 impl Reloader {
@@ -40,18 +43,23 @@ impl Reloader {
         shared: Arc<Shared>,
         origin: PolicyOrigin,
         seen: Fingerprint,
+        certificates: Option<Certificates>,
     ) -> std::io::Result<Self> {
         let PolicyOrigin::Files(file) = origin else { return Ok(Self { ask: None, thread: Mutex::new(None) }) };
         let (ask, asked) = sync_channel::<()>(1);
-        let mut watch = Watch { config, file, shared, seen, settling: None };
+        let mut watch = Watch { config, file, shared, seen, settling: None, certificates };
         let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
             loop {
                 match asked.recv_timeout(POLL) {
                     Ok(()) => {
                         watch.look_at_gateway_file();
                         watch.reload();
+                        watch.replace_certificates(Certificates::reload);
                     }
-                    Err(RecvTimeoutError::Timeout) => watch.poll(),
+                    Err(RecvTimeoutError::Timeout) => {
+                        watch.poll();
+                        watch.replace_certificates(Certificates::poll);
+                    }
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
@@ -116,6 +124,25 @@ impl Watch {
             Err(fault) => {
                 self.seen = looked_at;
                 self.refuse(&fault.summary_line());
+            }
+        }
+    }
+
+    /// One line, as for the policy, and one event.
+    fn replace_certificates(&mut self, look: impl FnOnce(&mut Certificates) -> Option<Result<(), CertificateFault>>) {
+        let Some(certificates) = &mut self.certificates else { return };
+        let Some(outcome) = look(certificates) else { return };
+        let revision = self.shared.authority.snapshot().map(|snapshot| snapshot.revision().to_owned());
+        match outcome {
+            Ok(()) => {
+                certificates.show(&self.shared);
+                certificates.warnings().iter().for_each(|line| tracing::warn!("{line}"));
+                tracing::info!("certificates replaced");
+                self.record("certificates.loaded", "ok", revision.as_deref());
+            }
+            Err(fault) => {
+                tracing::error!("certificates not replaced, those in force stay: {fault}");
+                self.record("certificates.refused", &fault.to_string(), revision.as_deref());
             }
         }
     }

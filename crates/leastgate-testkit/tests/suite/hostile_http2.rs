@@ -1,0 +1,195 @@
+//! Clients of HTTP/2 that cost memory or lie about a length (P23, P26): what they cost, and what the upstream gets.
+
+use leastgate_testkit::deadline::{PATIENCE, until_true};
+use leastgate_testkit::gateway::{TestGateway, request};
+use leastgate_testkit::http2::{
+    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, WINDOW_UPDATE, frame,
+};
+use leastgate_testkit::policies::orders_tokens;
+use leastgate_testkit::recorder::{Answer, Gate, RecorderUpstream, Step};
+
+use crate::fixtures::{Orders, setup};
+
+const MIB: u64 = 1 << 20;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// Fields of a name and a value of 4,000 bytes that a head refers to by one byte each (RFC 7541 §2.3.2).
+const REFERENCE: u8 = 0x80 | 62;
+
+/// The gateway's resident memory in bytes.
+fn resident(gateway: &TestGateway) -> u64 {
+    let bytes = gateway.metrics().sum("process_resident_memory_bytes", &[]);
+    assert!(bytes > 0.0, "process_* metrics are there");
+    format!("{bytes:.0}").parse().unwrap()
+}
+
+/// A field that is not put into the table: an index of the static one for its name, then its value.
+fn literal(index: &[u8], value: &str) -> Vec<u8> {
+    [index, &[u8::try_from(value.len()).expect("a length of seven bits")], value.as_bytes()].concat()
+}
+
+/// A request of the reader's whose head refers to the large field so many times.
+fn bomb(orders: &Orders, references: usize) -> Vec<u8> {
+    let bearer = format!("Bearer {}", orders.reader().secret());
+    assert!(bearer.len() < 127, "its length takes one byte");
+    let mut block = vec![0x82, 0x86];
+    block.extend(literal(&[0x04], "/v1/orders"));
+    block.extend(literal(&[0x01], "orders.test"));
+    block.extend(literal(&[0x0f, 0x08], &bearer));
+    block.resize(block.len() + references, REFERENCE);
+    block
+}
+
+/// The field itself, in a head that is refused for the lack of anything else.
+fn charge() -> Vec<u8> {
+    let value = "v".repeat(4_000);
+    // 4,000 with a prefix of seven bits: 127, then 3,873 in groups of seven.
+    [&[0x40, 1, b'x', 0x7f, 0xa1, 0x1e], value.as_bytes()].concat()
+}
+
+/// A connection on which no answer has room for a body, with the large field in its table.
+fn charged(orders: &Orders) -> Client {
+    let mut client = Client::connect(orders.gateway.data(), &[(INITIAL_WINDOW_SIZE, 0)]);
+    let head = [bomb(orders, 0), charge()].concat();
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &head));
+    client
+}
+
+/// The fields of a request with a body.
+fn post<'a>(path: &'a str, authorization: &'a str) -> [(&'a str, &'a str); 5] {
+    [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "orders.test"),
+        (":path", path),
+        ("authorization", authorization),
+    ]
+}
+
+fn canary(orders: &Orders) {
+    assert_eq!(orders.gateway.get(orders.reader(), "/v1/orders/ca4a12").status, 200);
+}
+
+/// CVE-2026-49975, CVE-2026-47774: a byte of the head is 4,000 of memory, and streams that do not end keep it.
+#[test]
+fn heads_that_unfold_and_streams_that_stall_take_little_memory() {
+    let orders = Orders::start();
+    canary(&orders);
+    let before = resident(&orders.gateway);
+    // Within the limit of a head, 12 KiB of it by reference; no answer gets through.
+    let mut stalled: Vec<Client> = (0..8).map(|_| charged(&orders)).collect();
+    for client in &mut stalled {
+        for stream in (3..43).step_by(2) {
+            client.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, &bomb(&orders, 3)));
+        }
+    }
+    until_true("what is within the limit to arrive", PATIENCE, || orders.upstream.count() == 1 + 8 * 21);
+    for _ in 0..20 {
+        let mut client = charged(&orders);
+        // 62 MiB each.
+        let heads =
+            (3..103).step_by(2).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &bomb(&orders, 16_000)));
+        client.send(heads.collect::<Vec<_>>().concat());
+        assert!(client.is_closed());
+        assert_eq!(client.goaway.map(|(_, code)| code), Some(ENHANCE_YOUR_CALM));
+    }
+    let taken = resident(&orders.gateway).saturating_sub(before);
+    assert!(taken < 32 * MIB, "{taken} bytes for a thousand heads of 62 MiB and 168 streams that stall");
+    canary(&orders);
+    let bombs = orders.upstream.requests().iter().filter(|request| request.head.bytes.len() > 16 << 10).count();
+    assert_eq!(bombs, 0, "a head over the limit reaches nobody");
+}
+
+/// CVE-2023-44487, CVE-2025-8671, RUSTSEC-2024-0332: that each ends its connection, the proxy's own suite tests.
+#[test]
+fn floods_of_resets_and_of_continuations_take_little_memory() {
+    let orders = Orders::start();
+    canary(&orders);
+    let before = resident(&orders.gateway);
+    let head = bomb(&orders, 0);
+    let request = |stream: u32| frame(HEADERS, END_STREAM | END_HEADERS, stream, &head);
+    let reset = |stream: u32| [request(stream), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat();
+    let provoked = |stream: u32| [request(stream), frame(WINDOW_UPDATE, 0, stream, &[0; 4])].concat();
+    let endless = |stream: u32| match stream {
+        1 => frame(HEADERS, END_STREAM, 1, &head),
+        _ => frame(CONTINUATION, 0, 1, &literal(&[0x00, 1, b'x'], &"v".repeat(120)).repeat(100)),
+    };
+    let floods: [&dyn Fn(u32) -> Vec<u8>; 3] = [&reset, &provoked, &endless];
+    for flood in floods.into_iter().cycle().take(30) {
+        let mut client = Client::connect(orders.gateway.data(), &[]);
+        let sent = (1..20_000).step_by(2).take_while(|stream| client.send(flood(*stream))).count();
+        assert!(client.is_closed(), "after {sent}");
+    }
+    let taken = resident(&orders.gateway).saturating_sub(before);
+    assert!(taken < 32 * MIB, "{taken} bytes for 30 floods");
+    canary(&orders);
+}
+
+/// RUSTSEC-2026-0258: frames without a byte need no window, and whoever keeps them until the body is asked for keeps any
+/// number. Nobody asks while the request waits for a connection.
+#[test]
+fn a_flood_of_empty_frames_takes_no_memory() {
+    let (upstream, tokens, gate) = (RecorderUpstream::start(), orders_tokens(), Gate::default());
+    upstream.on("/v1/orders", Answer::steps([Step::Wait(gate.clone()), Step::Echo]));
+    let narrow = ", max_connections: 1, connect_timeout: 60s, response_timeout: 60s";
+    let gateway = setup(&tokens).section("workers", "1").upstream_with("orders", &upstream.url(), narrow).start();
+    let mut first = gateway.client();
+    first.send(request("GET", "/v1/orders", Some(&tokens["READER"])));
+    until_true("the first request", PATIENCE, || upstream.count() == 1);
+
+    let before = resident(&gateway);
+    let mut client = Client::connect(gateway.data(), &[]);
+    let bearer = format!("Bearer {}", tokens["WRITER"].secret());
+    client.open(&post("/v1/orders", &bearer), 0);
+    let empty = frame(DATA, 0, 1, b"").repeat(1_000);
+    let sent = (0..1_000).take_while(|_| client.send(&empty)).count();
+    // What was sent is read, or the connection has ended.
+    client.send(frame(PING, 0, 0, b"all read"));
+    while client.read().is_some_and(|frame| frame.kind != PING) {}
+    let taken = resident(&gateway).saturating_sub(before);
+    assert!(taken < 16 * MIB, "{taken} bytes for {sent} thousand empty frames");
+    assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM)) | None), "{:?}", client.goaway);
+
+    gate.open();
+    assert_eq!(first.read().unwrap().status, 200);
+    assert_eq!(gateway.get(&tokens["READER"], "/v1/orders/7b0e").status, 200);
+    assert!(upstream.requests().iter().all(|request| request.method() == "GET" || !request.complete));
+}
+
+/// RFC 9113 §8.1.1: a length is the sum of the frames, or the request is malformed.
+#[test]
+fn a_length_that_is_not_the_sum_of_the_frames_makes_no_request() {
+    let orders = Orders::start();
+    let bearer = format!("Bearer {}", orders.token("WRITER").secret());
+    let send = |length: &str, parts: &[&str]| {
+        let mut client = Client::connect(orders.gateway.data(), &[]);
+        let head = [&post("/v1/orders", &bearer)[..], &[("content-length", length)]].concat();
+        let stream = client.open(&head, if parts.is_empty() { END_STREAM } else { 0 });
+        for (number, part) in parts.iter().enumerate() {
+            client.data(stream, part.as_bytes(), if number + 1 == parts.len() { END_STREAM } else { 0 });
+        }
+        client.answer(stream).status
+    };
+    assert_eq!((send("5", &["he", "llo"]), send("0", &[])), (200, 200));
+    let whole = orders.upstream.count();
+    for (length, parts) in [
+        ("5", &[][..]),
+        ("5", &["hel"]),
+        ("5", &["he", "l"]),
+        ("5", &["hello", ""]),
+        ("5", &["hello!"]),
+        ("5", &["hello", "!"]),
+        ("0", &["hello"]),
+        ("18446744073709551616", &["hello"]),
+    ] {
+        let status = send(length, parts);
+        let is_a_request = *parts == ["hello", ""];
+        assert_eq!(status == 200, is_a_request, "{length} for {parts:?}: {status}");
+        assert!(is_a_request || [0, 400].contains(&status), "{length} for {parts:?}: {status}");
+        canary(&orders);
+    }
+    let got = orders.upstream.since(whole);
+    let bodies: Vec<_> = got.iter().filter(|request| request.complete && request.method() == "POST").collect();
+    assert_eq!(bodies.len(), 1, "{bodies:?}");
+}
