@@ -117,7 +117,9 @@ impl Exchange {
         upload: &Rc<Upload>,
     ) -> Self {
         connection.exchange_begins();
-        if connection.is_http2() && is_worn_out(worker, connection) {
+        if connection.is_http2() && connection.overstays() {
+            connection.cut();
+        } else if connection.is_http2() && is_worn_out(worker, connection) {
             connection.drain();
         }
         let recorder = worker.telemetry.begin(SocketAddr::new(source.peer, source.port), worker.clock.now());
@@ -169,7 +171,8 @@ impl Exchange {
 
     /// From now on the request is decided again whenever what was decided on changes.
     pub(crate) fn watch(&mut self, facts: RequestFacts) {
-        self.entry = Some(Streams::enter(&self.worker, facts, &self.connection.0, self.recorder.handle()));
+        let stream = self.stream.clone();
+        self.entry = Some(Streams::enter(&self.worker, facts, &self.connection.0, stream, self.recorder.handle()));
     }
 
     /// Waits for a later decision against the request.
@@ -227,12 +230,15 @@ impl Exchange {
         }
     }
 
-    fn send(self, Authored { response, status }: Authored, is_clean: bool) -> Response<ProxyBody> {
+    fn send(self, Authored { mut response, status }: Authored, is_clean: bool) -> Response<ProxyBody> {
         if !is_clean {
             self.connection.0.client_is_sending();
         }
         self.recorder.response(status.as_u16(), Origin::Gateway);
         let is_head = self.method == Method::HEAD;
+        if is_head && self.is_stream() {
+            headers::describe_body(&mut response);
+        }
         response.map(|bytes| ProxyBody::own(bytes, is_head, self))
     }
 

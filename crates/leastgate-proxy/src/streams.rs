@@ -15,7 +15,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::connection::ConnectionState;
+use crate::connection::{ConnectionState, StreamControl};
 use crate::worker::Worker;
 
 /// From this age a request is decided again.
@@ -39,6 +39,8 @@ pub(crate) struct Streams {
 pub(crate) struct Underway {
     facts: RequestFacts,
     connection: Rc<ConnectionState>,
+    /// Where many requests share the connection, this one's part of it.
+    stream: Option<Rc<StreamControl>>,
     record: RecordHandle,
     began: Instant,
     /// When the client was last known to be there.
@@ -66,9 +68,10 @@ impl Streams {
         worker: &Rc<Worker>,
         facts: RequestFacts,
         connection: &Rc<ConnectionState>,
+        stream: Option<Rc<StreamControl>>,
         record: RecordHandle,
     ) -> Entry {
-        let underway = Rc::new(Underway::new(facts, Rc::clone(connection), record));
+        let underway = Rc::new(Underway::new(facts, Rc::clone(connection), stream, record));
         let mut open = worker.streams.open.borrow_mut();
         if open.is_empty() {
             worker.streams.began.notify_one();
@@ -109,11 +112,17 @@ struct Judged {
 }
 
 impl Underway {
-    fn new(facts: RequestFacts, connection: Rc<ConnectionState>, record: RecordHandle) -> Self {
+    fn new(
+        facts: RequestFacts,
+        connection: Rc<ConnectionState>,
+        stream: Option<Rc<StreamControl>>,
+        record: RecordHandle,
+    ) -> Self {
         let began = Instant::now();
         Self {
             facts,
             connection,
+            stream,
             record,
             began,
             looked: Cell::new(began),
@@ -158,9 +167,17 @@ impl Underway {
         self.record.recut(&denial);
         *self.denial.borrow_mut() = Some(denial);
         if self.streaming.get() {
-            self.connection.cut();
+            self.cut();
         } else if let Some(waiting) = self.waiting.borrow_mut().take() {
             waiting.wake();
+        }
+    }
+
+    /// Breaks the response off, without touching what others have on the same connection.
+    fn cut(&self) {
+        match &self.stream {
+            Some(stream) => stream.cut(),
+            None => self.connection.cut(),
         }
     }
 
@@ -179,11 +196,11 @@ impl Entry {
         std::future::poll_fn(|cx| self.underway.poll_denied(cx)).await
     }
 
-    /// The response begins: from now on the connection is what is cut.
+    /// The response begins: from now on it can only be cut.
     pub(crate) fn streams(&self) {
         self.underway.streaming.set(true);
         if self.underway.denial.borrow().is_some() {
-            self.underway.connection.cut();
+            self.underway.cut();
         }
     }
 }
@@ -235,7 +252,7 @@ apis:
         let day = Duration::from_secs(86_400);
         let limits = PhaseLimits { first_byte: day, head: day, idle: day, http2_idle: day };
         let connection = Rc::new(ConnectionState::new(limits, SocketWatch::default()));
-        Underway::new(facts, connection, recorder.handle())
+        Underway::new(facts, connection, None, recorder.handle())
     }
 
     #[tokio::test]

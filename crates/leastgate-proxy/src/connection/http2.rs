@@ -3,11 +3,11 @@
 //! hyper runs each stream as a task of its own and lends no handle to it. But the task is born here, in the executor, in
 //! the same breath in which the service was called for it: so each task gets the control of its own request.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::server::conn::http2;
@@ -57,6 +57,8 @@ enum Turn {
 pub(crate) struct StreamControl {
     turn: Cell<Turn>,
     parts: Cell<u64>,
+    cut: Cell<bool>,
+    task: RefCell<Option<Waker>>,
 }
 
 impl StreamControl {
@@ -69,6 +71,19 @@ impl StreamControl {
     /// There is nothing to hand over yet.
     pub(crate) fn waits(&self) {
         self.turn.set(Turn::Ours);
+    }
+
+    /// Ends the stream, and nothing else on its connection.
+    pub(crate) fn cut(&self) {
+        self.cut.set(true);
+        if let Some(task) = self.task.borrow_mut().take() {
+            task.wake();
+        }
+    }
+
+    fn is_cut(&self, cx: &Context<'_>) -> bool {
+        *self.task.borrow_mut() = Some(cx.waker().clone());
+        self.cut.get()
     }
 }
 
@@ -92,13 +107,16 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
     }
 }
 
-/// Runs a stream's task, and drops it when its client has taken nothing for too long: h2 then resets the stream.
+/// Runs a stream's task, and drops it when it is cut or its client has taken nothing for too long: h2 then resets the
+/// stream.
 async fn until_stalled(task: impl Future<Output = ()>, control: &StreamControl, stall: Duration) {
     let mut task = pin!(task);
     let mut watch = Watch { timer: None, parts: 0 };
-    poll_fn(|cx| match task.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(()),
-        Poll::Pending => watch.poll(cx, control, stall),
+    poll_fn(|cx| {
+        if control.is_cut(cx) || task.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        watch.poll(cx, control, stall)
     })
     .await;
 }

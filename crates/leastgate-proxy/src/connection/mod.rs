@@ -132,13 +132,12 @@ async fn speak(stream: ClientStream, source: Source, worker: &Rc<Worker>, state:
 }
 
 /// What the client speaks: what the handshake agreed on, else what its first bytes say. `None`: the connection was cut
-/// meanwhile.
+/// meanwhile, or does not begin as agreed.
 async fn protocol(io: &mut ClientIo<ClientStream>, state: &ConnectionState) -> Option<Protocol> {
-    match state.tls().map(|made| made.alpn) {
-        Some(Alpn::Http2) => return Some(Protocol::Http2),
-        // HTTP/2 over TLS is agreed on, never just begun (RFC 9113 §3.3).
-        Some(Alpn::Http1 | Alpn::None) => return Some(Protocol::Http1),
-        None => {}
+    let agreed = state.tls().map(|made| made.alpn);
+    // HTTP/2 over TLS is agreed on, never just begun (RFC 9113 §3.3).
+    if matches!(agreed, Some(Alpn::Http1 | Alpn::None)) {
+        return Some(Protocol::Http1);
     }
     let begun = poll_fn(|cx| {
         if state.is_draining() && state.phase() == Phase::FirstByte {
@@ -146,7 +145,8 @@ async fn protocol(io: &mut ClientIo<ClientStream>, state: &ConnectionState) -> O
         }
         io.poll_protocol(cx)
     });
-    until_cut(begun, state).await
+    let begun = until_cut(begun, state).await?;
+    (agreed.is_none() || begun == Protocol::Http2).then_some(begun)
 }
 
 /// What hyper's two servers have in common.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use super::state::{ConnectionState, Phase};
+use super::state::ConnectionState;
 
 /// The connections of one worker, so that a drain can reach them.
 #[derive(Debug, Default)]
@@ -28,11 +28,12 @@ impl Connections {
         self.open.borrow().iter().for_each(|(_, state)| state.drain());
     }
 
-    /// Drops every connection, and says how many had a request under way.
+    /// Drops every connection, and says how many requests were under way on them.
     pub(crate) fn cut(&self) -> usize {
         let open = self.open.borrow();
+        let underway = open.iter().map(|(_, state)| state.exchanges()).sum();
         open.iter().for_each(|(_, state)| state.cut());
-        open.iter().filter(|(_, state)| state.phase() == Phase::Exchange).count()
+        underway
     }
 
     /// Waits until none is open.

@@ -60,7 +60,8 @@ pub(crate) struct ConnectionState {
     requests: Cell<u64>,
     sending: Cell<bool>,
     stalled: Cell<bool>,
-    draining: Cell<bool>,
+    /// Since when it has been told to go.
+    draining: Cell<Option<Instant>>,
     cut: Cell<bool>,
     driver: RefCell<Option<Waker>>,
     /// The stream for which the service was called last, until its task is born.
@@ -86,7 +87,7 @@ impl ConnectionState {
             requests: Cell::new(0),
             sending: Cell::new(false),
             stalled: Cell::new(false),
-            draining: Cell::new(false),
+            draining: Cell::new(None),
             cut: Cell::new(false),
             driver: RefCell::new(None),
             called: RefCell::new(None),
@@ -167,7 +168,7 @@ impl ConnectionState {
     /// An idle time has run out. HTTP/2 has a word for that, and the client a moment to hear it. Whether the connection
     /// may stay open for that.
     pub(crate) fn says_goodbye(&self) -> bool {
-        let says = self.is_http2() && self.phase.get() == Phase::Idle && !self.draining.get();
+        let says = self.is_http2() && self.phase.get() == Phase::Idle && !self.is_draining();
         if says {
             self.enter(Phase::Idle, GOODBYE);
             self.drain();
@@ -239,12 +240,14 @@ impl ConnectionState {
 
     /// Whether this request is the last one the connection may carry.
     pub(crate) fn is_worn_out(&self, requests: u64, age: Duration) -> bool {
-        self.draining.get() || self.requests.get() >= requests || self.opened.elapsed() >= age
+        self.is_draining() || self.requests.get() >= requests || self.opened.elapsed() >= age
     }
 
     /// Answers what is under way with `Connection: close`, and closes an idle connection now.
     pub(crate) fn drain(&self) {
-        self.draining.set(true);
+        if self.draining.get().is_none() {
+            self.draining.set(Some(Instant::now()));
+        }
         self.wake();
     }
 
@@ -254,8 +257,18 @@ impl ConnectionState {
         self.wake();
     }
 
+    /// Whether a stream that begins now shows that the client has not heard, or does not want to hear, that it is to go.
+    pub(crate) fn overstays(&self) -> bool {
+        self.draining.get().is_some_and(|since| since.elapsed() > GOODBYE)
+    }
+
+    /// How many requests are under way.
+    pub(super) fn exchanges(&self) -> usize {
+        self.exchanges.get() as usize
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.draining.get().is_some()
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -305,7 +318,7 @@ mod tests {
         assert!(state.is_worn_out(9, Duration::from_secs(60)));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_connection_is_idle_when_its_last_stream_ends_and_not_before() {
         let state = ConnectionState::new(
             PhaseLimits {
@@ -328,5 +341,8 @@ mod tests {
         assert_eq!(state.phase(), Phase::Idle);
         assert!(state.says_goodbye(), "once");
         assert!(!state.says_goodbye());
+        assert!(!state.overstays());
+        tokio::time::advance(GOODBYE + Duration::from_millis(1)).await;
+        assert!(state.overstays());
     }
 }

@@ -1,7 +1,8 @@
 //! The head that comes back: whether its framing can be trusted, and what a client must not see of it.
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::{Method, Response, StatusCode};
 
 use super::table::{self, Kind, Names};
 
@@ -22,6 +23,13 @@ pub(crate) enum BadResponse {
     UnknownCoding,
     #[error("its Connection is not a list of names")]
     NoNames,
+}
+
+/// Leaves of an answer's body its length alone, as a HEAD wants it: over HTTP/1.1 hyper does that by itself, over HTTP/2
+/// it would send the body.
+pub(crate) fn describe_body(response: &mut Response<Bytes>) {
+    let length = HeaderValue::from(std::mem::take(response.body_mut()).len());
+    response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length);
 }
 
 /// Longest Content-Length: 19 digits fit 64 bits.

@@ -302,6 +302,58 @@ fn a_client_that_takes_nothing_of_one_stream_loses_that_stream() {
     canary(&harness, &mut client);
 }
 
+/// What a revocation cuts is the stream it is about: others on the same connection may be somebody else's.
+#[test]
+fn a_revocation_cuts_its_own_stream_alone() {
+    let (release, released) = mpsc::channel();
+    let released = std::sync::Mutex::new(released);
+    let harness = harness(move |upstream| {
+        upstream.read_until("\r\n\r\n");
+        if upstream.text().contains("/healthz") {
+            released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            upstream.write(OK);
+        } else {
+            upstream.write("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npart");
+            upstream.wait_until_closed();
+        }
+    });
+    let mut client = connect(&harness, &[]);
+    let theirs = request(&harness, &mut client, "GET", "/v1/long");
+    let public: Vec<_> = head("GET", "/healthz", "").into_iter().filter(|(name, _)| *name != "authorization").collect();
+    let ours = client.open(&public, END_STREAM);
+    harness.upstream.wait_for("/healthz");
+    harness.upstream.wait_for("/v1/long");
+    while client.read().expect("a part of the response").kind != DATA {}
+    assert!(harness.authority.set_state(&harness.digest, leastgate_policy::TokenState::Revoked));
+    let cut = client.answer(theirs);
+    assert!(cut.status == 200 && !cut.is_whole && cut.reset.is_some(), "{cut:?}");
+    release.send(()).unwrap();
+    assert_eq!(client.answer(ours).status, 200);
+    assert!(client.goaway.is_none());
+}
+
+/// hyper sends the body of an answer to a HEAD over HTTP/2; clients take that for an error of the protocol.
+#[test]
+fn a_refused_head_request_has_no_body() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    let stream = client.open(&head("HEAD", "/v1/a", "Bearer nothing"), END_STREAM);
+    let answer = client.answer(stream);
+    assert_eq!((answer.status, answer.body.len(), answer.is_whole), (401, 0, true));
+    assert!(answer.field("content-length").is_some_and(|length| length != "0"));
+    canary(&harness, &mut client);
+}
+
+#[test]
+fn a_client_without_any_window_loses_its_stream() {
+    let harness =
+        harness_with(|upstream| upstream.answer_all(OK), |limits| limits.response_stall = Duration::from_millis(500));
+    let mut client = connect(&harness, &[(INITIAL_WINDOW_SIZE, 0)]);
+    let stream = request(&harness, &mut client, "GET", "/v1/a");
+    let answer = client.answer(stream);
+    assert!(answer.status == 200 && answer.body.is_empty() && answer.reset.is_some(), "{answer:?}");
+}
+
 #[test]
 fn a_drain_says_goaway_and_lets_streams_end() {
     let (release, released) = mpsc::channel();

@@ -151,3 +151,24 @@ fn handshakes_that_fail_are_counted_by_their_reason_and_nothing_is_forwarded() {
     let answer = ask(&harness, &client, "orders.internal", "orders.internal", "/v1/a");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+/// What a handshake agreed on has the deadlines of what is merely begun.
+#[test]
+fn http2_that_was_agreed_on_has_to_begin() {
+    let authority = Authority::new("servers");
+    let harness = serve(&plain_set(&authority, NAMES), |limits| {
+        limits.first_byte = Duration::from_millis(300);
+        limits.head_timeout = Duration::from_millis(300);
+    });
+    let client = Rustls::new(authority.roots(), rustls::ALL_VERSIONS, &["h2"], None);
+    for begins in [&b""[..], b"PRI * HT", b"GET /v1/a HTTP/1.1\r\n\r\n"] {
+        let mut stream = connect(&harness, &client, "orders.internal");
+        stream.write_all(begins).unwrap();
+        stream.flush().unwrap();
+        let started = Instant::now();
+        let mut rest = Vec::new();
+        // A cut is no proper close, and nothing was said.
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.is_empty() && started.elapsed() < PATIENCE / 4, "{begins:?}: {rest:?} {:?}", started.elapsed());
+    }
+}

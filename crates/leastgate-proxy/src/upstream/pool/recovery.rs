@@ -51,20 +51,22 @@ impl Pool {
         }
     }
 
-    /// Whether an endpoint can be connected to, and passes its check where it has one. Without a free connection to try
-    /// it with, a request will tell.
+    /// Whether an endpoint can be connected to, and passes its check where it has one. A place is never taken from what
+    /// serves requests; without a free one, a request will tell.
     async fn is_well(&self, endpoint: &Endpoint) -> bool {
-        let Some(place) = self.place() else { return true };
+        let Some(place) = self.places.take() else { return true };
         let connected = self.settings.connector.connect(endpoint, place, &self.places).await;
         match (connected, &self.settings.check) {
             (Err(_), _) => false,
             (Ok(connection), Some(check)) => check.is_passed(connection, &endpoint.target).await,
             (Ok(Connection::Exclusive(connection)), None) => {
                 endpoint.keep(connection);
+                self.places.call_next();
                 true
             }
             (Ok(Connection::Shared(connection)), None) => {
                 endpoint.share(&connection);
+                self.places.call_all();
                 true
             }
         }
