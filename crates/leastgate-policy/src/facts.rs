@@ -14,6 +14,7 @@ use crate::condition::{ConditionFacts, HeaderFact, HeaderFacts};
 use crate::host::{Host, HostName};
 use crate::method;
 use crate::path::{CanonicalPath, PathError};
+use crate::protocol;
 use crate::query;
 use crate::reason::Reason;
 use crate::snapshot::PolicySnapshot;
@@ -58,7 +59,7 @@ pub(crate) enum Credential {
 }
 
 /// A request that is not one well-formed request.
-struct Refusal(Reason, &'static str);
+pub(crate) struct Refusal(pub(crate) Reason, pub(crate) &'static str);
 
 impl RequestFacts {
     /// Reads a request's head.
@@ -86,7 +87,7 @@ impl RequestFacts {
         }
         let target = target(parts)?;
         let host = host(parts)?;
-        let is_websocket = websocket(parts)?;
+        let is_websocket = protocol::websocket(parts)?;
         let path = CanonicalPath::parse(target).map_err(|error| match error {
             PathError::TooLong(rule) => Refusal(Reason::UriTooLong, rule),
             PathError::Ambiguous(rule) => Refusal(Reason::PathAmbiguous, rule),
@@ -96,9 +97,9 @@ impl RequestFacts {
         Ok(Self {
             misplaced: misplaced(parts, target, &path, header, is_doubled),
             has_underscores: parts.headers.keys().any(|name| name.as_str().contains('_')),
-            is_grpc: is_grpc(parts),
+            is_grpc: protocol::is_grpc(parts),
             is_websocket,
-            is_preflight: is_preflight(parts),
+            is_preflight: protocol::is_preflight(parts),
             headers: snapshot
                 .condition_headers()
                 .iter()
@@ -204,55 +205,6 @@ fn host(parts: &Parts) -> Result<Host, Refusal> {
         }
     }
     Ok(host)
-}
-
-/// Whether this is a whole WebSocket handshake. Half of one is malformed: readers would differ on it.
-fn websocket(parts: &Parts) -> Result<bool, Refusal> {
-    let tokens = |name: HeaderName| {
-        parts
-            .headers
-            .get_all(name)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .map(<[u8]>::trim_ascii)
-    };
-    let speaks_of_websocket = |token: &[u8]| {
-        token
-            .split(|byte| *byte == b'/')
-            .next()
-            .is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"))
-    };
-    if !tokens(header::UPGRADE).any(speaks_of_websocket) {
-        return Ok(false);
-    }
-    let mut upgrades = tokens(header::UPGRADE);
-    let alone =
-        upgrades.next().is_some_and(|token| token.eq_ignore_ascii_case(b"websocket")) && upgrades.next().is_none();
-    let connection = tokens(header::CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
-    let mut versions = parts.headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
-    let version = versions.next().is_some_and(|value| value == "13") && versions.next().is_none();
-    if alone && connection && version && parts.method == Method::GET && parts.version == http::Version::HTTP_11 {
-        Ok(true)
-    } else {
-        Err(Refusal(Reason::RequestMalformed, "`Upgrade: websocket` that is not a whole handshake"))
-    }
-}
-
-/// POST with content type `application/grpc`, alone or followed by `+` or `;`.
-fn is_grpc(parts: &Parts) -> bool {
-    let mut types = parts.headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (types.next(), types.next()) else { return false };
-    let rest = value.as_bytes().trim_ascii().split_at_checked(b"application/grpc".len());
-    let is_type = rest.is_some_and(|(name, rest)| {
-        name.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';'))
-    });
-    is_type && parts.method == Method::POST
-}
-
-fn is_preflight(parts: &Parts) -> bool {
-    parts.method == Method::OPTIONS
-        && parts.headers.contains_key(header::ORIGIN)
-        && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// The credential, and whether there is more than one in its own header.

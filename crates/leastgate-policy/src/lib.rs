@@ -21,6 +21,7 @@ pub mod issue;
 pub mod loosen;
 pub mod method;
 pub mod path;
+mod protocol;
 pub mod query;
 pub mod reason;
 pub mod snapshot;

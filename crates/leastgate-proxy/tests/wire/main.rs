@@ -14,6 +14,7 @@ mod grpc;
 mod handshakes;
 mod harness;
 mod http2;
+mod http2_hostile;
 mod http2_peers;
 mod pools;
 mod requests;

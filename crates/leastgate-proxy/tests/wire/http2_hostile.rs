@@ -1,0 +1,111 @@
+//! HTTP/2 from clients that break its rules, leave things half said, or do too much of something.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leastgate_testkit::http2::{
+    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, WINDOW_UPDATE, frame,
+};
+
+use crate::harness::{PATIENCE, harness_with};
+use crate::http2::{answering, canary, connect, head, request};
+
+const PROTOCOL_ERROR: u32 = 1;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+#[test]
+fn what_breaks_a_connection_is_on_record_once() {
+    for broken in [
+        frame(DATA, 0, 0, b"x"),
+        frame(HEADERS, END_HEADERS, 0, b""),
+        frame(CONTINUATION, END_HEADERS, 1, b""),
+        frame(WINDOW_UPDATE, 0, 0, &[0; 4]),
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 40]),
+    ] {
+        let harness = answering();
+        let mut client = connect(&harness, &[]);
+        client.send(&broken);
+        assert!(client.is_closed());
+        assert!(client.goaway.is_some_and(|(_, code)| code != 0), "{broken:?}: {:?}", client.goaway);
+        let events = harness.events(1);
+        assert!(events.len() == 1 && events[0].contains("request_malformed"), "{broken:?}: {events:?}");
+        assert!(harness.upstream.received().is_empty());
+    }
+}
+
+#[test]
+fn half_a_preface_has_a_deadline() {
+    let harness = harness_with(|_| {}, |limits| limits.head_timeout = Duration::from_millis(300));
+    for begins in [&PREFACE[..1], &PREFACE[..16], &PREFACE[..23]] {
+        let mut client = Client::silent(harness.connect().stream);
+        client.send(begins);
+        let started = Instant::now();
+        assert!(client.is_closed());
+        assert!(started.elapsed() < PATIENCE / 4);
+    }
+}
+
+/// CVE-2023-44487: streams opened and reset before they are served.
+#[test]
+fn rapid_resets_end_the_connection() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    for _ in 0..2_000 {
+        let stream = request(&harness, &mut client, "GET", "/v1/a");
+        if !client.send(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())) {
+            break;
+        }
+    }
+    assert!(client.is_closed());
+    assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM)) | None), "{:?}", client.goaway);
+    canary(&harness, &mut connect(&harness, &[]));
+    let started = Instant::now();
+    while harness.in_flight() > 0 {
+        assert!(started.elapsed() < PATIENCE, "{} requests never end", harness.in_flight());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// CVE-2025-8671: the server is made to reset the streams.
+#[test]
+fn resets_that_a_client_provokes_end_the_connection() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    for _ in 0..2_000 {
+        let stream = request(&harness, &mut client, "GET", "/v1/a");
+        if !client.send(frame(WINDOW_UPDATE, 0, stream, &[0; 4])) {
+            break;
+        }
+    }
+    assert!(client.is_closed());
+    assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM | PROTOCOL_ERROR)) | None), "{:?}", client.goaway);
+    canary(&harness, &mut connect(&harness, &[]));
+}
+
+/// RUSTSEC-2024-0332: a head that never ends.
+#[test]
+fn a_flood_of_continuations_ends_the_connection() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    let block = client.block(&head("GET", "/v1/a", "Bearer x"));
+    client.send(frame(HEADERS, END_STREAM, 1, &block));
+    let filler = client.block(&[("x-filler", &"a".repeat(8_000))]);
+    let sent = (0..5_000).take_while(|_| client.send(frame(CONTINUATION, 0, 1, &filler))).count();
+    assert!(client.is_closed() && sent < 5_000, "{sent}");
+    canary(&harness, &mut connect(&harness, &[]));
+}
+
+#[test]
+fn a_client_that_only_pings_is_served_and_gone_when_it_does_not_answer() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    client.send(frame(PING, 0, 0, b"12345678"));
+    loop {
+        let frame = client.read().expect("an answer");
+        if frame.kind == PING && frame.flags == 1 {
+            assert_eq!(frame.payload, b"12345678");
+            break;
+        }
+    }
+    canary(&harness, &mut client);
+}
