@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header};
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
@@ -39,27 +40,34 @@ fn heads(bytes: &[u8]) -> Vec<Parts> {
     });
     let mut server = http1::Builder::new();
     server.half_close(false).max_header_size(32 * 1024).max_buf_size(64 * 1024);
-    {
-        let mut connection = pin!(server.serve_connection(Wire { rest: bytes }, service));
-        let mut context = Context::from_waker(Waker::noop());
-        // The wire never waits; hyper itself gives way now and then.
-        for _ in 0..1_000 {
-            if connection.as_mut().poll(&mut context).is_ready() {
-                break;
-            }
+    run(server.serve_connection(Wire { rest: bytes, ends: true }, service), 1_000);
+    heads.take()
+}
+
+/// Runs a connection of which all is here; hyper itself gives way now and then, but not more than so many times.
+pub(crate) fn run(connection: impl Future, turns: usize) {
+    let mut connection = pin!(connection);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..turns {
+        if connection.as_mut().poll(&mut context).is_ready() {
+            break;
         }
     }
-    heads.take()
 }
 
 /// A client that has sent everything and takes everything.
 #[derive(Debug)]
-struct Wire<'a> {
-    rest: &'a [u8],
+pub(crate) struct Wire<'a> {
+    pub(crate) rest: &'a [u8],
+    /// Whether it says that it has.
+    pub(crate) ends: bool,
 }
 
 impl Read for Wire<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if self.rest.is_empty() && !self.ends {
+            return Poll::Pending;
+        }
         let (now, later) = self.rest.split_at(self.rest.len().min(buffer.remaining()));
         buffer.put_slice(now);
         self.rest = later;
@@ -81,7 +89,8 @@ impl Write for Wire<'_> {
     }
 }
 
-fn check(bytes: &[u8], parts: &Parts) {
+/// What must hold of a head that was in these bytes.
+pub(crate) fn check(bytes: &[u8], parts: &Parts) {
     let facts = match WORLD.parse(parts) {
         Ok(facts) => facts,
         Err(denial) => {
@@ -159,11 +168,17 @@ fn compare(parts: &Parts, decision: &Decision) {
         headers: parts.headers.iter().map(field).collect(),
         peer: PEER.into(),
     };
-    let is_unversioned = parts.version == Version::HTTP_11 || !parts.headers.contains_key(header::UPGRADE);
+    let is_unversioned = parts.version != Version::HTTP_10 || !parts.headers.contains_key(header::UPGRADE);
     let is_whole = parts.uri.path_and_query().is_none_or(|target| !target.as_str().starts_with('?'));
     if !is_unversioned || !is_whole {
         // It knows no versions, and HTTP/1.0 has no upgrades; it takes `http://host?query`, which has no path to judge.
         return;
+    }
+    // What only shows in the parsed form: a scheme that HTTP/2 leaves in upper case, a target that was only a fragment.
+    let is_known = matches!(parts.uri.scheme_str(), None | Some("http" | "https"));
+    let is_nothing = |target: &PathAndQuery| Uri::from(target.clone()).path().is_empty();
+    if !is_known || parts.uri.path_and_query().is_some_and(is_nothing) {
+        return assert!(matches!(decision, Decision::Deny(_)), "{request:?}");
     }
     let judgement = WORLD.judge(&request);
     let expected = (judgement.effect, judgement.reason, judgement.rules);

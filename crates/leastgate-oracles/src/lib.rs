@@ -13,6 +13,7 @@ mod audit;
 mod fields;
 mod gateway_file;
 mod head;
+mod head_http2;
 mod path;
 mod policy_file;
 mod redaction;
@@ -36,10 +37,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "audit", body: audit::body },
     Target { name: "gateway_file", body: gateway_file::body },
     Target { name: "head", body: head::body },
+    Target { name: "head_http2", body: head_http2::body },
     Target { name: "path", body: path::body },
     Target { name: "policy_file", body: policy_file::body },
     Target { name: "redaction", body: redaction::body },

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use http::request::Parts;
+use http::{HeaderValue, Version, header};
 use smol_str::SmolStr;
 
 /// A host as a request names it: a lower-cased name or an address, and the port if one was given.
@@ -41,6 +43,18 @@ enum NamePattern {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct HostError(pub &'static str);
+
+/// Names the host of an HTTP/2 request as HTTP/1.1 does: everything behind this reads one Host. Where the client sent both,
+/// they are compared when the request is judged (P12).
+pub fn name_host(parts: &mut Parts) {
+    if parts.version != Version::HTTP_2 || parts.headers.contains_key(header::HOST) {
+        return;
+    }
+    let authority = parts.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
+    if let Some(Ok(host)) = authority {
+        parts.headers.insert(header::HOST, host);
+    }
+}
 
 impl Host {
     /// Reads the value of a Host field or an authority.
@@ -206,6 +220,22 @@ mod tests {
         ] {
             assert_eq!(Host::parse(text.as_bytes()).unwrap().to_string(), shown);
         }
+    }
+
+    #[test]
+    fn a_request_of_http2_gets_the_host_it_names() {
+        let named = |version, host: Option<&str>| {
+            let mut request = http::Request::get("https://orders.internal/a").version(version);
+            if let Some(host) = host {
+                request = request.header(header::HOST, host);
+            }
+            let mut parts = request.body(()).unwrap().into_parts().0;
+            name_host(&mut parts);
+            parts.headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(named(Version::HTTP_2, None), ["orders.internal"]);
+        assert_eq!(named(Version::HTTP_2, Some("other")), ["other"], "left for the judgement to compare");
+        assert!(named(Version::HTTP_11, None).is_empty(), "a Host is the client's to send");
     }
 
     #[test]

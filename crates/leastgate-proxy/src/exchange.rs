@@ -4,8 +4,9 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use leastgate_policy::{Denial, PolicySnapshot, Preflight, Reason, RequestFacts, Source};
 use leastgate_telemetry::{Origin, Recorder};
@@ -46,6 +47,15 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.0.exchange_ends();
     }
+}
+
+/// What a response takes until its client has it, beyond the end of its record: a client that grants no window would
+/// otherwise have as many in memory as it likes.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    /// Held for their drop.
+    _place: Option<InFlightPlace>,
+    _connection: Busy,
 }
 
 /// A request that will not be forwarded, or whose forwarding failed.
@@ -247,7 +257,8 @@ impl Exchange {
         let status = response.status().as_u16();
         self.recorder.upstream_answered(status);
         self.recorder.response(status, Origin::Upstream);
-        headers::clean_response(response.headers_mut(), &self.method, &self.request_id);
+        let version = response.version();
+        headers::clean_response(response.headers_mut(), &self.method, version, &self.request_id);
         if self.is_last() {
             headers::close_after(response.headers_mut());
         }
@@ -255,18 +266,22 @@ impl Exchange {
         if let Some(entry) = &self.entry {
             entry.streams();
         }
-        response.map(|body| ProxyBody::relayed(body, self))
+        // Over HTTP/2 an upstream may end even such a response with a frame of its own, or say something in it.
+        let has_none = self.method == Method::HEAD
+            || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        response.map(|body| if has_none { ProxyBody::none(Some(self)) } else { ProxyBody::relayed(body, self) })
     }
 
     /// Passes the answer to a handshake on, and hands the connection over: what follows is not HTTP.
     pub(crate) fn switch(self, switched: Switched) -> Response<ProxyBody> {
         let Switched { head, upstream, lease } = switched;
-        let mut response = head.map(|()| ProxyBody::none());
+        let mut response = head.map(|()| ProxyBody::none(None));
         let status = response.status().as_u16();
         self.recorder.upstream_answered(status);
         self.recorder.response(status, Origin::Upstream);
         self.recorder.upgraded();
-        headers::clean_response(response.headers_mut(), &self.method, &self.request_id);
+        let version = response.version();
+        headers::clean_response(response.headers_mut(), &self.method, version, &self.request_id);
         headers::name_upgrade(response.headers_mut());
         *response.version_mut() = http::Version::HTTP_11;
         if let Some(entry) = &self.entry {
@@ -296,18 +311,12 @@ impl Exchange {
         self.stream.is_some()
     }
 
-    /// Counts bytes of the response that are handed over.
-    pub(crate) fn sent(&self, bytes: usize) {
-        self.recorder.add_response_bytes(bytes as u64);
-        if let Some(stream) = &self.stream {
-            stream.offers();
-        }
-    }
-
-    /// There is nothing to hand over yet.
-    pub(crate) fn waits(&self) {
-        if let Some(stream) = &self.stream {
-            stream.waits();
+    /// Counts a part of the response that is handed over, and lets its stream see when the client has taken it.
+    pub(crate) fn offer(&self, part: Bytes) -> Bytes {
+        self.recorder.add_response_bytes(part.len() as u64);
+        match &self.stream {
+            Some(stream) => stream.offer(part),
+            None => part,
         }
     }
 
@@ -317,14 +326,17 @@ impl Exchange {
         self.recorder.failed(reason.as_str());
     }
 
-    /// The response went out to its last byte.
+    /// The response was handed over to its last byte.
     pub(crate) fn complete(self) {
         // An upstream that answered before it had the whole request: the client sends on, and must get the answer.
         if !self.upload.is_complete() {
             self.connection.0.client_is_sending();
         }
-        let Self { entry, recorder, .. } = self;
+        let Self { entry, recorder, place, connection, stream, .. } = self;
         drop(entry);
         recorder.finish();
+        if let Some(stream) = stream {
+            stream.hold(Tail { _place: place, _connection: connection });
+        }
     }
 }

@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
+use leastgate_policy::host::name_host;
 use leastgate_policy::{
     AuthorizedRequest, Denial, PolicySnapshot, Preflight, Reason, RequestFacts, Source, Verdict, authorize,
 };
@@ -66,7 +67,7 @@ impl Gateway {
     /// From a head to an answer.
     async fn handle(self, request: Request<Incoming>, stream: Option<Rc<StreamControl>>) -> Response<ProxyBody> {
         let (mut parts, incoming) = request.into_parts();
-        headers::name_host(&mut parts);
+        name_host(&mut parts);
         let upload = Rc::new(Upload::new());
         let mut exchange = Exchange::begin(&self.worker, self.source, &self.connection, stream, &parts, &upload);
         let record = (!incoming.is_end_stream()).then(|| exchange.record().handle());

@@ -44,5 +44,5 @@ pub use body::{BodyError, ProxyBody};
 pub use drain::DataPlaneHandle;
 pub use gateway::Gateway;
 pub use settings::DataPlaneConfig;
-pub use upstream::{Trust, UpstreamTls};
+pub use upstream::{Trust, UpstreamCertificates, UpstreamTls};
 pub use worker::{DataPlane, StartError};

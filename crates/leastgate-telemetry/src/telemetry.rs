@@ -258,6 +258,25 @@ impl Telemetry {
         self.0.families.tls.set_certificates(ends);
     }
 
+    /// Counts a change of the certificates shown to clients.
+    pub fn tls_reloaded(&self, is_success: bool) {
+        self.0.families.tls.reloaded(is_success);
+    }
+
+    /// What an upstream is met with by TLS from now on: what the configuration calls each file, and when it ends.
+    pub fn set_upstream_certificates<'a>(
+        &self,
+        upstream: &str,
+        ends: impl Iterator<Item = (&'a str, Option<leastgate_policy::Timestamp>)>,
+    ) {
+        self.0.families.upstream_tls.set(upstream, ends);
+    }
+
+    /// Counts a change of the files that an upstream is met with by TLS.
+    pub fn upstream_tls_reloaded(&self, upstream: &str, is_success: bool) {
+        self.0.families.upstream_tls.reloaded(upstream, is_success);
+    }
+
     /// How long a revocation took until every worker refused the token.
     pub fn revocation(&self, took: Duration) {
         self.0.families.revocation_duration.observe(took.as_secs_f64());

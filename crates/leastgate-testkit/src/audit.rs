@@ -53,8 +53,9 @@ pub fn closed(bytes: &[u8]) -> &[u8] {
     &bytes[..closed]
 }
 
-#[derive(Default)]
-struct Chain {
+/// The chain of a file, verified line by line: for files that are too long to be held, and in several segments.
+#[derive(Debug, Default)]
+pub struct Chain {
     batch: Vec<u8>,
     first: u64,
     last: Option<u64>,
@@ -65,18 +66,48 @@ struct Chain {
 }
 
 impl Chain {
+    /// Before the first line.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { prev: Some("0".repeat(64)), ..Self::default() }
+    }
+
     fn of(bytes: &[u8]) -> Result<Self, String> {
-        let mut chain = Self { prev: Some("0".repeat(64)), ..Self::default() };
+        let mut chain = Self::new();
         for line in whole_lines(bytes) {
-            let event = parse(line);
-            chain.number(&event)?;
-            if event["kind"] == "checkpoint" {
-                chain.close(&event, line)?;
-            } else {
-                chain.add(line);
-            }
+            chain.add(line)?;
         }
         Ok(chain)
+    }
+
+    /// The next line, with its line end; answers its event.
+    pub fn add(&mut self, line: &[u8]) -> Result<Value, String> {
+        let event = parse(line);
+        self.number(&event)?;
+        if event["kind"] == "checkpoint" {
+            self.close(&event, line)?;
+        } else {
+            self.keep(line);
+        }
+        Ok(event)
+    }
+
+    /// Checkpoints so far.
+    #[must_use]
+    pub fn checkpoints(&self) -> usize {
+        self.checkpoints
+    }
+
+    /// Numbers that whole missing batches had.
+    #[must_use]
+    pub fn holes(&self) -> &[RangeInclusive<u64>] {
+        &self.holes
+    }
+
+    /// Whether a checkpoint vouches for every line so far.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.batch.is_empty()
     }
 
     fn number(&mut self, event: &Value) -> Result<(), String> {
@@ -95,7 +126,7 @@ impl Chain {
         Ok(())
     }
 
-    fn add(&mut self, line: &[u8]) {
+    fn keep(&mut self, line: &[u8]) {
         if self.batch.is_empty() {
             self.first = self.last.unwrap_or_default();
         }

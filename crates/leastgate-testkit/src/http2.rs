@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::deadline::PATIENCE;
+use crate::pattern::Pattern;
 
 /// What a client says first (§3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,6 +31,10 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 /// The flag of the last frame of a head.
 pub const END_HEADERS: u8 = 4;
+
+/// What may be sent unasked (§6.9.2), and the setting that changes it for streams (§6.5.2).
+const WINDOW: i64 = 65_535;
+const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// Largest frame that may be sent unasked (§4.2).
 const LARGEST_FRAME: usize = 16 * 1024;
@@ -92,8 +97,40 @@ pub struct Client {
     /// The last stream that will be served and the error code, once it is said.
     pub goaway: Option<(u32, u32)>,
     next: u32,
+    windows: Windows,
     /// Whether what comes is acknowledged as a client does that reads everything.
     pub takes: bool,
+}
+
+/// What may still be sent of bodies.
+#[derive(Debug)]
+struct Windows {
+    initial: i64,
+    connection: i64,
+    /// Over or under the initial one.
+    streams: BTreeMap<u32, i64>,
+}
+
+impl Windows {
+    fn of(&self, stream: u32) -> i64 {
+        let own = self.initial + self.streams.get(&stream).copied().unwrap_or(0);
+        own.min(self.connection)
+    }
+
+    fn widen(&mut self, stream: u32, by: i64) {
+        match stream {
+            0 => self.connection += by,
+            _ => *self.streams.entry(stream).or_insert(0) += by,
+        }
+    }
+
+    fn settle(&mut self, settings: &[u8]) {
+        for setting in settings.chunks_exact(6) {
+            if setting[..2] == INITIAL_WINDOW_SIZE.to_be_bytes() {
+                self.initial = i64::from(word(&setting[2..]));
+            }
+        }
+    }
 }
 
 /// The bytes of a frame.
@@ -140,6 +177,7 @@ impl Client {
             answers: BTreeMap::new(),
             goaway: None,
             next: 1,
+            windows: Windows { initial: WINDOW, connection: WINDOW, streams: BTreeMap::new() },
             takes: true,
         }
     }
@@ -147,6 +185,11 @@ impl Client {
     /// What can't be written is not the test's business: the gateway may have closed before.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// How long sending may wait for the other side to read.
+    pub fn set_write_patience(&mut self, limit: std::time::Duration) {
+        self.stream.set_write_timeout(Some(limit)).expect("a positive time-out is accepted");
     }
 
     /// A head's fields as HPACK.
@@ -180,6 +223,47 @@ impl Client {
         self.send(frame(DATA, flags, stream, bytes))
     }
 
+    /// Sends a body to its end, as the windows allow; `false` if its answer was over before, or the connection.
+    pub fn send_body(&mut self, stream: u32, body: &mut Pattern) -> bool {
+        while body.left() > 0 {
+            if self.answers.get(&stream).is_some_and(Answer::is_over) {
+                return false;
+            }
+            let Ok(most @ 1..) = usize::try_from(self.windows.of(stream)) else {
+                if self.read().is_none() {
+                    return false;
+                }
+                continue;
+            };
+            let part = body.next(most.min(LARGEST_FRAME));
+            let taken = i64::try_from(part.len()).expect("a frame is short");
+            let bytes = frame(DATA, 0, stream, part);
+            self.windows.widen(0, -taken);
+            self.windows.widen(stream, -taken);
+            if !self.send(bytes) {
+                return false;
+            }
+        }
+        self.data(stream, &[], END_STREAM)
+    }
+
+    /// What has come of a stream's body since the last call.
+    pub fn take_body(&mut self, stream: u32) -> Vec<u8> {
+        self.answers.get_mut(&stream).map(|answer| std::mem::take(&mut answer.body)).unwrap_or_default()
+    }
+
+    /// What has come of a stream so far.
+    #[must_use]
+    pub fn so_far(&self, stream: u32) -> Option<&Answer> {
+        self.answers.get(&stream)
+    }
+
+    /// Whether the stream is over, whole or not.
+    #[must_use]
+    pub fn is_over(&self, stream: u32) -> bool {
+        self.answers.get(&stream).is_some_and(Answer::is_over)
+    }
+
     /// Reads on until the stream is over, and takes its answer.
     pub fn answer(&mut self, stream: u32) -> Answer {
         while !self.answers.get(&stream).is_some_and(Answer::is_over) {
@@ -194,7 +278,11 @@ impl Client {
     pub fn read(&mut self) -> Option<Frame> {
         let frame = self.frame()?;
         if frame.kind == SETTINGS && frame.flags & 1 == 0 {
+            self.windows.settle(&frame.payload);
             self.send(self::frame(SETTINGS, 1, 0, &[]));
+        }
+        if frame.kind == WINDOW_UPDATE {
+            self.windows.widen(frame.stream, i64::from(word(&frame.payload)));
         }
         if frame.kind == PING && frame.flags & 1 == 0 && self.takes {
             self.send(self::frame(PING, 1, 0, &frame.payload));

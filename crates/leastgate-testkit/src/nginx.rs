@@ -18,22 +18,44 @@ pub struct Nginx {
     _process: Process,
     dir: TempDir,
     address: SocketAddr,
+    is_tls: bool,
+}
+
+/// Files for nginx with TLS: it shows a certificate, and lets in who shows one of the authority.
+#[derive(Clone, Copy, Debug)]
+pub struct NginxTls<'a> {
+    /// The certificate it shows.
+    pub cert: &'a Path,
+    /// Its key.
+    pub key: &'a Path,
+    /// Who signs those of its clients.
+    pub client_ca: &'a Path,
 }
 
 impl Nginx {
     /// Starts it. nginx can't take port 0, so a free port is looked for; if another process was faster, another one.
     #[must_use]
     pub fn start() -> Self {
-        (0..5).find_map(|_| Self::try_start()).expect("nginx starts on one of five free ports")
+        Self::start_as(None)
     }
 
-    fn try_start() -> Option<Self> {
+    /// The same behind TLS, in HTTP/1.1 and HTTP/2.
+    #[must_use]
+    pub fn start_tls(tls: NginxTls<'_>) -> Self {
+        Self::start_as(Some(tls))
+    }
+
+    fn start_as(tls: Option<NginxTls<'_>>) -> Self {
+        (0..5).find_map(|_| Self::try_start(tls)).expect("nginx starts on one of five free ports")
+    }
+
+    fn try_start(tls: Option<NginxTls<'_>>) -> Option<Self> {
         let dir = TempDir::new().expect("a temporary folder can be made");
         let address =
             TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("loopback has a free port");
         fs::create_dir(dir.path().join("html")).expect("the temporary folder can be written");
         fs::write(dir.path().join("html/big.bin"), vec![b'n'; 8 << 20]).expect("the temporary folder can be written");
-        fs::write(dir.path().join("nginx.conf"), config(dir.path(), address))
+        fs::write(dir.path().join("nginx.conf"), config(dir.path(), address, tls))
             .expect("the temporary folder can be written");
         let mut command = Command::new(program("nginx"));
         command.arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf")).args([
@@ -44,25 +66,49 @@ impl Nginx {
         ]);
         let mut process = Process::spawn("nginx", &mut command);
         within(PATIENCE, || (TcpStream::connect(address).is_ok() || !process.is_running()).then_some(()))?;
-        process.is_running().then_some(Self { _process: process, dir, address })
+        process.is_running().then_some(Self { _process: process, dir, address, is_tls: tls.is_some() })
     }
 
     /// As an endpoint of `leastgate.yaml`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http{}://{}", if self.is_tls { "s" } else { "" }, self.address)
     }
 
     /// Lines of the access log: method, target, host, authorization, subject, status.
     #[must_use]
     pub fn access_log(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default();
+        self.lines("access.log")
+    }
+
+    /// For each request: target, protocol, name asked for by SNI, serial number of the certificate that was shown, and
+    /// which request of its connection it was.
+    #[must_use]
+    pub fn tls_log(&self) -> Vec<String> {
+        self.lines("tls.log")
+    }
+
+    fn lines(&self, log: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.dir.path().join(log)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 }
 
-fn config(dir: &Path, address: SocketAddr) -> String {
+fn config(dir: &Path, address: SocketAddr, tls: Option<NginxTls<'_>>) -> String {
     let dir = dir.display();
+    let (ssl, tls) = match tls {
+        None => ("", String::new()),
+        Some(NginxTls { cert, key, client_ca }) => (
+            "ssl http2",
+            format!(
+                "ssl_certificate {}; ssl_certificate_key {}; ssl_verify_client on; ssl_client_certificate {}; \
+                 access_log {dir}/tls.log tls;",
+                cert.display(),
+                key.display(),
+                client_ca.display()
+            ),
+        ),
+    };
     // A worker of another user could not read the folder, so where root runs the tests root runs the worker.
     let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
     format!(
@@ -72,6 +118,7 @@ pid {dir}/nginx.pid;
 events {{ worker_connections 512; }}
 http {{
   log_format seen '$request_method|$request_uri|$host|$http_authorization|$http_x_leastgate_subject|$status|$request_length';
+  log_format tls '$request_uri|$server_protocol|$ssl_server_name|$ssl_client_serial|$connection_requests';
   access_log {dir}/access.log seen;
   client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
   uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
@@ -79,7 +126,8 @@ http {{
   default_type application/json;
   keepalive_requests 100000;
   server {{
-    listen {address};
+    listen {address} {ssl};
+    {tls}
     root {dir}/html;
     location = /healthz {{ return 200 '{{"status":"ok"}}'; }}
     location = /v1/empty {{ return 204; }}

@@ -255,9 +255,15 @@ struct Patient {
 
 impl Read for Patient {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let limit = left(self.end).ok_or(ErrorKind::TimedOut)?;
-        self.stream.set_read_timeout(Some(limit))?;
-        self.stream.read(buffer)
+        loop {
+            let limit = left(self.end).ok_or(ErrorKind::TimedOut)?;
+            self.stream.set_read_timeout(Some(limit))?;
+            match self.stream.read(buffer) {
+                // A child of this process has ended, say: that is no end of the connection.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
     }
 }
 

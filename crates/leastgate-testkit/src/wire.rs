@@ -115,7 +115,7 @@ impl<R: Read> Buffered<R> {
 
     /// Reads more; `Ok(0)` is the end of the stream.
     pub fn fill(&mut self) -> io::Result<usize> {
-        let mut chunk = [0; 16 * 1024];
+        let mut chunk = [0; 64 * 1024];
         let read = self.inner.read(&mut chunk)?;
         self.ahead.extend_from_slice(&chunk[..read]);
         Ok(read)
@@ -145,6 +145,10 @@ impl<R: Read> Buffered<R> {
             self.fill()?;
         }
         let take = usize::try_from(limit).unwrap_or(usize::MAX).min(self.ahead.len());
+        if take == self.ahead.len() {
+            // Bodies of a gigabyte go this way: no copy.
+            return Ok(std::mem::take(&mut self.ahead));
+        }
         Ok(self.ahead.drain(..take).collect())
     }
 

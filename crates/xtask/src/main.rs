@@ -1,11 +1,14 @@
-//! The project's own tasks: `cargo xtask test`, `cargo xtask fuzz`. One module a task; `main` is the table of contents.
+//! The project's own tasks: `cargo xtask test`, `conformance`, `fuzz`, `faults`, `soak`. One module a task; `main` is the table of contents.
 
 // This is a program for developers: it prints, and it ends with a code of its own.
 #![allow(clippy::print_stderr)]
 
+mod conformance;
+mod faults;
 mod fuzz;
 mod peers;
 mod run;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -24,13 +27,19 @@ struct Cli {
 enum Task {
     /// Install what the tests need, build the binaries, run every test of the workspace
     Test(test::Options),
+    Conformance(conformance::Options),
     Fuzz(fuzz::Options),
+    Faults(faults::Options),
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Conformance(options) => conformance::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Faults(options) => faults::run(&options),
+        Task::Soak(options) => soak::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

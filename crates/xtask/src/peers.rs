@@ -1,4 +1,4 @@
-//! The programs the tests run against, from the system's packages: found, installed, or asked for.
+//! The programs that the tasks run against, from the system's packages: found, installed, or asked for.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,42 +8,77 @@ use anyhow::{Result, bail};
 
 use crate::run::{output, step};
 
-/// A program and the package it comes in, by Debian's names.
-struct Peer {
-    program: &'static str,
+/// Something that has to be there and the package it comes in, by Debian's names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    what: What,
     package: &'static str,
 }
 
-const PEERS: &[Peer] = &[
-    Peer { program: "nginx", package: "nginx-light" },
-    Peer { program: "curl", package: "curl" },
-    Peer { program: "promtool", package: "prometheus" },
-    Peer { program: "h2load", package: "nghttp2-client" },
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Program(&'static str),
+    /// A file that a program needs and does not bring.
+    File(&'static str),
+    /// A module of the system's Python.
+    PythonModule(&'static str),
+}
+
+/// The system's Python.
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
+
+/// What the tests run against.
+pub(crate) const TESTS: &[Peer] = &[
+    program("nginx", "nginx-light"),
+    program("curl", "curl"),
+    program("promtool", "prometheus"),
+    program("h2load", "nghttp2-client"),
 ];
 
+/// What `cargo xtask conformance` runs against.
+pub(crate) const CONFORMANCE: &[Peer] = &[
+    program("nginx", "nginx-light"),
+    program("haproxy", "haproxy"),
+    program("apache2", "apache2-bin"),
+    program("node", "nodejs"),
+    program("go", "golang-go"),
+    Peer { what: What::File(PYTHON), package: "python3" },
+    Peer { what: What::PythonModule("ensurepip"), package: "python3-venv" },
+    program("curl", "curl"),
+    program("nghttp", "nghttp2-client"),
+    program("h2load", "nghttp2-client"),
+    program("slowhttptest", "slowhttptest"),
+    program("testssl", "testssl.sh"),
+];
+
+const fn program(program: &'static str, package: &'static str) -> Peer {
+    Peer { what: What::Program(program), package }
+}
+
 /// Makes sure that every peer is there. Root installs what is missing; anyone else is told the one line to run.
-pub(crate) fn ensure() -> Result<()> {
-    let missing = missing();
+pub(crate) fn ensure(peers: &[Peer]) -> Result<()> {
+    let missing = missing(peers);
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().map(|peer| peer.package).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|peer| peer.package).collect();
+    packages.dedup();
     let line = format!("apt-get update && apt-get install --yes --no-install-recommends {}", packages.join(" "));
     if !is_root() || find("apt-get").is_none() {
-        let names: Vec<&str> = missing.iter().map(|peer| peer.program).collect();
-        bail!("the tests need {}; install with\n\n    sudo sh -c '{line}'\n", names.join(", "));
+        let names: Vec<&str> = missing.iter().map(|peer| peer.what.name()).collect();
+        bail!("this needs {}; install with\n\n    sudo sh -c '{line}'\n", names.join(", "));
     }
-    install(&packages)
+    install(&packages, peers)
 }
 
-fn install(packages: &[&str]) -> Result<()> {
+fn install(packages: &[&str], peers: &[Peer]) -> Result<()> {
     step("update the package lists", apt(&["update", "-qq"]))?;
     let mut arguments = vec!["install", "--yes", "-qq", "--no-install-recommends"];
     arguments.extend(packages);
     step(&format!("install {}", packages.join(", ")), apt(&arguments))?;
-    match missing().first() {
+    match missing(peers).first() {
         None => Ok(()),
-        Some(peer) => bail!("package {} was installed, but there is still no {}", peer.package, peer.program),
+        Some(peer) => bail!("package {} was installed, but there is still no {}", peer.package, peer.what.name()),
     }
 }
 
@@ -54,8 +89,24 @@ fn apt(arguments: &[&str]) -> Command {
     command
 }
 
-fn missing() -> Vec<&'static Peer> {
-    PEERS.iter().filter(|peer| find(peer.program).is_none()).collect()
+fn missing(peers: &[Peer]) -> Vec<Peer> {
+    peers.iter().copied().filter(|peer| !peer.what.is_there()).collect()
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Program(name) | Self::File(name) | Self::PythonModule(name) => name,
+        }
+    }
+
+    fn is_there(self) -> bool {
+        match self {
+            Self::Program(name) => find(name).is_some(),
+            Self::File(path) => Path::new(path).is_file(),
+            Self::PythonModule(name) => output(Command::new(PYTHON).args(["-c", &format!("import {name}")])).is_ok(),
+        }
+    }
 }
 
 fn find(program: &str) -> Option<PathBuf> {

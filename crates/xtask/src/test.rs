@@ -29,7 +29,7 @@ struct Tally {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
-    peers::ensure()?;
+    peers::ensure(peers::TESTS)?;
     // The suites drive the real binary, which `cargo test` alone would not build.
     step("build the binaries", build(options))?;
     let tally = tests(options)?;

@@ -168,9 +168,9 @@ pub(super) const KEYS: &[Field] = &[
         "http2",
         Shape::Flag,
         "false",
-        "Speak HTTP/2 to it: with https if it agrees, with http without asking. gRPC needs it.",
+        "Speak HTTP/2 to it: over https if it agrees, over http without asking. gRPC needs it; a WebSocket can't be opened over it.",
     ),
-    optional("tls", Shape::Object(TLS), "How its https endpoints are met."),
+    optional("tls", Shape::Object(TLS), "How its https endpoints are met; replaced files are taken without a restart."),
     defaulted(
         "host",
         Shape::Choice(&["preserve", "rewrite"], &[]),
@@ -180,26 +180,30 @@ pub(super) const KEYS: &[Field] = &[
     optional(
         "connect_timeout",
         Shape::Text(&DURATION),
-        "Longest wait for a connection; default limits.upstream_connect.",
+        "Longest wait for a free connection, or for a new one with its TLS handshake; default limits.upstream_connect.",
     ),
     optional(
         "response_timeout",
         Shape::Text(&DURATION),
-        "Longest wait for the head of a response; default limits.upstream_response.",
+        "Longest wait from the whole request to the head of its response; default limits.upstream_response.",
     ),
     defaulted(
         "max_connections",
         Shape::Count(1, 1_000_000),
         "256",
-        "Most connections to it at a time, to all endpoints together.",
+        "Most connections to it at a time, to all endpoints together; each worker may open one more to ask how one is.",
     ),
     defaulted("allow_underscores", Shape::Flag, "false", "Forward header fields with _ in their name."),
     optional(
         "check",
         Shape::Object(CHECK),
-        "Asks each endpoint how it is, and leaves it out unless the answer is 2xx.",
+        "Asks each endpoint how it is, the way requests go to it, and leaves it out until the answer is a 2xx within 2 s.",
     ),
-    optional("probe", Shape::Object(PROBE), "Fixed paths behind /probe/NAME/live and /ready of the ops listener."),
+    optional(
+        "probe",
+        Shape::Object(PROBE),
+        "Fixed paths behind /probe/NAME/live and /ready of the ops listener; of http endpoints without http2 only.",
+    ),
 ];
 
 const ENDPOINT: Notation =
@@ -222,7 +226,7 @@ const TLS_NAME: Notation = Notation {
 };
 
 const CHECK: &[Field] = &[
-    required("path", Shape::Text(&PROBE_PATH), "The path that is asked for."),
+    required("path", Shape::Text(&PROBE_PATH), "The path that is asked for with a GET."),
     defaulted("interval", Shape::Text(&DURATION), "5s", "From one question to the next, for each worker."),
 ];
 

@@ -50,6 +50,11 @@ fn head() {
 }
 
 #[test]
+fn head_http2() {
+    run("head_http2", 3_000);
+}
+
+#[test]
 fn path() {
     run("path", 6_000);
 }

@@ -9,6 +9,6 @@ mod response;
 
 pub(crate) use download::{DownloadError, UpstreamBody};
 pub(crate) use drain::drain_buffered;
-pub(crate) use outbound::{OutboundBody, Stop};
+pub(crate) use outbound::{OutboundBody, Stop, Turn};
 pub(crate) use request::{BodyLimits, RequestBody, Upload, UploadFault};
 pub use response::{BodyError, ProxyBody};

@@ -1,6 +1,7 @@
 //! The request's body between client and upstream: its cap, its deadlines, and word of how it ended.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -24,6 +25,19 @@ pub(crate) struct BodyLimits {
     pub(crate) grace: Duration,
     pub(crate) trailer_bytes: usize,
     pub(crate) trailer_fields: usize,
+}
+
+#[cfg(test)]
+impl BodyLimits {
+    /// Small enough to be met in a test.
+    pub(crate) const TIGHT: Self = Self {
+        bytes: 1000,
+        idle: Duration::from_secs(30),
+        min_rate: 240,
+        grace: Duration::from_secs(5),
+        trailer_bytes: 64,
+        trailer_fields: 2,
+    };
 }
 
 /// Why a request's body could not be passed on: always the client's doing.
@@ -128,6 +142,17 @@ impl<B: Body<Data = Bytes> + Unpin> RequestBody<B> {
         upload.complete.set(inner.is_end_stream());
         upload.limit.set(limits.bytes);
         Self { inner, limits, upload, record, waited: Duration::ZERO, waiting_since: None, timer: None }
+    }
+
+    /// Waits for the end of a body that says it has nothing in it. Over HTTP/2 an end may come later than the head, and
+    /// what comes instead makes a request malformed that its upstream must not have by then (RFC 9113 §8.1.1).
+    pub(crate) async fn end_of_nothing(&mut self) -> Result<(), UploadFault> {
+        while self.size_hint().exact() == Some(0) && !self.is_end_stream() {
+            if poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await.transpose()?.is_none() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn fail(&self, fault: UploadFault) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
@@ -235,14 +260,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: BodyLimits = BodyLimits {
-        bytes: 1000,
-        idle: Duration::from_secs(30),
-        min_rate: 240,
-        grace: Duration::from_secs(5),
-        trailer_bytes: 64,
-        trailer_fields: 2,
-    };
+    const LIMITS: BodyLimits = BodyLimits::TIGHT;
 
     fn drip(
         bytes: usize,

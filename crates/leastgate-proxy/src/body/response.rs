@@ -30,6 +30,7 @@ enum Content {
 }
 
 impl ProxyBody {
+    /// What an upstream sends.
     pub(crate) fn relayed(body: UpstreamBody, exchange: Exchange) -> Self {
         Self { content: Content::Relayed(body), rest: Bytes::new(), exchange: Some(exchange) }
     }
@@ -39,26 +40,25 @@ impl ProxyBody {
         Self { content: Content::Own { bytes, is_head }, rest: Bytes::new(), exchange: Some(exchange) }
     }
 
-    /// The body of a head behind which HTTP ends.
-    pub(crate) fn none() -> Self {
-        Self { content: Content::Own { bytes: None, is_head: false }, rest: Bytes::new(), exchange: None }
+    /// The body of a head behind which HTTP ends, or nothing but the exchange does.
+    pub(crate) fn none(exchange: Option<Exchange>) -> Self {
+        Self { content: Content::Own { bytes: None, is_head: false }, rest: Bytes::new(), exchange }
     }
 
     fn is_whole(&self) -> bool {
         matches!(self.content, Content::Own { is_head: true, .. }) || self.is_end_stream()
     }
 
-    /// The first part of a frame; a stream's client is watched for taking one after the other.
+    /// The first part of a frame: a stream's client is watched for taking one after the other.
     fn first_part(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        if !self.exchange.as_ref().is_some_and(Exchange::is_stream) {
-            return frame;
-        }
+        let Some(exchange) = &self.exchange else { return frame };
         match frame.into_data() {
-            Ok(mut data) if data.len() > LARGEST_PART => {
-                self.rest = data.split_off(LARGEST_PART);
-                Frame::data(data)
+            Ok(mut data) => {
+                if exchange.is_stream() && data.len() > LARGEST_PART {
+                    self.rest = data.split_off(LARGEST_PART);
+                }
+                Frame::data(exchange.offer(data))
             }
-            Ok(data) => Frame::data(data),
             Err(frame) => frame,
         }
     }
@@ -82,23 +82,12 @@ impl Body for ProxyBody {
             Content::Own { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         };
         match polled {
-            Poll::Pending => {
-                if let Some(exchange) = &this.exchange {
-                    exchange.waits();
-                }
-                Poll::Pending
-            }
+            Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
                 this.end();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Ok(frame))) => {
-                let frame = this.first_part(frame);
-                if let (Some(exchange), Some(data)) = (&this.exchange, frame.data_ref()) {
-                    exchange.sent(data.len());
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(this.first_part(frame)))),
             Poll::Ready(Some(Err(error))) => {
                 if let Some(exchange) = &this.exchange {
                     exchange.broken(&error);

@@ -6,6 +6,8 @@
 mod http2;
 mod registry;
 mod state;
+mod stream;
+mod untaken;
 
 use std::error::Error as _;
 use std::future::{Future, poll_fn};
@@ -29,9 +31,10 @@ use crate::settings::Settings;
 use crate::tls::Alpn;
 use crate::worker::Worker;
 
-pub(crate) use http2::{LARGEST_PART, PREFACE, StreamControl};
+pub(crate) use http2::PREFACE;
 pub(crate) use registry::Connections;
 pub(crate) use state::{ConnectionState, Phase, PhaseLimits, Protocol};
+pub(crate) use stream::{LARGEST_PART, StreamControl};
 
 /// hyper's own default for the number of fields. Left unset it lives on the stack; set, it is allocated per request.
 const HYPER_FIELDS: usize = 100;
@@ -65,35 +68,81 @@ pub(crate) fn server(settings: &Settings) -> http1::Builder {
 pub(crate) async fn serve(stream: TcpStream, source: Source, worker: Rc<Worker>) {
     let socket = ClientSocket::new(stream);
     let state = Rc::new(ConnectionState::new(worker.settings.phases, socket.watch()));
-    let _registered = worker.connections.register(&state);
     let socket = StallGuard::new(socket, Rc::clone(&state), worker.settings.limits.response_stall);
-    let end = drive(socket, source, &worker, &state).await;
-    if let Some((reason, status)) = refused_by_hyper(&end, &state) {
-        let peer = SocketAddr::new(source.peer, source.port);
-        worker.telemetry.connection_error(peer, worker.clock.now(), reason, status);
-    }
+    let serving = Serving { worker, source, state };
+    let _registered = serving.worker.connections.register(&serving.state);
+    let end = serving.drive(socket).await;
+    serving.tell(&end);
 }
 
-/// The handshake, where there is one, then whichever protocol the client speaks.
-async fn drive(
-    socket: StallGuard<ClientSocket>,
+/// One connection, as it is served.
+struct Serving {
+    worker: Rc<Worker>,
     source: Source,
-    worker: &Rc<Worker>,
-    state: &Rc<ConnectionState>,
-) -> End {
-    let Some(tls) = &worker.settings.tls else {
-        return speak(ClientStream::Plain(socket), source, worker, state).await;
-    };
-    match until_cut(tls.accept(socket), state).await {
-        None => End::Cut,
-        Some(Err(error)) => {
-            worker.counters.handshake_failed(error.failure());
-            tracing::debug!(%error, peer = %source.peer, "a TLS handshake failed");
-            End::Closed
+    state: Rc<ConnectionState>,
+}
+
+impl Serving {
+    /// The handshake, where there is one, then whichever protocol the client speaks.
+    async fn drive(&self, socket: StallGuard<ClientSocket>) -> End {
+        let stream = match &self.worker.settings.tls {
+            None => ClientStream::Plain(socket),
+            Some(tls) => match Box::pin(until_cut(tls.accept(socket), &self.state)).await {
+                None => return End::Cut,
+                Some(Err(error)) => {
+                    self.worker.counters.handshake_failed(error.failure());
+                    tracing::debug!(%error, peer = %self.source.peer, "a TLS handshake failed");
+                    return End::Closed;
+                }
+                Some(Ok((stream, made))) => {
+                    self.state.is_made(made);
+                    ClientStream::Tls(Box::new(stream))
+                }
+            },
+        };
+        self.speak(stream).await
+    }
+
+    /// Each protocol's server is on the heap by itself: most of a connection's life it is all there is of it, and it
+    /// would otherwise take the room of the largest.
+    async fn speak(&self, stream: ClientStream) -> End {
+        let mut io = ClientIo::new(stream, Rc::clone(&self.state));
+        match protocol(&mut io, &self.state).await {
+            None => End::Cut,
+            Some(Protocol::Http1) => Box::pin(self.speak_http1(io)).await,
+            Some(Protocol::Http2) => Box::pin(self.speak_http2(io)).await,
         }
-        Some(Ok((stream, made))) => {
-            state.is_made(made);
-            Box::pin(speak(ClientStream::Tls(Box::new(stream)), source, worker, state)).await
+    }
+
+    async fn speak_http1(&self, io: ClientIo<ClientStream>) -> End {
+        let gateway = self.gateway();
+        let service = service_fn(move |request| gateway.clone().call(request));
+        let mut connection = self.worker.server.serve_connection(TokioIo::new(io), service);
+        let end = run(Pin::new(&mut connection), &self.state).await;
+        if let (End::Closed, Some(tunnel)) = (&end, self.state.take_tunnel()) {
+            let http1::Parts { io, read_buf, .. } = connection.into_parts();
+            Box::pin(tunnel.run(io.into_inner(), read_buf, &self.state)).await;
+        }
+        end
+    }
+
+    async fn speak_http2(&self, io: ClientIo<ClientStream>) -> End {
+        self.state.speaks_http2();
+        let gateway = self.gateway();
+        let service = service_fn(move |request| gateway.clone().call(request));
+        let server = http2::server(&self.worker.settings, &self.state);
+        run(pin!(server.serve_connection(TokioIo::new(io), service)), &self.state).await
+    }
+
+    fn gateway(&self) -> Gateway {
+        Gateway::new(Rc::clone(&self.worker), self.source, Rc::clone(&self.state))
+    }
+
+    /// Leaves a record of bytes that hyper refused.
+    fn tell(&self, end: &End) {
+        if let Some((reason, status)) = refused_by_hyper(end, &self.state) {
+            let peer = SocketAddr::new(self.source.peer, self.source.port);
+            self.worker.telemetry.connection_error(peer, self.worker.clock.now(), reason, status);
         }
     }
 }
@@ -106,29 +155,6 @@ async fn until_cut<F: Future>(future: F, state: &ConnectionState) -> Option<F::O
         if state.is_cut() { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
     })
     .await
-}
-
-async fn speak(stream: ClientStream, source: Source, worker: &Rc<Worker>, state: &Rc<ConnectionState>) -> End {
-    let mut io = ClientIo::new(stream, Rc::clone(state));
-    let gateway = Gateway::new(Rc::clone(worker), source, Rc::clone(state));
-    let service = service_fn(move |request| gateway.clone().call(request));
-    match protocol(&mut io, state).await {
-        None => End::Cut,
-        Some(Protocol::Http1) => {
-            let mut connection = worker.server.serve_connection(TokioIo::new(io), service);
-            let end = run(Pin::new(&mut connection), state).await;
-            if let (End::Closed, Some(tunnel)) = (&end, state.take_tunnel()) {
-                let http1::Parts { io, read_buf, .. } = connection.into_parts();
-                Box::pin(tunnel.run(io.into_inner(), read_buf, state)).await;
-            }
-            end
-        }
-        Some(Protocol::Http2) => {
-            state.speaks_http2();
-            let server = http2::server(&worker.settings, state);
-            run(pin!(server.serve_connection(TokioIo::new(io), service)), state).await
-        }
-    }
 }
 
 /// What the client speaks: what the handshake agreed on, else what its first bytes say. `None`: the connection was cut

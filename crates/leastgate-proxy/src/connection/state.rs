@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::http2::StreamControl;
+use super::stream::StreamControl;
 use crate::client_socket::SocketWatch;
 use crate::tls::ConnInfo;
 use crate::tunnel::Tunnel;

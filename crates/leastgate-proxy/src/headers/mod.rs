@@ -3,6 +3,7 @@
 //! The credential's own header is the policy's business until it has been judged; here it is only taken away.
 
 mod caller;
+mod forwarding;
 mod request;
 mod response;
 mod screen;
@@ -11,8 +12,22 @@ mod translate;
 mod websocket;
 
 pub(crate) use caller::Caller;
-pub(crate) use request::{Framing, Identity, Outgoing, client_request_id, name_host, prepare_request};
+pub(crate) use request::{Framing, Identity, Outgoing, client_request_id, prepare_request};
 pub(crate) use response::{BadResponse, check_framing, clean_response, close_after, describe_body};
 pub(crate) use screen::{Screen, expects_continue, screen};
 pub(crate) use translate::{clean_trailers, is_grpc, own_request, rewrite_host, to_http2};
 pub(crate) use websocket::{Handshake, name_upgrade};
+
+#[cfg(test)]
+mod tests {
+    use http::header::{HeaderMap, HeaderName};
+
+    /// Fields as they came, in their order.
+    pub(super) fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+}

@@ -1,20 +1,16 @@
 //! The head that goes upstream: what the client said, without what is not its to say, and with what the gateway vouches
 //! for. Nothing here touches the method or the target: the bytes that were judged are the bytes that are sent.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::request::Parts;
 use http::{Method, Version};
 use smallvec::SmallVec;
 
+use super::forwarding::{forwarding, insert_text, via};
 use super::table::{self, Kind, Names};
 use crate::trace::Trace;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -84,18 +80,6 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, method: &Method, version:
     }
 }
 
-/// Names the host of an HTTP/2 request as HTTP/1.1 does: everything behind this reads one Host. Where the client sent both,
-/// they are compared when the request is judged (P12).
-pub(crate) fn name_host(parts: &mut Parts) {
-    if parts.version != Version::HTTP_2 || parts.headers.contains_key(header::HOST) {
-        return;
-    }
-    let authority = parts.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
-    if let Some(Ok(host)) = authority {
-        parts.headers.insert(header::HOST, host);
-    }
-}
-
 /// HTTP/2 clients may send a cookie in crumbs, which other protocols read as several (RFC 9113 §8.2.3).
 fn join_cookie_crumbs(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(header::COOKIE).iter();
@@ -144,62 +128,6 @@ fn is_credential_alias(name: &HeaderName, credential: &HeaderName) -> bool {
     name.as_str().contains('_') && table::is_spelling_of(name, credential)
 }
 
-fn forwarding(headers: &mut HeaderMap, host: &HeaderValue, out: &Outgoing<'_>) {
-    let hops = joined(headers, &FORWARDED_FOR);
-    let chain = if hops.is_empty() { out.peer.to_string() } else { format!("{hops}, {}", out.peer) };
-    insert_text(headers, FORWARDED_FOR, &chain);
-    if !headers.contains_key(&FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto(out)));
-    }
-    if !headers.contains_key(&FORWARDED_HOST) {
-        headers.insert(FORWARDED_HOST, host.clone());
-    }
-    forwarded(headers, host, out);
-}
-
-/// RFC 7239. Behind a trusted proxy that does not speak it we stay silent too: an element of ours alone would name the
-/// proxy as the client. What it sends beyond ASCII is no element either, and is not passed on beside or instead of ours.
-fn forwarded(headers: &mut HeaderMap, host: &HeaderValue, out: &Outgoing<'_>) {
-    let earlier = joined(headers, &header::FORWARDED);
-    if !headers.contains_key(&header::FORWARDED) && out.peer_is_trusted {
-        return;
-    }
-    let mut text = earlier;
-    if !text.is_empty() {
-        text.push_str(", ");
-    }
-    let _ = match out.peer {
-        IpAddr::V4(peer) => write!(text, "for={peer}"),
-        IpAddr::V6(peer) => write!(text, "for=\"[{peer}]\""),
-    };
-    // The policy has judged Host: no byte of it needs quoting inside a quoted string.
-    let _ = write!(text, ";host=\"{}\";proto={}", host.to_str().unwrap_or_default(), proto(out));
-    insert_text(headers, header::FORWARDED, &text);
-}
-
-fn proto(out: &Outgoing<'_>) -> &'static str {
-    if out.is_tls { "https" } else { "http" }
-}
-
-fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
-    let mut text = String::new();
-    for line in headers.get_all(name).iter().filter_map(|line| line.to_str().ok()) {
-        if !text.is_empty() {
-            text.push_str(", ");
-        }
-        text.push_str(line);
-    }
-    text
-}
-
-fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_10 => "1.0 leastgate",
-        Version::HTTP_2 => "2.0 leastgate",
-        _ => "1.1 leastgate",
-    })
-}
-
 fn identity(headers: &mut HeaderMap, out: &Outgoing<'_>) {
     insert_text(headers, DECISION, out.decision);
     let Some(identity) = &out.identity else { return };
@@ -221,14 +149,6 @@ fn framing(headers: &mut HeaderMap, method: &Method, framing: Framing) {
         Framing::Chunked => {
             headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-    }
-}
-
-/// Names and scopes come from a policy whose names are plain ASCII; what is not a field value is left out, never bent.
-fn insert_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    match HeaderValue::from_str(text) {
-        Ok(value) => drop(headers.insert(name, value)),
-        Err(_) => drop(headers.remove(name)),
     }
 }
 
@@ -378,22 +298,6 @@ mod tests {
         assert!(id("4bf92f35-77b3.4da6"));
         assert!(!id("") && !id("a b") && !id("a\"b") && !id(&"a".repeat(129)));
         assert!(!id("xlgt_prod_0123456789"));
-    }
-
-    #[test]
-    fn a_request_of_http2_gets_the_host_it_names() {
-        let named = |version, host: Option<&str>| {
-            let mut request = http::Request::get("https://orders.internal/a").version(version);
-            if let Some(host) = host {
-                request = request.header(header::HOST, host);
-            }
-            let mut parts = request.body(()).unwrap().into_parts().0;
-            name_host(&mut parts);
-            values(&parts.headers, "host")
-        };
-        assert_eq!(named(Version::HTTP_2, None), ["orders.internal"]);
-        assert_eq!(named(Version::HTTP_2, Some("other")), ["other"], "left for the judgement to compare");
-        assert!(named(Version::HTTP_11, None).is_empty(), "a Host is the client's to send");
     }
 
     #[test]

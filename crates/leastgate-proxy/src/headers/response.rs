@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Version};
 
+use super::forwarding::via;
 use super::table::{self, Kind, Names};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -68,7 +69,7 @@ fn is_length(digits: &[u8]) -> bool {
 
 /// Takes away what was meant for the gateway, and names in an upstream's mouth that only the gateway may use. hyper
 /// frames the body anew from its size; only a HEAD's length is kept, because there is no body to take it from.
-pub(crate) fn clean_response(headers: &mut HeaderMap, method: &Method, request_id: &HeaderValue) {
+pub(crate) fn clean_response(headers: &mut HeaderMap, method: &Method, version: Version, request_id: &HeaderValue) {
     let length = if *method == Method::HEAD { headers.get(header::CONTENT_LENGTH).cloned() } else { None };
     let mut gone: Names = table::connection_names(headers).unwrap_or_default();
     gone.extend(headers.keys().filter(|name| matches!(table::kind(name), Kind::HopByHop | Kind::Identity)).cloned());
@@ -78,7 +79,7 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, method: &Method, request_i
     if let Some(length) = length {
         headers.insert(header::CONTENT_LENGTH, length);
     }
-    headers.append(header::VIA, HeaderValue::from_static("1.1 leastgate"));
+    headers.append(header::VIA, via(version));
     headers.insert(REQUEST_ID, request_id.clone());
 }
 
@@ -90,14 +91,7 @@ pub(crate) fn close_after(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-        }
-        headers
-    }
+    use crate::headers::tests::map;
 
     #[test]
     fn ambiguous_framing_is_a_bad_response() {
@@ -132,7 +126,7 @@ mod tests {
             ("content-length", "5"),
             ("server", "upstream/1"),
         ]);
-        clean_response(&mut headers, &Method::GET, &HeaderValue::from_static("id-1"));
+        clean_response(&mut headers, &Method::GET, Version::HTTP_11, &HeaderValue::from_static("id-1"));
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["server", "via", "x-request-id"]);
@@ -141,7 +135,7 @@ mod tests {
     #[test]
     fn the_length_of_a_head_response_is_kept() {
         let mut headers = map(&[("content-length", "5")]);
-        clean_response(&mut headers, &Method::HEAD, &HeaderValue::from_static("id-1"));
+        clean_response(&mut headers, &Method::HEAD, Version::HTTP_11, &HeaderValue::from_static("id-1"));
         assert_eq!(headers[header::CONTENT_LENGTH], "5");
     }
 }

@@ -32,15 +32,17 @@ pub struct CertificateView {
     pub origin: String,
     /// The DNS names it is for.
     pub names: Vec<String>,
-    /// When it ends; `None` if it does not say so in a way that can be read.
+    /// When it begins; `None` if it does not say so in a way that can be read.
+    pub begins: Option<Timestamp>,
+    /// When it ends; `None` likewise.
     pub expires: Option<Timestamp>,
 }
 
 /// A certificate that was read, and fits its key.
 #[derive(Debug)]
-pub(super) struct Certificate {
-    pub(super) view: CertificateView,
-    key: Arc<CertifiedKey>,
+pub(crate) struct Certificate {
+    pub(crate) view: CertificateView,
+    pub(crate) key: Arc<CertifiedKey>,
 }
 
 /// The certificates of a listener, by name.
@@ -52,11 +54,8 @@ pub(super) struct ByName {
 }
 
 impl KeyPair {
-    /// The chain and its key, which belong together. For both sides of the gateway.
-    ///
-    /// # Errors
-    /// They don't, or the key can't be used.
-    pub(crate) fn certified(
+    /// The chain and its key, which belong together.
+    fn certified(
         &self,
         chain: Vec<CertificateDer<'static>>,
         provider: &CryptoProvider,
@@ -71,7 +70,11 @@ impl KeyPair {
 }
 
 impl Certificate {
-    pub(super) fn read(pair: &KeyPair, provider: &CryptoProvider) -> Result<Self, TlsError> {
+    /// For both sides of the gateway.
+    ///
+    /// # Errors
+    /// What is wrong with it; its time is no part of that.
+    pub(crate) fn read(pair: &KeyPair, provider: &CryptoProvider) -> Result<Self, TlsError> {
         let chain = pair.cert.certificates()?;
         let leaf = chain.first().ok_or_else(|| TlsError::NoCertificate { origin: pair.cert.origin().to_owned() })?;
         let view = view(pair.cert.origin(), leaf)?;
@@ -79,8 +82,35 @@ impl Certificate {
         Ok(Self { view, key })
     }
 
-    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
-        self.view.expires.is_some_and(|end| end < now)
+    /// Whether it may take the place of one in force: a peer would refuse it before its time and after.
+    ///
+    /// # Errors
+    /// Its time is over, or has not begun.
+    pub(crate) fn is_in_its_time(&self, now: Timestamp) -> Result<(), TlsError> {
+        let CertificateView { origin, begins, expires, .. } = &self.view;
+        if expires.is_some_and(|end| end < now) {
+            return Err(TlsError::Expired { origin: origin.clone() });
+        }
+        if begins.is_some_and(|begin| now < begin) {
+            return Err(TlsError::NotYetValid { origin: origin.clone() });
+        }
+        Ok(())
+    }
+}
+
+impl CertificateView {
+    /// The authorities in a file as one: from when all of them are valid, until the first of them ends.
+    pub(crate) fn of_authorities(pem: &Pem) -> Result<Self, TlsError> {
+        let certificates = pem.certificates()?;
+        let times = certificates.iter().filter_map(|authority| EndEntityCert::try_from(authority).ok());
+        let (begins, ends): (Vec<_>, Vec<_>) =
+            times.map(|authority| (begin_of(&authority), end_of(&authority))).unzip();
+        Ok(Self {
+            origin: pem.origin().to_owned(),
+            names: Vec::new(),
+            begins: begins.into_iter().flatten().max(),
+            expires: ends.into_iter().flatten().min(),
+        })
     }
 }
 
@@ -91,19 +121,31 @@ fn view(origin: &str, leaf: &CertificateDer<'_>) -> Result<CertificateView, TlsE
         fault: error.to_string(),
     })?;
     let names = certificate.valid_dns_names().map(str::to_ascii_lowercase).collect();
-    Ok(CertificateView { origin: origin.to_owned(), names, expires: end_of(&certificate) })
+    let (begins, expires) = (begin_of(&certificate), end_of(&certificate));
+    Ok(CertificateView { origin: origin.to_owned(), names, begins, expires })
 }
 
 /// webpki tells when a certificate ends in refusing it, and no other way: it is asked about a time after every end.
 fn end_of(certificate: &EndEntityCert<'_>) -> Option<Timestamp> {
     /// 9999-12-31T23:59:59Z is the last that a certificate can name (RFC 5280 §4.1.2.5).
     const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
-    let later = UnixTime::since_unix_epoch(YEAR_10000);
-    let verified = certificate.verify_for_usage(&[], &[], &[], later, KeyUsage::server_auth(), None, None);
-    match verified.err()? {
+    match refusal_at(YEAR_10000, certificate)? {
         webpki::Error::CertExpired { not_after, .. } => Some(Timestamp(not_after.as_secs())),
         _ => None,
     }
+}
+
+/// Likewise, about a time before most beginnings. One that began before 1970 is valid since then for all that matters.
+fn begin_of(certificate: &EndEntityCert<'_>) -> Option<Timestamp> {
+    match refusal_at(Duration::ZERO, certificate)? {
+        webpki::Error::CertNotValidYet { not_before, .. } => Some(Timestamp(not_before.as_secs())),
+        _ => None,
+    }
+}
+
+fn refusal_at(since_1970: Duration, certificate: &EndEntityCert<'_>) -> Option<webpki::Error> {
+    let time = UnixTime::since_unix_epoch(since_1970);
+    certificate.verify_for_usage(&[], &[], &[], time, KeyUsage::server_auth(), None, None).err()
 }
 
 impl ByName {
@@ -170,6 +212,7 @@ mod tests {
     fn pair(origin: &str, names: &[&str]) -> KeyPair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(2031, 2, 3);
         let key = rcgen::KeyPair::generate().unwrap();
         let cert = params.self_signed(&key).unwrap();
@@ -225,6 +268,30 @@ mod tests {
         let view = certificate("web", &["B.example", "*.a.test"]).view;
         assert_eq!(view.names, ["b.example", "*.a.test"]);
         assert_eq!(view.expires, Some(Timestamp(1_927_843_200)), "2031-02-03T00:00:00Z");
+        assert_eq!(view.begins, Some(Timestamp(1_577_836_800)), "2020-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_time_has_a_begin_and_an_end() {
+        let certificate = certificate("web", &["a.test"]);
+        let at = |seconds| certificate.is_in_its_time(Timestamp(seconds));
+        assert_eq!(at(1_577_836_799), Err(TlsError::NotYetValid { origin: "web.pem".into() }));
+        assert_eq!([at(1_577_836_800), at(1_927_843_200)], [Ok(()), Ok(())]);
+        assert_eq!(at(1_927_843_201), Err(TlsError::Expired { origin: "web.pem".into() }));
+    }
+
+    #[test]
+    fn authorities_are_valid_as_long_as_all_of_them_are() {
+        let both = [authority(2035), authority(2030), authority(2031)].concat();
+        let view = CertificateView::of_authorities(&Pem::new("ca.pem", both.into_bytes())).unwrap();
+        assert_eq!((view.origin.as_str(), view.expires), ("ca.pem", Some(Timestamp(1_893_456_000))), "2030-01-01");
+    }
+
+    fn authority(year: i32) -> String {
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
     }
 
     #[test]

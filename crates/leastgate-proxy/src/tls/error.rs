@@ -91,9 +91,23 @@ pub enum TlsError {
         /// Which file.
         origin: String,
     },
+    /// One whose time has not begun, likewise.
+    #[error("the certificate in {origin} is not valid yet by this machine's clock; the one in force stays")]
+    NotYetValid {
+        /// Which file.
+        origin: String,
+    },
     /// The provider could not make what it needs.
     #[error("TLS can't be set up: {0}")]
     Setup(String),
+}
+
+impl TlsError {
+    /// Whether the same files may be taken at another time: it was the clock that spoke against them.
+    #[must_use]
+    pub fn is_of_the_clock(&self) -> bool {
+        matches!(self, Self::Expired { .. } | Self::NotYetValid { .. })
+    }
 }
 
 /// Why a handshake did not come to its end.

@@ -14,10 +14,12 @@
 //! - Replacement is atomic: a handshake uses what was in force when it began, and established connections live on. What
 //!   can't be used replaces nothing.
 //! - Sessions are resumed by tickets whose keys rotate, and no longer than the certificates are in force under which they
-//!   were given; nothing is kept for a client. Where clients show certificates
-//!   nothing is resumed: rustls takes a resumed session's certificate for verified, so an expired one, or one of an
-//!   authority that was just removed, would be let in for as long as its ticket lives. There is no early data (0-RTT):
-//!   it can be replayed.
+//!   were given; nothing is kept for a client. There is no early data (0-RTT): it can be replayed.
+//! - Where clients show certificates nothing is resumed. A resumed session inherits the authentication of its first
+//!   handshake (RFC 8446 §2.2): rustls 0.23 puts the chain into the ticket and takes it from there unseen by the verifier,
+//!   for the 12 hours a ticket lives. An authority that is removed takes the keys of the tickets along, but a certificate
+//!   that ends meanwhile would be let in for half a day after its end, and where identities live an hour (SPIFFE) their end
+//!   is the only revocation there is.
 //! - Who has certificates to give here reads them; this crate reads no file.
 
 mod certificate;
@@ -26,6 +28,7 @@ mod error;
 mod pem;
 mod server;
 
+pub(crate) use certificate::Certificate;
 pub use certificate::{CertificateView, KeyPair};
 pub use connection::{Alpn, ConnInfo, PeerIdentity};
 pub use error::{HandshakeError, TlsError};

@@ -10,7 +10,6 @@ use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -78,14 +77,11 @@ impl ServerTls {
     /// connections live on.
     ///
     /// # Errors
-    /// What is wrong with them, an end that has passed included; those in force stay.
-    pub fn replace(&self, set: &CertificateSet) -> Result<(), TlsError> {
+    /// What is wrong with them, a time that is over or has not begun `now` included; those in force stay.
+    pub fn replace(&self, set: &CertificateSet, now: Timestamp) -> Result<(), TlsError> {
         let Shared { provider, in_force } = &*self.shared;
         let read = Read::of(set, provider)?;
-        let now = Timestamp(UnixTime::now().as_secs());
-        if let Some(over) = read.all().find(|certificate| certificate.has_expired(now)) {
-            return Err(TlsError::Expired { origin: over.view.origin.clone() });
-        }
+        read.all().try_for_each(|certificate| certificate.is_in_its_time(now))?;
         in_force.store(Arc::new(InForce::new(&read, provider)?));
         Ok(())
     }

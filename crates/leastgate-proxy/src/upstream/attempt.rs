@@ -183,15 +183,6 @@ mod tests {
     use crate::body::{BodyLimits, RequestBody};
     use crate::upstream::pool::tests::pool_of;
 
-    const LIMITS: BodyLimits = BodyLimits {
-        bytes: 1000,
-        idle: Duration::from_secs(30),
-        min_rate: 240,
-        grace: Duration::from_secs(5),
-        trailer_bytes: 64,
-        trailer_fields: 2,
-    };
-
     /// A request with a body as hyper's server hands it over.
     async fn received() -> Request<OutboundBody> {
         let (mut client, server) = tokio::io::duplex(1024);
@@ -206,7 +197,9 @@ mod tests {
             _ = serving => None,
             request = requests.recv() => request,
         };
-        request.unwrap().map(|body| OutboundBody::new(RequestBody::new(body, LIMITS, Rc::new(Upload::new()), None)))
+        request
+            .unwrap()
+            .map(|body| OutboundBody::new(RequestBody::new(body, BodyLimits::TIGHT, Rc::new(Upload::new()), None)))
     }
 
     /// Answers a connection's one request and hands the connection over.

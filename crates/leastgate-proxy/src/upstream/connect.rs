@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::http1::Http1;
 use super::http2::{Http2, Http2Terms};
 use super::places::{Place, Places};
 use super::socket::Socket;
 use super::target::Endpoint;
+use super::tls::Offer;
 
 /// Why no connection could be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -59,8 +59,8 @@ impl ConnectError {
 /// How connections to one upstream are made.
 pub(super) struct Connector {
     pub(super) timeout: Duration,
-    /// For https endpoints; what it offers by ALPN is set already.
-    pub(super) tls: Option<TlsConnector>,
+    /// For https endpoints.
+    pub(super) tls: Option<Offer>,
     /// Over plain sockets without asking, over TLS if the upstream agrees.
     pub(super) http2: Option<Http2Terms>,
 }
@@ -109,7 +109,7 @@ impl Connector {
         let (Some(tls), Some(name)) = (&self.tls, name) else {
             return Err(failed(io::Error::other("it is not set up")));
         };
-        let socket = Socket::from(tls.connect(name, stream).await.map_err(failed)?);
+        let socket = Socket::from(tls.connector().connect(name, stream).await.map_err(failed)?);
         let is_http2 = socket.has_chosen_http2();
         Ok((socket, is_http2))
     }

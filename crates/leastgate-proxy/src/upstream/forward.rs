@@ -163,7 +163,7 @@ impl UpstreamRoute {
             max_connections: settings.share(upstream.max_connections),
             connector: Connector {
                 timeout: upstream.connect_timeout,
-                tls: tls.map(|tls| tls.offering(upstream.http2).into()),
+                tls: tls.map(|tls| tls.offering(upstream.http2)),
                 http2: upstream.http2.then(|| Http2Terms::from(&settings.limits)),
             },
             check: upstream.check.as_ref().and_then(check),
@@ -220,6 +220,7 @@ impl Forwarder {
     ) -> Result<Answer, ForwardError> {
         let api = permit.case().api().ok_or(ForwardError::Unknown)?;
         let route = self.upstreams.get(&*api.upstream).ok_or(ForwardError::Unknown)?;
+        request.body_mut().end_of_nothing().await?;
         prepare(&mut request, permit, context);
         let deadlines = Deadlines {
             head: api.limits.response_timeout.unwrap_or(route.response_timeout),

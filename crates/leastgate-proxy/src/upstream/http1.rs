@@ -4,6 +4,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 
+use super::last_word::LastWord;
 use super::places::Place;
 use super::socket::Socket;
 use crate::body::OutboundBody;
@@ -35,7 +36,7 @@ impl Http1 {
     pub(super) async fn open(socket: Socket, place: Place) -> Result<Self, hyper::Error> {
         let mut builder = http1::Builder::new();
         builder.max_header_size(RESPONSE_HEAD).max_buf_size(READ_BUFFER);
-        let (sender, connection) = builder.handshake(TokioIo::new(socket)).await?;
+        let (sender, connection) = builder.handshake(TokioIo::new(LastWord::new(socket))).await?;
         let driver = tokio::task::spawn_local(async move {
             // The request on it learns of a failure itself; without one, an upstream closed an idle connection.
             let _ = connection.with_upgrades().await;

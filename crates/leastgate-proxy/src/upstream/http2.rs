@@ -21,7 +21,7 @@ use super::connect::ConnectError;
 use super::http1::RESPONSE_HEAD;
 use super::places::{Place, Places};
 use super::socket::Socket;
-use crate::body::{OutboundBody, Stop};
+use crate::body::{OutboundBody, Stop, Turn};
 
 /// Bytes of one request's body that are taken from the client before its upstream takes them.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -72,7 +72,7 @@ pub(crate) struct Http2 {
 impl Drop for Http2 {
     /// The tasks hold the set that holds them: without this they would go on until the upstream ends them.
     fn drop(&mut self) {
-        self.tasks.0.borrow_mut().abort_all();
+        self.tasks.running.borrow_mut().abort_all();
     }
 }
 
@@ -147,7 +147,7 @@ impl Stream {
 
     /// Ends the request's body with the exchange, if that comes first.
     pub(super) fn bind(&self, body: &mut OutboundBody) {
-        body.heed(&self.stop);
+        body.heed(&self.stop, &self.connection.tasks.turn);
     }
 
     pub(super) fn answered(&self) {
@@ -275,14 +275,21 @@ impl Driven {
     }
 }
 
-/// The tasks of one connection, on this worker's thread.
+/// The tasks of one connection, on this worker's thread. Those of a request end with its exchange: what h2 has of it is
+/// then cancelled.
 #[derive(Clone, Debug, Default)]
-struct Tasks(Rc<RefCell<JoinSet<()>>>);
+struct Tasks {
+    running: Rc<RefCell<JoinSet<()>>>,
+    turn: Rc<Turn>,
+}
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
     fn execute(&self, future: F) {
-        let mut tasks = self.0.borrow_mut();
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn_local(future);
+        let mut running = self.running.borrow_mut();
+        while running.try_join_next().is_some() {}
+        match self.turn.stop() {
+            Some(stop) => running.spawn_local(async move { stop.heeded_by(future).await }),
+            None => running.spawn_local(future),
+        };
     }
 }

@@ -10,6 +10,7 @@
 //! | `check.rs` | an endpoint asked how it is |
 //! | `names.rs` | addresses of names, asked for again and again |
 //! | `connect.rs`, `socket.rs`, `tls.rs` | sockets and TLS |
+//! | `last_word.rs` | an answer that came before its request was sent whole |
 //! | `http1.rs`, `http2.rs`, `lease.rs` | a connection in either protocol, and its loan to one request |
 
 mod attempt;
@@ -19,6 +20,7 @@ mod forward;
 mod health;
 mod http1;
 mod http2;
+mod last_word;
 mod lease;
 mod names;
 mod places;
@@ -30,4 +32,4 @@ mod tls;
 pub(crate) use forward::{Answer, Failed, Fault, ForwardContext, Forwarder, Switched};
 pub(crate) use lease::Lease;
 pub(crate) use names::Names;
-pub use tls::{Trust, UpstreamTls};
+pub use tls::{Trust, UpstreamCertificates, UpstreamTls};

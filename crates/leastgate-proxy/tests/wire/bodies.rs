@@ -119,6 +119,22 @@ fn a_client_that_is_still_sending_gets_the_whole_of_an_early_answer() {
 }
 
 #[test]
+fn an_answer_is_heard_although_the_upstream_closes_before_it_has_the_body() {
+    let harness = harness(|upstream| {
+        upstream.read_head();
+        // Closed with bytes unread, so that the gateway's next write fails.
+        upstream.write("HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 5\r\n\r\nearly");
+    });
+    for _ in 0..30 {
+        let mut client = harness.connect();
+        client.send(harness.head("POST /v1/a", &format!("Content-Length: {}\r\n", 2 << 20)));
+        client.stream.write_all(&vec![b'x'; 2 << 20]).expect("the whole body to be taken");
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.body.as_str()), (413, "early"));
+    }
+}
+
+#[test]
 fn large_bodies_stream_both_ways() {
     let harness = harness(|upstream| {
         upstream.read_until("END");

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use leastgate_policy::Timestamp;
 use leastgate_proxy::tls::{KeyPair, Pem};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair as Key,
@@ -26,7 +28,18 @@ pub(crate) struct Issued {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, CertificateParams::default())
+    }
+
+    /// One whose time is over.
+    pub(crate) fn expired(name: &str) -> Self {
         let mut params = CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        Self::with(name, params)
+    }
+
+    fn with(name: &str, mut params: CertificateParams) -> Self {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         Self { issuer: CertifiedIssuer::self_signed(params, Key::generate().unwrap()).unwrap() }
@@ -86,6 +99,11 @@ impl Issued {
 
 pub(crate) fn pem(origin: &str, text: &str) -> Pem {
     Pem::new(origin, text.as_bytes().to_vec())
+}
+
+/// This moment, for those who judge a certificate's time.
+pub(crate) fn now() -> Timestamp {
+    Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs())
 }
 
 /// A folder for programs that read certificates from files; it goes with the test.

@@ -83,6 +83,8 @@ pub(crate) struct Options<'a> {
     pub(crate) workers: usize,
     /// TLS towards clients.
     pub(crate) tls: Option<ServerTls>,
+    /// The field that tokens come in.
+    pub(crate) credential: &'static str,
 }
 
 impl Default for Options<'_> {
@@ -94,6 +96,7 @@ impl Default for Options<'_> {
             upstream_tls: None,
             workers: 2,
             tls: None,
+            credential: "authorization",
         }
     }
 }
@@ -107,7 +110,7 @@ pub(crate) fn start_as(upstream: Upstream, set: impl FnOnce(&mut Limits), option
     let digest = key.digest(token.as_bytes());
     let authority = Arc::new(Authority::new(key));
     if let Some(policy) = options.policy {
-        put_policy_in_force(&authority, &telemetry, policy);
+        put_in_force(&authority, &telemetry, policy, options.credential);
     }
     let entry = entry(accessor, digest);
     authority.upsert(entry.clone()).unwrap();
@@ -141,12 +144,16 @@ fn entry(accessor: Accessor, digest: TokenDigest) -> TokenEntry {
 }
 
 pub(crate) fn put_policy_in_force(authority: &Authority, telemetry: &Telemetry, text: &str) {
+    put_in_force(authority, telemetry, text, Options::default().credential);
+}
+
+fn put_in_force(authority: &Authority, telemetry: &Telemetry, text: &str, credential: &'static str) {
     let loaded = parse_policy(&[("policy.yaml", text)]).unwrap();
     let context = CompileContext {
         environment: "test",
         revision: &loaded.revision,
         now: SystemClock::new().timestamp(),
-        credential_header: HeaderName::from_static("authorization"),
+        credential_header: HeaderName::from_static(credential),
         trusted_proxies: Vec::new(),
         upstreams: None,
     };
@@ -199,6 +206,14 @@ impl Harness {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.plane.as_ref().unwrap().in_flight()
+    }
+
+    pub(crate) fn until_in_flight(&self, count: usize) {
+        let started = Instant::now();
+        while self.in_flight() != count {
+            assert!(started.elapsed() < PATIENCE, "{} in flight, not {count}", self.in_flight());
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// The value of one series of the metrics; nothing is counted at first.

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leastgate_testkit::http2::{
     CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, WINDOW_UPDATE, frame,
@@ -93,6 +93,26 @@ fn bodies_go_both_ways_within_their_windows() {
     assert!(answer.is_whole && answer.body == body, "{} of {} bytes", answer.body.len(), body.len());
     let received = harness.upstream.all();
     assert!(received.contains("transfer-encoding: chunked\r\n") && received.matches('x').count() > 200_000);
+}
+
+/// A request of no length is one when its end has come, and not before: what comes instead makes it none.
+#[test]
+fn a_request_of_no_length_waits_for_its_end() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    let bearer = format!("Bearer {}", harness.token);
+    let fields = [&head("POST", "/v1/a", &bearer)[..], &[("content-length", "0")]].concat();
+    let (whole, broken) = (client.open(&fields, 0), client.open(&fields, 0));
+    harness.until_in_flight(2);
+    assert!(harness.upstream.all().is_empty(), "nothing goes upstream before the end");
+    client.data(broken, b"hello", END_STREAM);
+    let answer = client.answer(broken);
+    assert!(answer.status != 200, "{answer:?}");
+    client.data(whole, b"", END_STREAM);
+    assert_eq!(client.answer(whole).status, 200);
+    let text = harness.upstream.all();
+    assert_eq!(text.matches("POST /v1/a").count(), 1, "{text}");
+    canary(&harness, &mut client);
 }
 
 #[test]
@@ -350,6 +370,40 @@ fn a_client_without_any_window_loses_its_stream() {
     let stream = request(&harness, &mut client, "GET", "/v1/a");
     let answer = client.answer(stream);
     assert!(answer.status == 200 && answer.body.is_empty() && answer.reset.is_some(), "{answer:?}");
+}
+
+/// The end of a response that lies with h2 can't be reset: its place is held, and its connection ends.
+#[test]
+fn a_client_that_does_not_take_the_end_is_told_to_go_and_then_cut() {
+    let harness =
+        harness_with(|upstream| upstream.answer_all(OK), |limits| limits.response_stall = Duration::from_secs(1));
+    let mut client = connect(&harness, &[(INITIAL_WINDOW_SIZE, 1)]);
+    client.takes = false;
+    let stream = request(&harness, &mut client, "GET", "/v1/a");
+    while client.read().expect("the byte there is room for").kind != DATA {}
+    assert_eq!(harness.events(1).len(), 1, "its record ends when it is handed over");
+    assert_eq!(harness.in_flight(), 1);
+    let told = Instant::now();
+    assert!(client.is_closed());
+    assert_eq!(client.goaway.map(|(_, code)| code), Some(0));
+    assert!(told.elapsed() > Duration::from_millis(1500), "after {:?}", told.elapsed());
+    assert!(!client.is_over(stream));
+    harness.until_in_flight(0);
+}
+
+#[test]
+fn a_client_that_takes_the_end_late_keeps_its_connection() {
+    let harness =
+        harness_with(|upstream| upstream.answer_all(OK), |limits| limits.response_stall = Duration::from_secs(30));
+    let mut client = connect(&harness, &[(INITIAL_WINDOW_SIZE, 1)]);
+    client.takes = false;
+    let stream = request(&harness, &mut client, "GET", "/v1/a");
+    while client.read().expect("the byte there is room for").kind != DATA {}
+    assert_eq!(harness.in_flight(), 1);
+    client.send(frame(WINDOW_UPDATE, 0, stream, &100_u32.to_be_bytes()));
+    let rest = client.answer(stream);
+    assert!(rest.is_whole, "{rest:?}");
+    harness.until_in_flight(0);
 }
 
 #[test]

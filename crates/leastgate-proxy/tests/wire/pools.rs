@@ -2,12 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Mutex, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Connection, Harness, OK, Options, PATIENCE, Upstream, start_as};
+use crate::harness::{Connection, Harness, OK, Options, Upstream, start_as};
 
 /// An address that answers nothing: its queue of connections is full, and the kernel lets whoever else comes wait.
 struct BlackHole {
@@ -72,14 +71,6 @@ fn narrow(keys: &str, in_flight: usize) -> (Harness, mpsc::Sender<()>) {
     (start_as(upstream, |limits| limits.in_flight = in_flight, &options), answer)
 }
 
-fn wait_for_in_flight(harness: &Harness, count: usize) {
-    let started = Instant::now();
-    while harness.in_flight() != count {
-        assert!(started.elapsed() < PATIENCE, "{} in flight, not {count}", harness.in_flight());
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
 #[test]
 fn a_request_waits_for_a_connection_only_so_long() {
     let (harness, answer) = narrow("connect_timeout: 300ms", 10);
@@ -111,12 +102,12 @@ fn a_place_that_comes_free_goes_to_those_who_wait() {
         .map(|(index, path)| {
             let mut client = harness.connect();
             client.send(harness.head(&format!("GET /v1/{path}"), ""));
-            wait_for_in_flight(&harness, index + 1);
+            harness.until_in_flight(index + 1);
             client
         })
         .collect();
     drop(clients.remove(1));
-    wait_for_in_flight(&harness, 3);
+    harness.until_in_flight(3);
     answer.send(()).unwrap();
     for mut client in clients {
         assert_eq!(client.reply().status, 200);
@@ -134,7 +125,7 @@ fn those_who_wait_are_requests_in_flight_and_capped_as_such() {
         client.send(harness.head(&format!("GET /v1/{path}"), ""));
         client
     });
-    wait_for_in_flight(&harness, 2);
+    harness.until_in_flight(2);
     let reply = harness.ask(harness.head("GET /v1/third", ""));
     assert_eq!(reply.status, 503);
     assert!(reply.has("retry-after: 1"));

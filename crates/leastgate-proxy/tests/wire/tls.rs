@@ -8,7 +8,7 @@ use leastgate_proxy::tls::{CertificateSet, HandshakeError, ServerTls, TlsError};
 use leastgate_telemetry::HandshakeFailure;
 use rustls::{AlertDescription, HandshakeKind, version};
 
-use crate::certificates::{Authority, Files};
+use crate::certificates::{Authority, Files, now};
 use crate::handshakes::{Rustls, Server, Stream, exchange, has, mutual_set, plain_set, run};
 
 const SPIFFE: &str = "spiffe://example.org/ns/web/sa/shop";
@@ -151,7 +151,7 @@ fn certificates_are_replaced_under_open_connections_and_by_nothing_that_is_broke
     let old = open.conn.peer_certificates().unwrap().to_vec();
     let fresh = authority.issue(&["a.test"]);
     let set = CertificateSet { default: fresh.pair("fresh"), ..plain_set(&authority, &["a.test"]) };
-    server.tls.replace(&set).unwrap();
+    server.tls.replace(&set, now()).unwrap();
     let shown = || client.ask(&server, "a.test").unwrap().0.conn.peer_certificates().unwrap().to_vec();
     assert_eq!(shown(), fresh.chain());
     assert_eq!(exchange(&mut open).unwrap(), "true a.test None []", "what was open stays");
@@ -161,7 +161,7 @@ fn certificates_are_replaced_under_open_connections_and_by_nothing_that_is_broke
     mixed.default.key = authority.issue(&["a.test"]).pair("other").key;
     let expired = CertificateSet { default: authority.issue_expired(&["a.test"]).pair("old"), ..set };
     for (broken, told) in [(&mixed, "does not belong to"), (&expired, "old.pem has expired")] {
-        let error = server.tls.replace(broken).unwrap_err();
+        let error = server.tls.replace(broken, now()).unwrap_err();
         assert!(error.to_string().contains(told), "{error}");
         assert_eq!(shown(), fresh.chain());
     }
@@ -180,8 +180,9 @@ fn a_handshake_that_is_not_finished_in_time_is_ended() {
     // The head of a record that holds a ClientHello, and the first bytes of that.
     let hello = [0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03];
     for sent in [&[][..], &hello[..1], &hello] {
-        let mut client = server.connect();
+        // Before there is a connection: the deadline counts from its accept.
         let started = Instant::now();
+        let mut client = server.connect();
         client.write_all(sent).unwrap();
         let ended = client.read(&mut [0; 64]);
         assert!(
@@ -191,8 +192,8 @@ fn a_handshake_that_is_not_finished_in_time_is_ended() {
         assert!(matches!(server.failure(), HandshakeError::TimedOut));
     }
     // One byte at a time renews nothing.
-    let mut client = server.connect();
     let started = Instant::now();
+    let mut client = server.connect();
     client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     for byte in hello.into_iter().chain(std::iter::repeat(0)) {
         let is_open = client.write_all(&[byte]).is_ok();
@@ -234,7 +235,7 @@ fn sessions_are_resumed_without_early_data_but_never_past_a_client_certificate()
         let server = Server::start(&plain_set(&authority, &["a.test"]));
         assert_eq!(kinds(&server), [HandshakeKind::Full, HandshakeKind::Resumed], "{version:?}");
         let mutual = mutual_set(&authority, &clients);
-        server.tls.replace(&mutual).unwrap();
+        server.tls.replace(&mutual, now()).unwrap();
         assert_eq!(kinds(&server), [HandshakeKind::Full, HandshakeKind::Full], "{version:?}");
     }
 }

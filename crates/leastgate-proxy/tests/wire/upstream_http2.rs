@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use h2::server::Builder;
 use http::{HeaderMap, Response, Version};
 use leastgate_testkit::http2::{Client, DATA, HEADERS, RST_STREAM};
 use tokio::sync::Semaphore;
 
-use crate::harness::{Connection, Harness, PATIENCE, Upstream};
+use crate::harness::{Connection, Harness, Options, PATIENCE, Upstream, start_as};
 use crate::http2_peers::{Peer, Raw, Served, before, before_with, say, say_with_trailers, send_all};
 
 const MAX_CONCURRENT_STREAMS: u16 = 3;
@@ -43,6 +44,27 @@ fn a_request_is_the_same_in_http2_without_what_only_http1_has() {
     let field = |name: &str| seen.head.headers[name].to_str().unwrap().to_owned();
     assert_eq!((field("x-mine"), field("x-leastgate-subject")), ("1".to_owned(), "reader".to_owned()));
     assert_eq!((field("x-forwarded-host"), field("via")), ("orders.internal".to_owned(), "1.1 leastgate".to_owned()));
+}
+
+/// Tokens come in a field of their own here, and `Authorization` is the upstream's: HPACK is told to keep it out of every
+/// table on the way (RFC 7541 §7.1.3).
+#[test]
+fn a_credential_that_is_the_upstreams_is_never_indexed() {
+    const NEVER_INDEXED: &[u8] = &[0x1f, 23 - 15];
+    let (tell, told) = mpsc::channel();
+    let upstream = Raw::start(&[], move |peer: &mut Peer| {
+        while let Some(head) = peer.next(HEADERS) {
+            peer.answer(head.stream);
+            tell.send(head.payload).unwrap();
+        }
+    });
+    let options = Options { upstream: "http2: true", credential: "x-api-key", ..Options::default() };
+    let harness = start_as(Upstream::at(upstream.address), |_| {}, &options);
+    let (ours, theirs) = (format!("X-Api-Key: {}", harness.token), "Authorization: Basic dTpw");
+    let head = format!("GET /v1/a HTTP/1.1\r\nHost: orders.internal\r\n{ours}\r\n{theirs}\r\n\r\n");
+    assert_eq!(harness.ask(head).status, 200);
+    let head = told.recv_timeout(PATIENCE).unwrap();
+    assert!(head.windows(2).any(|representation| representation == NEVER_INDEXED), "{head:02x?}");
 }
 
 #[test]
@@ -231,13 +253,16 @@ fn a_slow_reader_holds_its_own_stream_back_and_no_other() {
 
 #[test]
 fn an_upload_waits_for_the_upstream() {
-    let upstream = Raw::start(&[(INITIAL_WINDOW_SIZE, 1000)], |peer: &mut Peer| {
+    let (release, released) = mpsc::channel();
+    let released = Mutex::new(released);
+    let upstream = Raw::start(&[(INITIAL_WINDOW_SIZE, 1000)], move |peer: &mut Peer| {
         peer.frames.takes = false;
         let stream = peer.request().unwrap();
         let mut got = 0;
         while got < 1000 {
             got += peer.next(DATA).unwrap().payload.len();
         }
+        released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         peer.answer(stream);
         while peer.frames.read().is_some() {}
     });
@@ -245,17 +270,47 @@ fn an_upload_waits_for_the_upstream() {
     let mut client = harness.connect();
     client.send(harness.head("POST /v1/a", "Content-Length: 10000000\r\n"));
     client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
-    let mut writer = client.stream.try_clone().unwrap();
-    let written = thread::spawn(move || {
-        let mut written = 0;
-        while let Ok(part) = writer.write(&[b'x'; 10_000]) {
-            written += part;
-        }
-        written
-    });
+    let mut written = 0;
+    while let Ok(part) = client.stream.write(&[b'x'; 10_000]) {
+        written += part;
+        assert!(written < 10_000_000, "nothing holds it back");
+    }
+    release.send(()).unwrap();
     assert_eq!(client.reply().status, 200, "an answer before the body is whole");
-    let written = written.join().unwrap();
-    assert!(written < 10_000_000, "{written} bytes");
+}
+
+/// What waits for an upstream's window is given up with its exchange: nobody would ever come back to it.
+#[test]
+fn an_upload_that_an_upstream_does_not_take_ends_with_its_exchange() {
+    for answers in [false, true] {
+        let (ended, end) = mpsc::channel();
+        let upstream = Raw::start(&[(INITIAL_WINDOW_SIZE, 1000)], move |peer: &mut Peer| {
+            peer.frames.takes = false;
+            let stream = peer.request().unwrap();
+            let mut got = 0;
+            while got < 1000 {
+                got += peer.next(DATA).unwrap().payload.len();
+            }
+            if answers {
+                peer.answer(stream);
+            }
+            ended.send((stream, peer.next(RST_STREAM).map(|reset| reset.stream))).unwrap();
+            peer.answer_all();
+        });
+        let harness = before(upstream.address, "");
+        let mut client = harness.connect();
+        client.send(harness.head("POST /v1/a", "Content-Length: 100000\r\n") + &"x".repeat(50_000));
+        if answers {
+            assert_eq!(client.reply().status, 200);
+        } else {
+            harness.until_in_flight(1);
+            drop(client);
+        }
+        let (stream, reset) = end.recv_timeout(PATIENCE).expect("the stream to end");
+        assert_eq!(reset, Some(stream), "with an answer: {answers}");
+        harness.until_in_flight(0);
+        assert_eq!(get(&harness, "/v1/next"), 200);
+    }
 }
 
 #[test]
@@ -315,6 +370,36 @@ fn an_upstream_that_does_not_speak_it_never_hears_of_the_request() {
         assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
         assert!(!upstream.all().contains("/v1/a"), "{}", upstream.all());
     }
+}
+
+/// An end in a frame of its own is an end all the same, and what is said where nothing may be said is not passed on.
+#[test]
+fn a_response_without_a_body_is_whole_without_one() {
+    let upstream = Served::start(Builder::new(), |seen, mut respond| {
+        Box::pin(async move {
+            let status: u16 = seen.head.uri.path().rsplit('/').next().unwrap().parse().unwrap();
+            let said = if seen.head.uri.path().contains("chatty") { &b"said"[..] } else { b"" };
+            let head = Response::builder().status(status).body(()).unwrap();
+            let mut stream = respond.send_response(head, false).unwrap();
+            let _ = stream.send_data(Bytes::from_static(said), true);
+        })
+    });
+    let harness = before(upstream.address, "");
+    let requests = [("HEAD", "/v1/200"), ("GET", "/v1/204"), ("GET", "/v1/304"), ("HEAD", "/v1/chatty/200")];
+    for (method, path) in requests {
+        let mut client = harness.connect();
+        client.send(harness.head(&format!("{method} {path}"), "Connection: close\r\n"));
+        let answer = client.rest();
+        assert!(answer.ends_with("\r\n\r\n"), "{method} {path}: {answer}");
+        assert!(answer.contains("\r\nvia: 2.0 leastgate\r\n"), "{answer}");
+
+        let mut client = crate::http2::connect(&harness, &[]);
+        let stream = crate::http2::request(&harness, &mut client, method, path);
+        let answer = client.answer(stream);
+        assert!(answer.is_whole && answer.body.is_empty(), "{method} {path}: {answer:?}");
+    }
+    let outcomes = harness.events(2 * requests.len());
+    assert!(!outcomes.iter().any(|event| event.contains("broken_off")), "{outcomes:#?}");
 }
 
 #[test]

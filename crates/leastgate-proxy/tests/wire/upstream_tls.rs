@@ -1,113 +1,20 @@
 //! TLS towards upstreams: who they must prove to be, who the gateway is to them, and which protocol both agree on.
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::Response;
 use leastgate_proxy::{Trust, UpstreamTls};
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
-use rustls::server::WebPkiClientVerifier;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
-use crate::certificates::{Authority, Issued, pem};
-use crate::harness::{Connection, Harness, Options, Upstream, start_as};
-
-/// An upstream that says which protocol it was asked in.
-struct Secure {
-    port: u16,
-    /// The name asked for by SNI, and whether a certificate was shown.
-    met: Met,
-}
-
-type Met = Arc<Mutex<Vec<(Option<String>, bool)>>>;
-
-impl Secure {
-    fn start(shown: &Issued, client_ca: Option<&Authority>, alpn: &[&str]) -> Self {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder =
-            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
-        let builder = match client_ca {
-            None => builder.with_no_client_auth(),
-            Some(ca) => builder.with_client_cert_verifier(
-                WebPkiClientVerifier::builder_with_provider(Arc::new(ca.roots()), provider).build().unwrap(),
-            ),
-        };
-        let mut config = builder.with_single_cert(shown.chain(), shown.private_key()).unwrap();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let (port, met) = (listener.local_addr().unwrap().port(), Arc::default());
-        let shared = Arc::clone(&met);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        thread::spawn(move || runtime.block_on(serve(listener, TlsAcceptor::from(Arc::new(config)), shared)));
-        Self { port, met }
-    }
-
-    fn met(&self) -> Vec<(Option<String>, bool)> {
-        self.met.lock().unwrap().clone()
-    }
-}
-
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, met: Met) {
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    while let Ok((stream, _)) = listener.accept().await {
-        let (acceptor, met) = (acceptor.clone(), Arc::clone(&met));
-        tokio::spawn(async move {
-            let Ok(stream) = acceptor.accept(stream).await else { return };
-            let connection = stream.get_ref().1;
-            let is_http2 = connection.alpn_protocol() == Some(b"h2");
-            let name = connection.server_name().map(str::to_owned);
-            met.lock().unwrap().push((name, connection.peer_certificates().is_some()));
-            if is_http2 { answer_http2(stream).await } else { answer_http1(stream).await }
-        });
-    }
-}
-
-async fn answer_http1(mut stream: TlsStream<tokio::net::TcpStream>) {
-    let mut head = Vec::new();
-    while let Ok(byte) = stream.read_u8().await {
-        head.push(byte);
-        if head.ends_with(b"\r\n\r\n") {
-            head.clear();
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhttp1").await.unwrap();
-        }
-    }
-}
-
-async fn answer_http2(stream: TlsStream<tokio::net::TcpStream>) {
-    let mut served = h2::server::handshake(stream).await.unwrap();
-    while let Some(Ok((request, mut respond))) = served.accept().await {
-        let scheme = request.uri().scheme_str().unwrap_or_default().to_owned();
-        let mut body = respond.send_response(Response::new(()), false).unwrap();
-        body.send_data(Bytes::from(format!("http2 {scheme}")), true).unwrap();
-    }
-}
-
-fn before(host: &str, port: u16, tls: UpstreamTls, keys: &str) -> Harness {
-    let address: SocketAddr = ([127, 0, 0, 1], port).into();
-    let options = Options {
-        endpoints: vec![format!("https://{host}:{port}")],
-        upstream_tls: Some(tls),
-        upstream: keys,
-        workers: 1,
-        ..Options::default()
-    };
-    start_as(Upstream::at(address), |_| {}, &options)
-}
+use crate::certificates::{Authority, pem};
+use crate::harness::{Connection, Harness, Upstream};
+use crate::secure::{Secure, ask, before};
 
 fn trusting(authority: &Authority) -> UpstreamTls {
     UpstreamTls::new(Trust::File(&pem("ca.pem", &authority.pem())), None).unwrap()
 }
 
-fn ask(harness: &Harness) -> (u16, String) {
-    let reply = harness.ask(harness.head("GET /v1/a", ""));
-    (reply.status, reply.body)
+/// The name asked for by SNI, and whether a certificate was shown.
+fn met(upstream: &Secure) -> Vec<(Option<String>, bool)> {
+    upstream.met().into_iter().map(|met| (met.name, met.shown.is_some())).collect()
 }
 
 fn connect_errors(harness: &Harness) -> u64 {
@@ -133,7 +40,7 @@ fn an_upstream_must_prove_its_name() {
         let (status, body) = ask(&harness);
         if is_let_in {
             assert_eq!((status, body.as_str()), (200, "http1"));
-            assert_eq!(upstream.met(), [(Some(name.unwrap_or("localhost").to_owned()), false)]);
+            assert_eq!(met(&upstream), [(Some(name.unwrap_or("localhost").to_owned()), false)]);
         } else {
             assert_eq!(status, 503, "{name:?}");
             assert!(body.contains("urn:leastgate:problem:upstream-unreachable"), "{body}");
@@ -141,6 +48,16 @@ fn an_upstream_must_prove_its_name() {
             assert_eq!(connect_errors(&harness), 1);
         }
     }
+}
+
+/// RFC 5280 §6.1.1 (d): of an authority that is trusted as such only its name and key count. Its end is told, not obeyed.
+#[test]
+fn an_authority_is_trusted_past_its_end() {
+    let authority = Authority::expired("ours");
+    let upstream = Secure::start(&authority.issue(&["localhost"]), None, &[]);
+    let tls = trusting(&authority);
+    assert_eq!(tls.certificates().authorities.and_then(|view| view.expires).map(|end| end.0), Some(1_577_836_800));
+    assert_eq!(ask(&before("localhost", upstream.port, tls, "response_timeout: 5s")).0, 200);
 }
 
 #[test]
@@ -159,7 +76,7 @@ fn the_gateway_shows_its_certificate_where_it_is_asked_for_one() {
     let identity = clients.issue(&["gateway.internal"]).pair("gateway");
     let with = UpstreamTls::new(Trust::File(&ca), Some(&identity)).unwrap();
     assert_eq!(ask(&before("localhost", upstream.port, with, "response_timeout: 5s")).0, 200);
-    assert_eq!(upstream.met(), [(Some("localhost".to_owned()), true)]);
+    assert_eq!(met(&upstream), [(Some("localhost".to_owned()), true)]);
     let without = UpstreamTls::new(Trust::File(&ca), None).unwrap();
     let status = ask(&before("localhost", upstream.port, without, "response_timeout: 5s")).0;
     assert!(matches!(status, 502 | 503), "{status}: in TLS 1.3 the refusal comes after the handshake");

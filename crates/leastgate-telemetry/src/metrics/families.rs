@@ -1,5 +1,7 @@
 //! The families and the children that need no policy to be known.
 
+use std::sync::Arc;
+
 use leastgate_policy::Reason;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -7,7 +9,9 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+use super::endpoints::EndpointFamilies;
 use super::tls::TlsFamilies;
+use super::upstream_tls::UpstreamTlsFamilies;
 
 /// What a limit was about, as `leastgate_limited_total` counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +100,8 @@ pub(crate) struct Families {
     pub(crate) admin_requests: IntCounterVec,
     pub(crate) unsynced: IntGauge,
     pub(crate) tls: TlsFamilies,
+    pub(crate) endpoints: Arc<EndpointFamilies>,
+    pub(crate) upstream_tls: UpstreamTlsFamilies,
 }
 
 impl Families {
@@ -184,6 +190,8 @@ impl Families {
             unsynced: make
                 .gauge("leastgate_store_unsynced_changes", "Changes in force that the store does not hold yet.")?,
             tls: TlsFamilies::new(&make)?,
+            endpoints: EndpointFamilies::new(&make)?,
+            upstream_tls: UpstreamTlsFamilies::new(&make)?,
             registry: registry.clone(),
         };
         families.create_closed_series();
@@ -249,13 +257,13 @@ impl Maker<'_> {
         Ok(family)
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
         let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)
     }
 
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         let family = IntGauge::new(name, help)?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)

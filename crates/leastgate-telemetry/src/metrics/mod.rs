@@ -2,11 +2,14 @@
 //! What a request touches is resolved when a policy loads or a worker starts; nothing is formatted on its way.
 
 mod audit;
+mod endpoints;
 mod families;
 mod routes;
 mod tls;
+mod upstream_tls;
 
 pub(crate) use audit::SinkMetrics;
+pub use endpoints::{CheckResult, EjectionCause, EndpointMetrics};
 pub(crate) use families::{Decisions, Families};
 pub use families::{LimitKind, TokenGauge};
 pub use routes::ConnectError;

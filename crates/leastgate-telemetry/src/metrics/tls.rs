@@ -1,7 +1,7 @@
 //! What is counted of TLS towards clients: handshakes that failed, and when certificates end.
 
 use leastgate_policy::Timestamp;
-use prometheus::{GaugeVec, IntCounter};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge};
 
 use super::families::Maker;
 
@@ -58,6 +58,8 @@ impl HandshakeFailure {
 pub(crate) struct TlsFamilies {
     failures: [IntCounter; HandshakeFailure::ALL.len()],
     expiry: GaugeVec,
+    reloads: IntCounterVec,
+    last: IntGauge,
 }
 
 impl TlsFamilies {
@@ -67,7 +69,19 @@ impl TlsFamilies {
             "TLS handshakes of clients that failed.",
             &["reason"],
         )?;
+        let reloads =
+            make.counters("leastgate_tls_reloads_total", "Changes of the certificates shown to clients.", &["result"])?;
+        let last = make.gauge(
+            "leastgate_tls_last_reload_successful",
+            "Whether the last change of the certificates shown to clients was taken.",
+        )?;
+        for result in ["success", "failure"] {
+            reloads.with_label_values(&[result]);
+        }
+        last.set(1);
         Ok(Self {
+            reloads,
+            last,
             failures: HandshakeFailure::ALL.map(|failure| failures.with_label_values(&[failure.as_str()])),
             expiry: make.float_gauges(
                 "leastgate_tls_certificate_expiry_timestamp_seconds",
@@ -82,6 +96,11 @@ impl TlsFamilies {
         if let Some(index) = HandshakeFailure::ALL.iter().position(|known| *known == failure) {
             self.failures[index].inc();
         }
+    }
+
+    pub(crate) fn reloaded(&self, is_success: bool) {
+        self.reloads.with_label_values(&[if is_success { "success" } else { "failure" }]).inc();
+        self.last.set(is_success.into());
     }
 
     /// The certificates in force, in place of those before.

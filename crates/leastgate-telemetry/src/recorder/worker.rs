@@ -14,7 +14,7 @@ use crate::clock::{Clock, Micros};
 use crate::config::ClassPolicy;
 use crate::decision_id::DecisionIds;
 use crate::event::Class;
-use crate::metrics::{ConnectError, Decisions, RouteTable};
+use crate::metrics::{ConnectError, Decisions, EndpointMetrics, RouteTable};
 use crate::pipeline::{AuditFull, Lane, Place, Queue};
 use crate::telemetry::Core;
 
@@ -82,6 +82,11 @@ impl WorkerTelemetry {
         if let Some(labels) = table.upstream(upstream).and_then(|index| table.upstream_labels(index)) {
             labels.connect_error(error);
         }
+    }
+
+    /// What this worker tells of an endpoint of an upstream, for as long as it has it.
+    pub fn endpoint(&self, upstream: &str, endpoint: SocketAddr, is_checked: bool) -> EndpointMetrics {
+        self.0.core.families.endpoints.hold(upstream, endpoint, is_checked)
     }
 
     /// The clock that records are measured by.

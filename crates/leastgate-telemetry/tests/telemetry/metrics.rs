@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use leastgate_policy::Reason;
-use leastgate_telemetry::{ConnectError, HandshakeFailure, LimitKind, Origin, TokenGauge};
+use leastgate_telemetry::{CheckResult, ConnectError, EjectionCause, HandshakeFailure, LimitKind, Origin, TokenGauge};
 
 use crate::loss::metric;
 use crate::support::{START, World, compile, spec, telemetry};
@@ -116,6 +116,13 @@ fn setters_show() {
     telemetry.handshake_failed(HandshakeFailure::NoCertificate);
     telemetry.set_certificates([("old.pem", START.timestamp())].into_iter());
     telemetry.set_certificates([("tls.pem", START.timestamp())].into_iter());
+    telemetry.tls_reloaded(true);
+    telemetry.tls_reloaded(false);
+    let ends = |end| [("ca.pem", Some(START.timestamp())), ("gateway.pem", end)].into_iter();
+    telemetry.set_upstream_certificates("up", ends(Some(START.timestamp())));
+    telemetry.set_upstream_certificates("other", ends(None));
+    telemetry.upstream_tls_reloaded("up", false);
+    telemetry.set_upstream_certificates("up", ends(None));
     telemetry.revocation(Duration::from_micros(50));
     for (series, value) in [
         ("leastgate_config_reloads_total{result=\"failure\"}", 1.0),
@@ -129,10 +136,57 @@ fn setters_show() {
         ("leastgate_tls_handshake_failures_total{reason=\"timeout\"}", 0.0),
         ("leastgate_tls_certificate_expiry_timestamp_seconds{certificate=\"old.pem\"}", 0.0),
         ("leastgate_tls_certificate_expiry_timestamp_seconds{certificate=\"tls.pem\"}", 1_795_298_787.0),
+        ("leastgate_tls_reloads_total{result=\"success\"}", 1.0),
+        ("leastgate_tls_last_reload_successful", 0.0),
+        (
+            "leastgate_upstream_tls_certificate_expiry_timestamp_seconds{certificate=\"ca.pem\",upstream=\"up\"}",
+            1_795_298_787.0,
+        ),
+        (
+            "leastgate_upstream_tls_certificate_expiry_timestamp_seconds{certificate=\"gateway.pem\",upstream=\"up\"}",
+            0.0,
+        ),
+        ("leastgate_upstream_tls_reloads_total{result=\"failure\",upstream=\"up\"}", 1.0),
+        ("leastgate_upstream_tls_last_reload_successful{upstream=\"up\"}", 0.0),
+        ("leastgate_upstream_tls_last_reload_successful{upstream=\"other\"}", 1.0),
         ("leastgate_revocation_duration_seconds_count", 1.0),
     ] {
         assert_eq!(metric(&telemetry, series), value, "{series}");
     }
+}
+
+#[test]
+fn an_endpoint_is_counted_as_long_as_a_worker_has_it() {
+    let (telemetry, _) = telemetry(|_| {});
+    let workers = [telemetry.worker(), telemetry.worker()];
+    let address = "10.0.0.7:8443".parse().unwrap();
+    let [first, second] = [&workers[0], &workers[1]].map(|worker| worker.endpoint("up", address, true));
+    let unchecked = workers[0].endpoint("other", address, false);
+    first.ejected(EjectionCause::Check);
+    first.ejected(EjectionCause::Check);
+    second.ejected(EjectionCause::Broken);
+    second.restored();
+    first.checked(CheckResult::Fail);
+    unchecked.checked(CheckResult::Fail);
+    let series = |family: &str, label: &str| {
+        let mut labels = ["endpoint=\"10.0.0.7:8443\"", label, "upstream=\"up\""];
+        labels.sort_unstable();
+        let labels = labels.join(",");
+        metric(&telemetry, &format!("leastgate_upstream_endpoint_{family}{{{labels}}}"))
+    };
+    let states = || [series("workers", "state=\"in\""), series("workers", "state=\"ejected\"")];
+    assert_eq!(states(), [1.0, 1.0]);
+    assert_eq!(series("ejections_total", "cause=\"check\""), 2.0);
+    assert_eq!(series("ejections_total", "cause=\"broken\""), 1.0);
+    assert_eq!(series("checks_total", "result=\"fail\""), 1.0);
+    let text = || String::from_utf8(telemetry.render_metrics()).unwrap();
+    assert!(text().contains("_checks_total{endpoint=\"10.0.0.7:8443\",result=\"skipped\",upstream=\"up\"} 0\n"));
+    assert!(!text().contains("_checks_total{endpoint=\"10.0.0.7:8443\",result=\"pass\",upstream=\"other\"}"));
+    drop(first);
+    assert_eq!(states(), [1.0, 0.0]);
+    let again = workers[0].endpoint("up", address, true);
+    drop((second, again, unchecked));
+    assert!(!text().contains("10.0.0.7"), "{}", text());
 }
 
 #[test]

@@ -88,6 +88,12 @@ impl Setup {
         self
     }
 
+    /// Adds an upstream with several endpoints.
+    #[must_use]
+    pub fn upstream_of(self, name: &str, urls: &[&str]) -> Self {
+        self.upstream_with(name, &urls.join("\", \""), "")
+    }
+
     /// Adds a declared token.
     #[must_use]
     pub fn token(mut self, token: &Token) -> Self {

@@ -20,6 +20,10 @@ pub enum Step {
     Send(Arc<[u8]>),
     /// Writes that many bytes, each `x`.
     Flood(u64),
+    /// A head with this length, and the [`Pattern`](crate::pattern::Pattern) as its body.
+    Pattern(u64),
+    /// Reads so much of the request's body at a time (after an early start), and waits that long before each part.
+    ReadSlowly(usize, Duration),
     /// The echo answer: 200, the target as JSON, `X-Echo` the request's `X-Probe`.
     Echo,
     /// Reads the request's body (after an early start).
@@ -81,7 +85,8 @@ impl Gate {
         self.0.1.notify_all();
     }
 
-    pub(super) fn wait(&self) {
+    /// Waits until it is open.
+    pub(crate) fn wait(&self) {
         let open = self.0.0.lock().expect("no holder panics");
         drop(self.0.1.wait_timeout_while(open, GATE_LIMIT, |open| !*open).expect("no holder panics"));
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::{Recorded, Shared, Step};
+use crate::pattern::Pattern;
 use crate::wire::{Buffered, Framing, Head};
 
 /// A connection nobody uses any more ends after this long, should the test forget it.
@@ -24,7 +25,11 @@ pub(super) fn serve(stream: TcpStream, number: usize, shared: &Shared) {
     let _ = stream.set_nodelay(true);
     let mut connection = Connection { stream: Buffered::new(stream), number, shared };
     while connection.exchange().unwrap_or(ControlFlow::Break(())).is_continue() {}
-    let _ = connection.stream.get_ref().shutdown(Shutdown::Both);
+    let socket = connection.stream.get_ref();
+    // A reset is sent by closing a socket that does not linger, and only while its end was not sent before.
+    if SockRef::from(socket).linger().ok().flatten().is_none() {
+        let _ = socket.shutdown(Shutdown::Both);
+    }
 }
 
 struct Connection<'a> {
@@ -78,18 +83,19 @@ impl Connection<'_> {
         let answer = self.shared.answer(request.path());
         let mut unread = Some(framing);
         if !answer.early {
-            self.read_body(at, unread.take())?;
+            self.read_body(at, unread.take(), None)?;
         }
         for step in &answer.steps {
             match step {
-                Step::ReadBody => self.read_body(at, unread.take())?,
+                Step::ReadBody => self.read_body(at, unread.take(), None)?,
+                Step::ReadSlowly(each, pause) => self.read_body(at, unread.take(), Some((*each, *pause)))?,
                 Step::Close => return Ok(ControlFlow::Break(())),
                 Step::Reset => return self.reset(),
                 Step::Hold => return self.hold(),
                 step => self.take(step, &request)?,
             }
         }
-        self.read_body(at, unread.take())?;
+        self.read_body(at, unread.take(), None)?;
         Ok(if asks_to_close(&request.head) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
@@ -106,18 +112,25 @@ impl Connection<'_> {
                 thread::sleep(*length);
                 Ok(())
             }
-            Step::ReadBody | Step::Hold | Step::Close | Step::Reset => Ok(()),
+            Step::Pattern(length) => self.pattern(*length),
+            Step::ReadBody | Step::ReadSlowly(..) | Step::Hold | Step::Close | Step::Reset => Ok(()),
         }
     }
 
-    fn read_body(&mut self, at: usize, framing: Option<Framing>) -> io::Result<()> {
+    fn read_body(&mut self, at: usize, framing: Option<Framing>, pace: Option<(usize, Duration)>) -> io::Result<()> {
         let Some(framing) = framing else {
             return Ok(());
         };
         let mut hasher = blake3::Hasher::new();
         let shared = self.shared;
+        let mut taken = 0;
         let read = self.stream.body(framing, |piece| {
             hasher.update(piece);
+            taken += piece.len();
+            if let Some((_, pause)) = pace.filter(|(each, _)| taken >= *each) {
+                taken = 0;
+                thread::sleep(pause);
+            }
             let request = &mut shared.requests()[at];
             let room = KEPT.saturating_sub(request.body.len()).min(piece.len());
             request.body.extend_from_slice(&piece[..room]);
@@ -144,6 +157,16 @@ impl Connection<'_> {
             let take = usize::try_from(left).unwrap_or(usize::MAX).min(block.len());
             self.stream.get_mut().write_all(&block[..take])?;
             left -= take as u64;
+        }
+        Ok(())
+    }
+
+    fn pattern(&mut self, length: u64) -> io::Result<()> {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+        self.stream.get_mut().write_all(head.as_bytes())?;
+        let mut pattern = Pattern::new(length);
+        while pattern.left() > 0 {
+            self.stream.get_mut().write_all(pattern.next(usize::MAX))?;
         }
         Ok(())
     }

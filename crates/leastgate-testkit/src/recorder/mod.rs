@@ -47,7 +47,8 @@ pub struct Recorded {
 struct Shared {
     answers: Mutex<HashMap<String, Answer>>,
     requests: Mutex<Vec<Recorded>>,
-    streams: Mutex<Vec<TcpStream>>,
+    /// What the end of the upstream ends.
+    streams: Mutex<HashMap<usize, TcpStream>>,
     accepted: AtomicUsize,
     open: AtomicUsize,
     stopped: AtomicBool,
@@ -57,7 +58,13 @@ impl RecorderUpstream {
     /// Starts on a free loopback port.
     #[must_use]
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        Self::start_at("127.0.0.1:0".parse().expect("an address"))
+    }
+
+    /// Starts where another one was before.
+    #[must_use]
+    pub fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("the address is free");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared::default());
         let accepting = Arc::clone(&shared);
@@ -124,7 +131,7 @@ impl RecorderUpstream {
 impl Drop for RecorderUpstream {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
-        for stream in self.shared.streams.lock().expect("no holder panics").drain(..) {
+        for (_, stream) in self.shared.streams.lock().expect("no holder panics").drain() {
             // Already closed by its own thread: nothing to end.
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -178,11 +185,13 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
-        shared.streams.lock().expect("no holder panics").push(stream.try_clone().expect("a socket can be duplicated"));
+        let handle = stream.try_clone().expect("a socket can be duplicated");
+        shared.streams.lock().expect("no holder panics").insert(number, handle);
         let serving = Arc::clone(shared);
         thread::spawn(move || {
             serving.open.fetch_add(1, Ordering::SeqCst);
             connection::serve(stream, number, &serving);
+            serving.streams.lock().expect("no holder panics").remove(&number);
             serving.open.fetch_sub(1, Ordering::SeqCst);
         });
     }

@@ -1,5 +1,5 @@
 //! Which tests hold what the design says: `config/statements.tsv` and `config/advisories.tsv` are whole, name tests that
-//! exist, and ARCHITECTURE.md prints them. `UPDATE_DOCUMENTS=1` writes it.
+//! exist, and ARCHITECTURE.md prints them, and what faults and load were measured to do. `UPDATE_DOCUMENTS=1` writes it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -143,8 +143,31 @@ fn the_architecture_prints_both_tables() {
     print("advisories", &advisories_table(&attacks));
 }
 
+/// `cargo xtask faults` and `cargo xtask soak` write what this prints.
+#[test]
+fn the_architecture_prints_what_faults_and_load_do() {
+    print("faults", &measured("faults.tsv"));
+    print("soak", &measured("soak-summary.tsv"));
+}
+
+/// A file of results as a table: its first line says on what it was measured.
+fn measured(file: &str) -> String {
+    let text = fs::read_to_string(paths::workspace().join("benches/results").join(file)).unwrap();
+    let (conditions, rows) = text.split_once('\n').unwrap();
+    let mut table = format!("{}.\n\n", conditions.trim_start_matches("# "));
+    for (number, row) in rows.lines().enumerate() {
+        let cells: Vec<&str> = row.split('\t').collect();
+        assert_eq!(cells.len(), 3, "a name and two cells: {row}");
+        writeln!(table, "| {} |", cells.join(" | ")).unwrap();
+        if number == 0 {
+            table += "|---|---|---|\n";
+        }
+    }
+    table
+}
+
 /// Holds what stands between two marks of ARCHITECTURE.md equal to a table, or writes it.
-fn print(mark: &str, table: &str) {
+pub(crate) fn print(mark: &str, table: &str) {
     let path = paths::workspace().join("ARCHITECTURE.md");
     let text = fs::read_to_string(&path).unwrap();
     let (begin, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->"));

@@ -46,9 +46,15 @@ impl Orders {
 
 /// The gateway with another policy, for the same tokens.
 pub(crate) fn with_policy(policy: &str) -> Orders {
+    with_policy_and(policy, |setup| setup)
+}
+
+/// The same with a changed set-up.
+pub(crate) fn with_policy_and(policy: &str, change: impl FnOnce(Setup) -> Setup) -> Orders {
     let upstream = RecorderUpstream::start();
     let tokens = orders_tokens();
-    let gateway = Setup::new(policy).tokens(tokens.values()).upstream("orders", &upstream.url()).start();
+    let setup = Setup::new(policy).tokens(tokens.values()).upstream("orders", &upstream.url());
+    let gateway = change(setup).start();
     Orders { gateway, upstream, tokens }
 }
 

@@ -1,12 +1,14 @@
 //! Clients of HTTP/2 that cost memory or lie about a length (P23, P26): what they cost, and what the upstream gets.
 
 use leastgate_testkit::deadline::{PATIENCE, until_true};
-use leastgate_testkit::gateway::{TestGateway, request};
+use leastgate_testkit::gateway::request;
 use leastgate_testkit::http2::{
-    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, WINDOW_UPDATE, frame,
+    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
 };
 use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::recorder::{Answer, Gate, RecorderUpstream, Step};
+use leastgate_testkit::results;
+use leastgate_testkit::vitals::Watch;
 
 use crate::fixtures::{Orders, setup};
 
@@ -17,11 +19,13 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 /// Fields of a name and a value of 4,000 bytes that a head refers to by one byte each (RFC 7541 §2.3.2).
 const REFERENCE: u8 = 0x80 | 62;
 
-/// The gateway's resident memory in bytes.
-fn resident(gateway: &TestGateway) -> u64 {
-    let bytes = gateway.metrics().sum("process_resident_memory_bytes", &[]);
-    assert!(bytes > 0.0, "process_* metrics are there");
-    format!("{bytes:.0}").parse().unwrap()
+fn record_memory(what: &str, bound: u64, taken: u64) {
+    let promise = format!("at most {bound} MiB more, everybody else is served");
+    results::record(
+        "faults",
+        &format!("hostile clients of h2: {what}"),
+        &[("promise", promise), ("measured", results::bytes(taken) + " more")],
+    );
 }
 
 /// A field that is not put into the table: an index of the static one for its name, then its value.
@@ -76,7 +80,7 @@ fn canary(orders: &Orders) {
 fn heads_that_unfold_and_streams_that_stall_take_little_memory() {
     let orders = Orders::start();
     canary(&orders);
-    let before = resident(&orders.gateway);
+    let watch = Watch::of(orders.gateway.id());
     // Within the limit of a head, 12 KiB of it by reference; no answer gets through.
     let mut stalled: Vec<Client> = (0..8).map(|_| charged(&orders)).collect();
     for client in &mut stalled {
@@ -94,8 +98,9 @@ fn heads_that_unfold_and_streams_that_stall_take_little_memory() {
         assert!(client.is_closed());
         assert_eq!(client.goaway.map(|(_, code)| code), Some(ENHANCE_YOUR_CALM));
     }
-    let taken = resident(&orders.gateway).saturating_sub(before);
+    let taken = watch.growth();
     assert!(taken < 32 * MIB, "{taken} bytes for a thousand heads of 62 MiB and 168 streams that stall");
+    record_memory("a thousand heads of 62 MiB by reference, 168 streams that stall", 32, taken);
     canary(&orders);
     let bombs = orders.upstream.requests().iter().filter(|request| request.head.bytes.len() > 16 << 10).count();
     assert_eq!(bombs, 0, "a head over the limit reaches nobody");
@@ -106,7 +111,7 @@ fn heads_that_unfold_and_streams_that_stall_take_little_memory() {
 fn floods_of_resets_and_of_continuations_take_little_memory() {
     let orders = Orders::start();
     canary(&orders);
-    let before = resident(&orders.gateway);
+    let watch = Watch::of(orders.gateway.id());
     let head = bomb(&orders, 0);
     let request = |stream: u32| frame(HEADERS, END_STREAM | END_HEADERS, stream, &head);
     let reset = |stream: u32| [request(stream), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat();
@@ -121,8 +126,9 @@ fn floods_of_resets_and_of_continuations_take_little_memory() {
         let sent = (1..20_000).step_by(2).take_while(|stream| client.send(flood(*stream))).count();
         assert!(client.is_closed(), "after {sent}");
     }
-    let taken = resident(&orders.gateway).saturating_sub(before);
+    let taken = watch.growth();
     assert!(taken < 32 * MIB, "{taken} bytes for 30 floods");
+    record_memory("30 floods of resets, provoked resets and CONTINUATION", 32, taken);
     canary(&orders);
 }
 
@@ -138,7 +144,7 @@ fn a_flood_of_empty_frames_takes_no_memory() {
     first.send(request("GET", "/v1/orders", Some(&tokens["READER"])));
     until_true("the first request", PATIENCE, || upstream.count() == 1);
 
-    let before = resident(&gateway);
+    let watch = Watch::of(gateway.id());
     let mut client = Client::connect(gateway.data(), &[]);
     let bearer = format!("Bearer {}", tokens["WRITER"].secret());
     client.open(&post("/v1/orders", &bearer), 0);
@@ -147,14 +153,36 @@ fn a_flood_of_empty_frames_takes_no_memory() {
     // What was sent is read, or the connection has ended.
     client.send(frame(PING, 0, 0, b"all read"));
     while client.read().is_some_and(|frame| frame.kind != PING) {}
-    let taken = resident(&gateway).saturating_sub(before);
+    let taken = watch.growth();
     assert!(taken < 16 * MIB, "{taken} bytes for {sent} thousand empty frames");
+    record_memory("a million empty DATA frames", 16, taken);
     assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM)) | None), "{:?}", client.goaway);
 
     gate.open();
     assert_eq!(first.read().unwrap().status, 200);
     assert_eq!(gateway.get(&tokens["READER"], "/v1/orders/7b0e").status, 200);
     assert!(upstream.requests().iter().all(|request| request.method() == "GET" || !request.complete));
+}
+
+/// CVE-2019-9512, CVE-2019-9515: each asks for an answer, and who keeps the answers for a client that reads none of them
+/// keeps any number.
+#[test]
+fn floods_of_questions_without_a_reader_take_no_memory() {
+    let orders = Orders::start_with(|setup| setup.limit("response_stall: 1s"));
+    canary(&orders);
+    let watch = Watch::of(orders.gateway.id());
+    let floods = [("PING", frame(PING, 0, 0, b"question")), ("SETTINGS", frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 1, 0]))];
+    for (name, question) in floods {
+        let mut client = Client::connect(orders.gateway.data(), &[]);
+        let many = question.repeat(1_000);
+        // It ends with the connection, or when the gateway stops to read.
+        client.set_write_patience(PATIENCE / 10);
+        let sent = (0..5_000).take_while(|_| client.send(&many)).count();
+        let taken = watch.growth();
+        assert!(taken < 16 * MIB, "{taken} bytes for {sent} thousand {name} frames");
+        record_memory(&format!("{name} frames whose answers nobody reads"), 16, taken);
+        canary(&orders);
+    }
 }
 
 /// RFC 9113 §8.1.1: a length is the sum of the frames, or the request is malformed.

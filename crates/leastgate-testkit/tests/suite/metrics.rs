@@ -1,15 +1,18 @@
 //! `/metrics` and the probes: the names the interface promises, numbers that add up, nothing from a request in a label.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::request;
 use leastgate_testkit::paths::program;
+use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::process::Process;
-use leastgate_testkit::recorder::{Answer, Gate, Step};
+use leastgate_testkit::recorder::{Answer, Gate, RecorderUpstream, Step};
+use socket2::{Domain, Socket, Type};
 
-use crate::fixtures::Orders;
+use crate::fixtures::{Orders, setup};
 
 const NAMES: &[(&str, &str)] = &[
     ("leastgate_build_info", "gauge"),
@@ -21,6 +24,10 @@ const NAMES: &[(&str, &str)] = &[
     ("leastgate_decisions_total", "counter"),
     ("leastgate_upstream_requests_total", "counter"),
     ("leastgate_upstream_request_duration_seconds", "histogram"),
+    ("leastgate_upstream_endpoint_workers", "gauge"),
+    ("leastgate_upstream_endpoint_ejections_total", "counter"),
+    ("leastgate_tls_reloads_total", "counter"),
+    ("leastgate_tls_last_reload_successful", "gauge"),
     ("leastgate_audit_events_total", "counter"),
     ("leastgate_audit_queue_depth", "gauge"),
     ("leastgate_audit_queue_capacity", "gauge"),
@@ -109,6 +116,33 @@ fn requests_in_flight_are_counted_while_they_are() {
     until_true("none in flight", PATIENCE, || {
         orders.gateway.metrics().sum("leastgate_http_requests_in_flight", &[]) == 0.0
     });
+}
+
+#[test]
+fn an_endpoint_that_is_gone_is_told_until_it_is_back() {
+    // Nobody else can have its address, and nobody listens there yet.
+    let gone = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    gone.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = gone.local_addr().unwrap().as_socket().unwrap();
+    let (upstream, tokens) = (RecorderUpstream::start(), orders_tokens());
+    let both = format!("{}\", \"http://{address}", upstream.url());
+    let gateway = setup(&tokens).section("workers", "1").upstream("orders", &both).start();
+    let of = |endpoint: SocketAddr, family: &str, label: &str| {
+        let labels = ["upstream=\"orders\"", &format!("endpoint=\"{endpoint}\""), label];
+        gateway.metrics().sum(&format!("leastgate_upstream_endpoint_{family}"), &labels)
+    };
+    let states = |endpoint| ["state=\"in\"", "state=\"ejected\""].map(|state| of(endpoint, "workers", state));
+    assert_eq!([states(upstream.address()), states(address)], [[1.0, 0.0]; 2]);
+    for _ in 0..4 {
+        assert_eq!(gateway.get(&tokens["READER"], "/v1/orders").status, 200);
+    }
+    assert_eq!([states(upstream.address()), states(address)], [[1.0, 0.0], [0.0, 1.0]]);
+    let ejections = ["connect", "broken", "check"].map(|cause| of(address, "ejections_total", &format!("\"{cause}\"")));
+    assert_eq!(ejections, [1.0, 0.0, 0.0]);
+    assert_eq!(of(upstream.address(), "ejections_total", ""), 0.0);
+    gone.listen(16).unwrap();
+    until_true("it is back", PATIENCE, || states(address) == [1.0, 0.0]);
+    assert_eq!(gateway.metrics().series("leastgate_upstream_endpoint_workers").count(), 4);
 }
 
 #[test]

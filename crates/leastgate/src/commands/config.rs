@@ -34,7 +34,7 @@ fn validate(global: &Global) -> Result<(), Failure> {
     let loaded = loading::gateway_file(global, Vec::new())?;
     loading::environment_key(&loaded)?;
     let policy = loading::first_policy(&loaded)?;
-    Certificates::first(&loaded)?.iter().flat_map(Certificates::warnings).for_each(|line| client::warn(&line));
+    Certificates::first(&loaded)?.warnings().iter().for_each(client::warn);
     loading::warnings(&loaded.config, &policy.shadows).iter().for_each(client::warn);
     if global.output == Format::Json {
         return output::json(&serde_json::json!({

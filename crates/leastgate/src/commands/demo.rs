@@ -10,7 +10,7 @@ use leastgate_store::{NewToken, SqliteStore, TokenLimits, TokenName, issue_token
 use crate::cli::{Demo, Global};
 use crate::demo::{ENVIRONMENT, OrdersApi, POLICY, TOKENS, Traffic};
 use crate::exit::{Exit, Failure};
-use crate::gateway::{Gateway, Parts, PolicyOrigin, Signals, loading};
+use crate::gateway::{Certificates, Gateway, Parts, PolicyOrigin, Signals, loading};
 use crate::output::{self, BOLD, DIM};
 use crate::sandbox;
 
@@ -38,7 +38,7 @@ pub(super) fn run(global: &Global, arguments: &Demo) -> Result<(), Failure> {
         store,
         state_dir: None,
         socket,
-        certificates: None,
+        certificates: Certificates::default(),
     })?;
     say_what_to_try(&gateway, &secrets);
     if !arguments.no_traffic {

@@ -32,8 +32,8 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     let named = global.config.as_deref();
     let wants_first_token = parts.config.tokens == TokenSource::Store;
     let steps = FirstSteps::of(&parts.policy.spec, &parts.policy.snapshot, named).filter(|_| wants_first_token);
-    let is_tls = parts.certificates.is_some();
-    warnings.extend(parts.certificates.iter().flat_map(Certificates::warnings));
+    let is_tls = parts.certificates.listener().is_some();
+    warnings.extend(parts.certificates.warnings());
     let gateway = Gateway::start(parts)?;
     if let Some(path) = &arguments.ready_file {
         gateway.write_ready_file(path)?;

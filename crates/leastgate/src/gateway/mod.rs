@@ -4,6 +4,7 @@
 
 mod certificates;
 pub(crate) mod exposure;
+mod listener_tls;
 pub mod loading;
 mod parts;
 mod reload;
@@ -11,6 +12,7 @@ mod signals;
 pub(crate) mod standing;
 mod upkeep;
 mod upstream_tls;
+mod watched;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -90,10 +92,10 @@ impl Gateway {
         let shared = Arc::new(Shared { authority, telemetry, clock, store, state, unwritten });
         let fingerprint = policy.fingerprint;
         let snapshot = parts::put_in_force(&shared, config.tokens, policy).map_err(anyhow::Error::from)?;
-        let tls = certificates.as_ref().map(|certificates| certificates.show(&shared));
-        let data =
-            DataPlane::start(parts::data_plane(&config, tls)?, &shared.authority, &shared.telemetry, &shared.clock)
-                .map_err(|error| not_listening(&error))?;
+        certificates.show(&shared.telemetry);
+        let data_plane = parts::data_plane(&config, &certificates);
+        let data = DataPlane::start(data_plane, &shared.authority, &shared.telemetry, &shared.clock)
+            .map_err(|error| not_listening(&error))?;
         let state = parts::admin_state(&config, &shared, data.local_addr());
         let admin = AdminPlane::start(&parts::admin_config(&config, socket), state)
             .map_err(|error| Failure::new(Exit::Failed, error))?;

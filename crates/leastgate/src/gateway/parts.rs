@@ -11,13 +11,12 @@ use leastgate_admin::{AdminConfig, AdminState, Hooks, ProbeTarget, Tokens};
 use leastgate_config::{AdminAddress, ClassPolicy, Classes, Fsync, GatewayConfig, SinkKind, TokenSource, Workers};
 use leastgate_policy::{DigestCollision, EnvironmentKey, PolicySnapshot, Timestamp, TokenTable};
 use leastgate_proxy::DataPlaneConfig;
-use leastgate_proxy::tls::ServerTls;
 use leastgate_store::{SqliteStore, StateDir, TokenStore};
 use leastgate_telemetry::{self as telemetry, FileSinkConfig, RedactionKey, TelemetryConfig};
 
 use super::certificates::Certificates;
 use super::standing::{Shadow, Unknown};
-use super::{Shared, loading, upstream_tls};
+use super::{Shared, loading};
 use crate::exit::{Exit, Failure};
 
 /// Everything a gateway is started from.
@@ -37,8 +36,8 @@ pub struct Parts {
     pub state_dir: Option<StateDir>,
     /// The unix socket on which the CLI finds this gateway.
     pub socket: Option<PathBuf>,
-    /// What the data listener shows to clients; plain HTTP without it.
-    pub certificates: Option<Certificates>,
+    /// Those of the data listener and towards upstreams, where there is TLS.
+    pub certificates: Certificates,
 }
 
 /// Where a policy came from.
@@ -193,16 +192,16 @@ fn per_second(hertz: f64) -> u32 {
     hertz.clamp(1.0, f64::from(u32::MAX)) as u32
 }
 
-pub(super) fn data_plane(config: &GatewayConfig, tls: Option<ServerTls>) -> Result<DataPlaneConfig, Failure> {
-    Ok(DataPlaneConfig {
+pub(super) fn data_plane(config: &GatewayConfig, certificates: &Certificates) -> DataPlaneConfig {
+    DataPlaneConfig {
         addresses: vec![config.listeners.data.address],
         workers: workers(config.workers),
         limits: config.limits.clone(),
         upstreams: config.upstreams.clone(),
-        upstream_tls: upstream_tls::read(&config.upstreams)?,
+        upstream_tls: certificates.upstreams(),
         trusted_proxies: config.trusted_proxies.clone(),
-        tls,
-    })
+        tls: certificates.listener(),
+    }
 }
 
 /// One worker for each CPU this process may use; the standard library honours the cgroup's quota and affinity.

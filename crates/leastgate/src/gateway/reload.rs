@@ -7,20 +7,24 @@
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leastgate_config::{Fingerprint, GatewayConfig};
 use leastgate_telemetry::LifecycleEvent;
 
-use super::certificates::{CertificateFault, Certificates};
+use super::certificates::{Certificates, Change, Side};
 use super::loading::GatewayFile;
 use super::parts::{self, PolicyOrigin};
+use super::watched::Now;
 use super::{Shared, loading};
 
 /// How often the files are looked at.
 const POLL: Duration = Duration::from_millis(250);
 
-/// The thread that watches the policy's files.
+/// How often certificates that end soon are told of again.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The thread that watches the files of the policy and of certificates.
 pub(super) struct Reloader {
     ask: Option<SyncSender<()>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -33,7 +37,9 @@ struct Watch {
     seen: Fingerprint,
     /// What the last look saw, if it was new.
     settling: Option<Fingerprint>,
-    certificates: Option<Certificates>,
+    certificates: Certificates,
+    /// When certificates that end soon were told of last.
+    warned: Instant,
 }
 
 impl Reloader {
@@ -43,22 +49,25 @@ impl Reloader {
         shared: Arc<Shared>,
         origin: PolicyOrigin,
         seen: Fingerprint,
-        certificates: Option<Certificates>,
+        certificates: Certificates,
     ) -> std::io::Result<Self> {
         let PolicyOrigin::Files(file) = origin else { return Ok(Self { ask: None, thread: Mutex::new(None) }) };
         let (ask, asked) = sync_channel::<()>(1);
-        let mut watch = Watch { config, file, shared, seen, settling: None, certificates };
+        let mut watch = Watch { config, file, shared, seen, settling: None, certificates, warned: Instant::now() };
         let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
             loop {
                 match asked.recv_timeout(POLL) {
                     Ok(()) => {
                         watch.look_at_gateway_file();
                         watch.reload();
-                        watch.replace_certificates(Certificates::reload);
+                        let changes = watch.certificates.reload(Now::read());
+                        watch.tell_certificates(changes);
                     }
                     Err(RecvTimeoutError::Timeout) => {
                         watch.poll();
-                        watch.replace_certificates(Certificates::poll);
+                        let changes = watch.certificates.poll(Now::read());
+                        watch.tell_certificates(changes);
+                        watch.warn_daily();
                     }
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
@@ -128,23 +137,50 @@ impl Watch {
         }
     }
 
+    fn tell_certificates(&mut self, changes: Vec<Change>) {
+        if changes.iter().any(|(_, outcome)| outcome.is_ok()) {
+            self.certificates.show(&self.shared.telemetry);
+            self.warn();
+        }
+        changes.into_iter().for_each(|change| self.tell_change(change));
+    }
+
     /// One line, as for the policy, and one event.
-    fn replace_certificates(&mut self, look: impl FnOnce(&mut Certificates) -> Option<Result<(), CertificateFault>>) {
-        let Some(certificates) = &mut self.certificates else { return };
-        let Some(outcome) = look(certificates) else { return };
+    fn tell_change(&self, (side, outcome): Change) {
+        let telemetry = &self.shared.telemetry;
+        match &side {
+            Side::Clients => telemetry.tls_reloaded(outcome.is_ok()),
+            Side::Upstream(name) => telemetry.upstream_tls_reloaded(name, outcome.is_ok()),
+        }
         let revision = self.shared.authority.snapshot().map(|snapshot| snapshot.revision().to_owned());
-        match outcome {
+        let (operation, result) = match outcome {
             Ok(()) => {
-                certificates.show(&self.shared);
-                certificates.warnings().iter().for_each(|line| tracing::warn!("{line}"));
-                tracing::info!("certificates replaced");
-                self.record("certificates.loaded", "ok", revision.as_deref());
+                tracing::info!(of = %side, "certificates replaced");
+                ("certificates.loaded", "ok".to_owned())
             }
             Err(fault) => {
-                tracing::error!("certificates not replaced, those in force stay: {fault}");
-                self.record("certificates.refused", &fault.to_string(), revision.as_deref());
+                tracing::error!(of = %side, "certificates not replaced, those in force stay: {fault}");
+                ("certificates.refused", fault.to_string())
             }
+        };
+        telemetry.lifecycle(&LifecycleEvent {
+            operation: operation.into(),
+            result,
+            target: Some(side.to_string()),
+            policy_rev: revision,
+            ..LifecycleEvent::default()
+        });
+    }
+
+    fn warn_daily(&mut self) {
+        if self.warned.elapsed() >= DAY {
+            self.warn();
         }
+    }
+
+    fn warn(&mut self) {
+        self.warned = Instant::now();
+        self.certificates.warnings().iter().for_each(|line| tracing::warn!("{line}"));
     }
 
     fn put_in_force(&self, policy: loading::Policy) {

@@ -1,75 +1,65 @@
-//! The files that the https endpoints of upstreams are met with, read once, at start.
-
-use std::collections::BTreeMap;
-use std::path::Path;
+//! What the https endpoints of an upstream are met with, and the files it comes from.
 
 use leastgate_config::{Upstream, UpstreamTlsFiles};
+use leastgate_policy::Timestamp;
 use leastgate_proxy::tls::{KeyPair, Pem};
 use leastgate_proxy::{Trust, UpstreamTls};
 
-use crate::exit::{Exit, Failure};
+use super::watched::{CertificateFault, Look, Source, Watched, pair, pem};
 
-/// What each upstream with https endpoints is met with.
-pub(super) fn read(upstreams: &[Upstream]) -> Result<BTreeMap<String, UpstreamTls>, Failure> {
-    read_all(upstreams).map_err(|fault| Failure::new(Exit::Invalid, fault))
+#[derive(Debug)]
+pub(super) struct UpstreamFiles {
+    /// The upstream.
+    pub(super) name: String,
+    files: UpstreamTlsFiles,
+    pub(super) tls: UpstreamTls,
 }
 
-fn read_all(upstreams: &[Upstream]) -> Result<BTreeMap<String, UpstreamTls>, String> {
-    let read = |upstream: &Upstream| {
-        let tls = of(&upstream.tls).map_err(|fault| format!("upstreams.{}.tls: {fault}", upstream.name))?;
-        Ok((upstream.name.clone(), tls))
-    };
-    upstreams.iter().filter(|upstream| upstream.is_https()).map(read).collect()
+/// What the files hold. The system's authorities are no part of it: there are too many to read four times a second, and
+/// they are read anew whenever anything else is taken, or SIGHUP asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UpstreamSet {
+    ca: Option<Pem>,
+    identity: Option<KeyPair>,
 }
 
-fn of(files: &UpstreamTlsFiles) -> Result<UpstreamTls, String> {
-    let ca = files.ca.as_deref().map(pem).transpose()?;
-    let trust = match &ca {
-        Some(ca) => Trust::File(ca),
-        None => system()?,
+/// Those of one upstream with https endpoints.
+pub(super) fn first(upstream: &Upstream) -> Result<Watched<UpstreamFiles>, CertificateFault> {
+    let files = upstream.tls.clone();
+    let set = read(&files)?;
+    let tls = UpstreamTls::new(set.trust()?, set.identity.as_ref())?;
+    let tls = match &files.name {
+        None => tls,
+        Some(name) => tls.with_name(name).map_err(|_| CertificateFault::NoName(name.clone()))?,
     };
-    let pair = |files: &leastgate_config::CertificateFiles| {
-        Ok::<_, String>(KeyPair { cert: pem(&files.cert)?, key: pem(&files.key)? })
-    };
-    let identity = files.identity.as_ref().map(pair).transpose()?;
-    let tls = UpstreamTls::new(trust, identity.as_ref()).map_err(|error| error.to_string())?;
-    match &files.name {
-        None => Ok(tls),
-        Some(name) => tls.with_name(name).map_err(|_| format!("`{name}` is not a DNS name")),
+    Ok(Watched::new(UpstreamFiles { name: upstream.name.clone(), files, tls }, set))
+}
+
+impl Source for UpstreamFiles {
+    type Set = UpstreamSet;
+
+    fn read(&self) -> Look<UpstreamSet> {
+        read(&self.files)
+    }
+
+    fn take(&self, set: &UpstreamSet, now: Timestamp) -> Result<(), CertificateFault> {
+        Ok(self.tls.replace(set.trust()?, set.identity.as_ref(), now)?)
     }
 }
 
-/// The authorities this system trusts.
-fn system() -> Result<Trust<'static>, String> {
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        let message = "the system has no certificate authorities; install them (ca-certificates), or name a file as ca";
-        return Err(message.to_owned());
-    }
-    Ok(Trust::System(found.certs))
+fn read(files: &UpstreamTlsFiles) -> Look<UpstreamSet> {
+    Ok(UpstreamSet {
+        ca: files.ca.as_deref().map(pem).transpose()?,
+        identity: files.identity.as_ref().map(pair).transpose()?,
+    })
 }
 
-fn pem(path: &Path) -> Result<Pem, String> {
-    let bytes = leastgate_config::read_pem(path).map_err(|fault| format!("{} {fault}", path.display()))?;
-    Ok(Pem::new(path.display().to_string(), bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn upstreams(endpoint: &str, tls: &str) -> Vec<Upstream> {
-        let text = format!(
-            "environment: prod\nstate_dir: .\nupstreams: {{ up: {{ endpoints: [ \"{endpoint}\" ]{tls} }} }}\n\
-             pepper: {{ current: {{ env: P }} }}\npolicy: {{ files: [ p ] }}\n"
-        );
-        leastgate_config::parse_gateway("leastgate.yaml", &text).unwrap().config.upstreams
-    }
-
-    #[test]
-    fn plain_upstreams_need_nothing_and_a_file_that_is_not_there_is_named() {
-        assert!(read_all(&upstreams("http://a", "")).unwrap().is_empty());
-        let error = read_all(&upstreams("https://a", ", tls: { ca: /nowhere/ca.pem }")).unwrap_err();
-        assert!(error.starts_with("upstreams.up.tls: /nowhere/ca.pem can't be opened"), "{error}");
+impl UpstreamSet {
+    fn trust(&self) -> Result<Trust<'_>, CertificateFault> {
+        if let Some(ca) = &self.ca {
+            return Ok(Trust::File(ca));
+        }
+        let found = rustls_native_certs::load_native_certs();
+        if found.certs.is_empty() { Err(CertificateFault::NoAuthorities) } else { Ok(Trust::System(found.certs)) }
     }
 }

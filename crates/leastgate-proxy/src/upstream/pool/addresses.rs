@@ -1,8 +1,14 @@
 //! The endpoints behind names: waited for once, and followed from then on.
 
+use std::future::{Future, poll_fn};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::connect::ConnectError;
@@ -17,18 +23,13 @@ impl Pool {
         if !self.endpoints.borrow().is_empty() {
             return Ok(());
         }
-        let mut names: Vec<_> = self.named.borrow().iter().map(|(_, answers)| answers.clone()).collect();
-        let mut failure = None;
-        for answers in &mut names {
-            let answered = answers.wait_for(|answer| !matches!(answer, Answer::Unknown));
-            let answer = timeout_at(deadline, answered).await.map_err(|_| ConnectError::TimedOut)?;
-            match answer.as_deref() {
-                Ok(Answer::Failed(error)) => failure = Some(ConnectError::Unresolved(error.clone())),
-                _ => break,
-            }
-        }
+        let names: Vec<_> = self.named.borrow().iter().map(|(_, answers)| answers.clone()).collect();
+        let failure = timeout_at(deadline, first_address(names)).await.map_err(|_| ConnectError::TimedOut)?;
         self.refresh();
-        if self.endpoints.borrow().is_empty() { Err(failure.unwrap_or(ConnectError::TimedOut)) } else { Ok(()) }
+        if !self.endpoints.borrow().is_empty() {
+            return Ok(());
+        }
+        Err(failure.map_or(ConnectError::TimedOut, ConnectError::Unresolved))
     }
 
     /// Takes the names' new addresses over.
@@ -50,14 +51,45 @@ impl Pool {
             let stays = !is_of_target(endpoint) || addresses.contains(&endpoint.address.ip());
             if !stays {
                 endpoint.retire();
+                endpoint.health.untold();
             }
             stays
         });
         for address in addresses {
             if !endpoints.iter().any(|endpoint| is_of_target(endpoint) && endpoint.address.ip() == *address) {
                 let address = SocketAddr::new(*address, target.port);
-                endpoints.push(Rc::new(Endpoint::new(Rc::clone(target), address)));
+                endpoints.push(self.settings.endpoint(Rc::clone(target), address));
             }
         }
     }
+}
+
+/// Waits until one of the names has an address, whichever that is; or why none has, once all are known to have none.
+async fn first_address(names: Vec<watch::Receiver<Answer>>) -> Option<Arc<io::Error>> {
+    type Asked = Pin<Box<dyn Future<Output = Answer>>>;
+    let ask = |answers| -> Asked { Box::pin(first_answer(answers)) };
+    let mut asked: Vec<Asked> = names.into_iter().map(ask).collect();
+    let mut failure = None;
+    poll_fn(|cx| {
+        let mut has_address = false;
+        asked.retain_mut(|answer| match answer.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(Answer::Failed(error)) => {
+                failure = Some(error);
+                false
+            }
+            Poll::Ready(_) => {
+                has_address = true;
+                false
+            }
+        });
+        if has_address || asked.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    failure
+}
+
+async fn first_answer(mut answers: watch::Receiver<Answer>) -> Answer {
+    let answer = answers.wait_for(|answer| !matches!(answer, Answer::Unknown)).await;
+    answer.map_or(Answer::Unknown, |answer| answer.clone())
 }

@@ -8,6 +8,7 @@
 
 mod addresses;
 mod recovery;
+mod renewal;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -28,6 +29,7 @@ use super::lease::{Lease, Lent};
 use super::names::{Answer, Names};
 use super::places::{Place, Places};
 use super::target::{Endpoint, Pending, Reusable, Target};
+use super::tls::{Known, Offer};
 
 /// How a pool behaves.
 #[derive(Debug)]
@@ -42,6 +44,14 @@ pub(super) struct PoolSettings {
     pub(super) check: Option<Check>,
 }
 
+impl PoolSettings {
+    fn endpoint(&self, target: Rc<Target>, address: SocketAddr) -> Rc<Endpoint> {
+        let endpoint = Rc::new(Endpoint::new(target, address));
+        endpoint.health.tell(self.telemetry.endpoint(&self.name, address, self.check.is_some()));
+        endpoint
+    }
+}
+
 /// The connections of one worker to one upstream.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -49,6 +59,10 @@ pub(crate) struct Pool {
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
     named: RefCell<Vec<(Rc<Target>, watch::Receiver<Answer>)>>,
     places: Rc<Places>,
+    /// For the pool's own questions, so that what requests take can't keep an endpoint out.
+    own_place: Rc<Places>,
+    /// What connections were last known to begin with.
+    known: RefCell<Option<Known>>,
     turn: Cell<usize>,
 }
 
@@ -74,18 +88,19 @@ impl Pool {
         for target in targets.into_iter().map(Rc::new) {
             if let Ok(address) = target.host.parse::<IpAddr>() {
                 let address = SocketAddr::new(address, target.port);
-                endpoints.push(Rc::new(Endpoint::new(target, address)));
+                endpoints.push(settings.endpoint(target, address));
             } else if let Some(mut answers) = names.follow(&target.host) {
                 answers.mark_changed();
                 named.push((target, answers));
             }
         }
-        let places = Places::new(settings.max_connections);
         Rc::new(Self {
+            known: RefCell::new(settings.connector.tls.as_ref().map(Offer::known)),
+            places: Places::new(settings.max_connections),
+            own_place: Places::new(1),
             settings,
             endpoints: RefCell::new(endpoints),
             named: RefCell::new(named),
-            places,
             turn: Cell::new(0),
         })
     }
@@ -133,6 +148,7 @@ impl Pool {
     /// Closes what has been idle for too long, and what leads to addresses that are none any more.
     pub(crate) fn tend(self: &Rc<Self>) {
         self.refresh();
+        self.renew();
         self.endpoints.borrow().iter().for_each(|endpoint| endpoint.reap(self.settings.idle_timeout));
     }
 
@@ -190,6 +206,7 @@ impl Pool {
     }
 
     fn way_now(&self, tried: &Tried, wanted: Wanted) -> Option<Way> {
+        self.renew();
         let endpoint = self.choose(tried)?;
         let idle_timeout = self.settings.idle_timeout;
         if wanted == Wanted::Any

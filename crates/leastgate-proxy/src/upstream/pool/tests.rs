@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use leastgate_telemetry::{Clock, SystemClock, Telemetry, TelemetryConfig};
+use leastgate_telemetry::{Clock, EjectionCause, SystemClock, Telemetry, TelemetryConfig};
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
+use super::recovery::Finding;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -17,13 +18,21 @@ fn target(host: &str, port: u16) -> Target {
 }
 
 fn pool(targets: Vec<Target>, names: &Names, most: usize) -> Rc<Pool> {
-    let connector = Connector { timeout: Duration::from_secs(2), tls: None, http2: None };
+    patient_pool(targets, names, most, Duration::from_secs(2))
+}
+
+fn patient_pool(targets: Vec<Target>, names: &Names, most: usize, patience: Duration) -> Rc<Pool> {
+    let connector = Connector { timeout: patience, tls: None, http2: None };
     let idle_timeout = Duration::from_secs(30);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let telemetry = Telemetry::start(TelemetryConfig::default(), clock).unwrap().worker();
+    let telemetry = telemetry().worker();
     let settings =
         PoolSettings { name: "up".into(), telemetry, idle_timeout, max_connections: most, connector, check: None };
     Pool::new(settings, targets, names)
+}
+
+fn telemetry() -> Telemetry {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    Telemetry::start(TelemetryConfig::default(), clock).unwrap()
 }
 
 pub(in crate::upstream) fn pool_of(addresses: &[SocketAddr], most: usize) -> Rc<Pool> {
@@ -81,7 +90,7 @@ async fn an_idle_connection_makes_room_for_one_elsewhere() {
         let (third, elsewhere) = listening().await;
         let target = pool.endpoints.borrow()[0].target.clone();
         pool.endpoints.borrow_mut().push(Rc::new(Endpoint::new(target, elsewhere)));
-        pool.endpoints.borrow()[1].health.eject(PATIENCE);
+        pool.endpoints.borrow()[1].health.eject(EjectionCause::Connect, PATIENCE);
         busy.push(pool.lend().await.unwrap());
         assert_eq!(address(&busy[1]), elsewhere);
         let _open = third.accept().await.unwrap();
@@ -178,6 +187,74 @@ async fn an_endpoint_whose_connections_break_is_out_for_longer_each_time() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_cannot_be_asked_is_neither_back_nor_out_for_longer() {
+    run(async {
+        let ((_a, busy), (_b, out)) = (listening().await, listening().await);
+        let targets = [busy, out].map(|address| target(&address.ip().to_string(), address.port())).to_vec();
+        let pool = patient_pool(targets, &Names::new(std::iter::empty()), 1, Duration::from_millis(100));
+        let endpoint = Rc::clone(&pool.endpoints.borrow()[1]);
+        let (all, own) = (pool.places.take().unwrap(), pool.own_place.take().unwrap());
+        (0..3).for_each(|_| pool.broke(&endpoint));
+        assert_eq!(pool.look_at(&endpoint).await, Finding::Unknown);
+        sleep(Duration::from_millis(500)).await;
+        assert!(endpoint.health.is_ejected(), "nothing was learnt of it");
+        let freed = Instant::now();
+        drop(own);
+        while endpoint.health.is_ejected() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert!(freed.elapsed() < Duration::from_millis(400), "{:?}", freed.elapsed());
+        assert!(pool.own_place.take().is_some() && endpoint.idle_longest().is_none(), "beyond the cap nothing is kept");
+        drop(all);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_made_to_ask_is_kept_where_there_is_room() {
+    run(async {
+        let ((_a, well), (_b, out)) = (listening().await, listening().await);
+        let pool = pool_of(&[well, out], 1);
+        let endpoint = Rc::clone(&pool.endpoints.borrow()[1]);
+        assert_eq!(pool.look_at(&endpoint).await, Finding::Well);
+        assert!(endpoint.idle_longest().is_some());
+        assert!(pool.places.take().is_none() && pool.own_place.take().is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_several_names_the_first_that_has_an_address_will_do() {
+    run(async {
+        for failing in [None, Some("failing.internal")] {
+            let (_listener, address) = listening().await;
+            let hosts = ["silent.internal", "failing.internal", "there.internal"];
+            let names = Names::new(hosts.into_iter());
+            let pool = pool(hosts.map(|host| target(host, address.port())).to_vec(), &names, 10);
+            let began = Instant::now();
+            let (lent, ()) = tokio::join!(pool.lend(), async {
+                tokio::task::yield_now().await;
+                failing.iter().for_each(|host| names.answer(host, Err(io::Error::other("no such name"))));
+                tokio::task::yield_now().await;
+                names.answer("there.internal", Ok(vec![address.ip()]));
+            });
+            assert_eq!(lent.unwrap().endpoint().address, address);
+            assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        }
+        let names = Names::new(["one.internal", "two.internal"].into_iter());
+        let pool = pool(vec![target("one.internal", 80), target("two.internal", 80)], &names, 10);
+        let fail = |host| names.answer(host, Err(io::Error::other("no such name")));
+        fail("one.internal");
+        let (lent, ()) = tokio::join!(pool.lend(), async {
+            tokio::task::yield_now().await;
+            fail("two.internal");
+        });
+        assert!(matches!(lent, Err(ConnectError::Unresolved(_))), "all of them have failed");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_name_is_all_its_addresses_and_the_old_ones_are_left() {
     run(async {
         let (listener, first) = listening().await;
@@ -204,6 +281,42 @@ async fn a_name_is_all_its_addresses_and_the_old_ones_are_left() {
         pool.tend();
         lease.give_back();
         assert_eq!(address(&pool.lend().await.unwrap()), first, "what was under way does not come back");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_takes_its_series_along_when_it_goes() {
+    run(async {
+        let names = Names::new(["up.internal"].into_iter());
+        let answer =
+            |found: &[&str]| names.answer("up.internal", Ok(found.iter().map(|ip| ip.parse().unwrap()).collect()));
+        let (telemetry, connector) = (telemetry(), Connector { timeout: PATIENCE, tls: None, http2: None });
+        let settings = PoolSettings {
+            name: "up".into(),
+            telemetry: telemetry.worker(),
+            idle_timeout: PATIENCE,
+            max_connections: 10,
+            connector,
+            check: None,
+        };
+        let pool = Pool::new(settings, vec![target("up.internal", 8080)], &names);
+        let told = || {
+            let text = String::from_utf8(telemetry.render_metrics()).unwrap();
+            let series = "leastgate_upstream_endpoint_workers{endpoint=\"";
+            let told = text.lines().filter_map(|line| line.strip_prefix(series)?.split_once('"'));
+            told.map(|(address, _)| address.to_owned()).step_by(2).collect::<Vec<_>>()
+        };
+        answer(&["10.0.0.1", "10.0.0.2"]);
+        pool.tend();
+        assert_eq!(told(), ["10.0.0.1:8080", "10.0.0.2:8080"]);
+        let under_way = Pending::of(&pool.endpoints.borrow()[0]);
+        answer(&["10.0.0.2", "10.0.0.3"]);
+        pool.tend();
+        assert_eq!(told(), ["10.0.0.2:8080", "10.0.0.3:8080"], "whoever still has a request there");
+        drop(under_way);
+        drop(pool);
+        assert_eq!(told(), [""; 0]);
     })
     .await;
 }

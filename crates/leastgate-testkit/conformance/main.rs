@@ -1,0 +1,59 @@
+//! What `cargo xtask conformance` runs: the real gateway among programs that nobody here wrote. Upstreams with other
+//! parsers stand behind it, other people's clients and testers before it; each cell of the table is judged by what both
+//! sides got. It lives in the test kit for its fixtures, and is no suite because it installs a dozen programs and takes
+//! minutes.
+
+// A helper of a test may be as blunt as the test, and this program talks to developers.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, clippy::print_stderr)]
+
+mod bed;
+mod clients;
+mod grpc;
+mod hostile;
+mod listener;
+mod peer;
+mod report;
+mod scenarios;
+mod scripts;
+mod seen;
+mod slow;
+mod upstreams;
+
+use std::env;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use leastgate_testkit::paths;
+
+use crate::report::Report;
+
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    let only = match (arguments.next().as_deref(), arguments.next()) {
+        (None, _) => None,
+        (Some("--only"), Some(peer)) => Some(peer),
+        _ => {
+            eprintln!("conformance [--only PEER]");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Without the gateway there is nothing to try.
+    let _ = paths::leastgate();
+    // A cell that fails unwinds; what it says belongs in the table.
+    panic::set_hook(Box::new(|_| {}));
+    let mut report = Report::new(only);
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&mut report))) {
+        eprintln!("{}", report::message(&*panic));
+        return ExitCode::FAILURE;
+    }
+    report.finish()
+}
+
+fn run(report: &mut Report) {
+    upstreams::run(report);
+    clients::run(report);
+    scripts::run(report);
+    grpc::run(report);
+    listener::run(report);
+    slow::run(report);
+}

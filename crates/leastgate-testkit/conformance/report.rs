@@ -1,0 +1,124 @@
+//! The table as it grows: a line on the terminal for each cell, and the file at the end.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use leastgate_testkit::conformance::{self, Row, Verdict};
+
+/// Longest note that is kept: a table has to stay readable.
+const NOTE: usize = 300;
+
+/// Who is spoken to.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) kind: &'static str,
+    pub(crate) peer: String,
+    pub(crate) version: String,
+}
+
+pub(crate) struct Report {
+    only: Option<String>,
+    rows: Vec<Row>,
+    start: Instant,
+}
+
+impl Report {
+    pub(crate) fn new(only: Option<String>) -> Self {
+        Self { only, rows: Vec::new(), start: Instant::now() }
+    }
+
+    /// Whether this peer is asked for: by its whole name, or by a word of it.
+    pub(crate) fn wants(&self, peer: &str) -> bool {
+        let name = peer.split(',').next().unwrap_or(peer);
+        let is_called =
+            |only: &str| [peer, name].into_iter().chain(name.split(' ')).any(|word| word.eq_ignore_ascii_case(only));
+        self.only.as_deref().is_none_or(is_called)
+    }
+
+    /// Runs a cell: it passes unless it panics, and may say something.
+    pub(crate) fn cell(&mut self, subject: &Subject, scenario: &str, run: impl FnOnce() -> String) {
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(note) => self.note(subject, scenario, Verdict::Pass, &note),
+            Err(panic) => self.note(subject, scenario, Verdict::Fail, &message(&*panic)),
+        }
+    }
+
+    /// Runs what several cells need; if it panics, `scenario` has failed.
+    pub(crate) fn prepare<T>(&mut self, subject: &Subject, scenario: &str, run: impl FnOnce() -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(run));
+        done.map_err(|panic| self.note(subject, scenario, Verdict::Fail, &message(&*panic))).ok()
+    }
+
+    /// Adds a cell.
+    pub(crate) fn note(&mut self, subject: &Subject, scenario: &str, verdict: Verdict, note: &str) {
+        let mut note: String = note.split_whitespace().collect::<Vec<_>>().join(" ");
+        if note.is_empty() {
+            note.push('-');
+        } else if let Some((end, _)) = note.char_indices().nth(NOTE) {
+            note.truncate(end);
+            note.push('…');
+        }
+        let seconds = self.start.elapsed().as_secs();
+        eprintln!(
+            "{:>2}:{:02}  {:<4}  {} · {scenario}{}",
+            seconds / 60,
+            seconds % 60,
+            verdict.name(),
+            subject.peer,
+            if note == "-" { String::new() } else { format!(": {note}") }
+        );
+        self.rows.push(Row {
+            kind: subject.kind.to_owned(),
+            peer: subject.peer.clone(),
+            version: subject.version.clone(),
+            scenario: scenario.to_owned(),
+            verdict,
+            note,
+        });
+    }
+
+    /// Writes the table. Of a run for one peer only its own rows change.
+    pub(crate) fn finish(mut self) -> ExitCode {
+        if self.rows.is_empty() {
+            eprintln!("no peer is called {}", self.only.unwrap_or_default());
+            return ExitCode::FAILURE;
+        }
+        let count = |verdict| self.rows.iter().filter(|row| row.verdict == verdict).count();
+        let failed = count(Verdict::Fail);
+        eprintln!(
+            "\n{} passed, {failed} failed, {} not applicable",
+            count(Verdict::Pass),
+            count(Verdict::NotApplicable)
+        );
+        if self.only.is_some() {
+            self.rows = merged(conformance::read().unwrap_or_default(), self.rows);
+        }
+        conformance::write(&self.rows).expect("the folder of the results can be written");
+        eprintln!("{}", conformance::path().display());
+        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// The former rows with those of each fresh peer in the place of its old ones.
+fn merged(former: Vec<Row>, fresh: Vec<Row>) -> Vec<Row> {
+    let same = |a: &Row, b: &Row| a.kind == b.kind && a.peer == b.peer;
+    let mut rows: Vec<Row> = Vec::new();
+    for row in former {
+        if !fresh.iter().any(|new| same(new, &row)) {
+            rows.push(row);
+        } else if !rows.iter().any(|placed| same(placed, &row)) {
+            rows.extend(fresh.iter().filter(|new| same(new, &row)).cloned());
+        }
+    }
+    let added: Vec<Row> = fresh.into_iter().filter(|new| !rows.iter().any(|row| same(row, new))).collect();
+    rows.extend(added);
+    rows
+}
+
+/// What a panic says.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "a panic".to_owned())
+}

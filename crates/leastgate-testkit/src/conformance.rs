@@ -1,0 +1,110 @@
+//! `benches/results/conformance.tsv`: what came of running the gateway among programs that nobody here wrote. One row a
+//! cell. The program `conformance` writes it, and the suite `documents` prints it.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use crate::paths;
+
+const COLUMNS: &str = "kind\tpeer\tversion\tscenario\tresult\tnote";
+
+/// One cell of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// `upstream`, `client` or `listener`.
+    pub kind: String,
+    /// The program, and over what it was spoken to.
+    pub peer: String,
+    /// What the program calls itself.
+    pub version: String,
+    /// What was tried.
+    pub scenario: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Why not, or what was found; `-` for nothing.
+    pub note: String,
+}
+
+/// What came of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Both sides got what they should.
+    Pass,
+    /// Somebody got something else.
+    Fail,
+    /// The peer can't do it.
+    NotApplicable,
+}
+
+impl Verdict {
+    /// As the file writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::NotApplicable => "n/a",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        [Self::Pass, Self::Fail, Self::NotApplicable].into_iter().find(|verdict| verdict.name() == name)
+    }
+}
+
+/// Where the table lies.
+#[must_use]
+pub fn path() -> PathBuf {
+    paths::workspace().join("benches/results/conformance.tsv")
+}
+
+/// The table of the repository.
+pub fn read() -> Result<Vec<Row>, String> {
+    let text = fs::read_to_string(path()).map_err(|error| format!("{}: {error}", path().display()))?;
+    parse(&text)
+}
+
+/// Replaces the table.
+pub fn write(rows: &[Row]) -> io::Result<()> {
+    let lines: String = rows.iter().map(line).collect();
+    fs::create_dir_all(path().parent().expect("a file lies in a folder"))?;
+    fs::write(path(), format!("{COLUMNS}\n{lines}"))
+}
+
+fn line(row: &Row) -> String {
+    let cells = [&row.kind, &row.peer, &row.version, &row.scenario, row.verdict.name(), &row.note];
+    // A cell has no tab, no line end and nothing that a table of Markdown reads as the next cell.
+    cells.map(|cell| cell.replace(['\t', '\n', '\r', '|'], " ")).join("\t") + "\n"
+}
+
+fn parse(text: &str) -> Result<Vec<Row>, String> {
+    let mut lines = text.lines();
+    if lines.next() != Some(COLUMNS) {
+        return Err("unexpected columns".to_owned());
+    }
+    lines.map(|line| parse_row(line).ok_or_else(|| format!("not a row: {line}"))).collect()
+}
+
+fn parse_row(line: &str) -> Option<Row> {
+    let [kind, peer, version, scenario, verdict, note] = line.split('\t').collect::<Vec<_>>().try_into().ok()?;
+    let verdict = Verdict::parse(verdict)?;
+    let [kind, peer, version, scenario, note] = [kind, peer, version, scenario, note].map(str::to_owned);
+    Some(Row { kind, peer, version, scenario, verdict, note })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let [kind, peer, version, scenario] = ["client", "curl", "8.1", "GET"].map(str::to_owned);
+        let row = Row { kind, peer, version, scenario, verdict: Verdict::NotApplicable, note: "a\tb|c".to_owned() };
+        let read = parse(&format!("{COLUMNS}\n{}", line(&row))).unwrap();
+        assert_eq!(read, [Row { note: "a b c".to_owned(), ..row }]);
+        for wrong in ["", "kind\n", &format!("{COLUMNS}\na\tb\tc\td\tmaybe\tf\n")] {
+            parse(wrong).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `cargo xtask conformance`: the gateway that ships among programs that nobody here wrote. What is tried, and by what it
+//! is judged, lies in `crates/leastgate-testkit/conformance`; here is what it needs.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::peers;
+use crate::run::{cargo, step};
+
+const REQUIREMENTS: &str = "crates/leastgate-testkit/conformance/requirements.txt";
+
+/// Run the gateway between other people's servers, clients and testers; writes benches/results/conformance.tsv
+///
+/// Takes some ten minutes and ends with 1 if any cell fails. `UPDATE_DOCUMENTS=1 cargo test -p leastgate-testkit --test
+/// suite conformance` then brings the table into ARCHITECTURE.md.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Only this peer: its name, or a word of it; the rows of the others stay
+    #[arg(long)]
+    only: Option<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("crates/xtask lies in the workspace")?;
+    peers::ensure(peers::CONFORMANCE)?;
+    ensure_python_packages(root)?;
+    let mut build = cargo();
+    build.args(["build", "--locked", "--release", "--package", "leastgate"]);
+    step("build the gateway", build)?;
+    let mut conformance = cargo();
+    conformance.args(["run", "--quiet", "--locked", "--package", "leastgate-testkit", "--bin", "conformance", "--"]);
+    if let Some(peer) = &options.only {
+        conformance.args(["--only", peer]);
+    }
+    conformance.env("LEASTGATE_BIN", root.join("target/release/leastgate"));
+    step("run the gateway among its peers", conformance)
+}
+
+/// The packages of PyPI, in an environment of their own that is made anew when the list changes.
+fn ensure_python_packages(root: &Path) -> Result<()> {
+    let environment = root.join("target/tools/conformance");
+    let (stamp, wanted) = (environment.join("requirements.txt"), fs::read_to_string(root.join(REQUIREMENTS))?);
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    let mut make = Command::new(peers::PYTHON);
+    make.args(["-m", "venv", "--clear"]).arg(&environment);
+    step("make an environment for Python", make)?;
+    let mut install = Command::new(environment.join("bin/python"));
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+    install.arg(root.join(REQUIREMENTS));
+    step("install what is from PyPI", install)?;
+    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
+}

@@ -1,0 +1,38 @@
+//! `cargo xtask soak`: the release build under load and disturbances for so many minutes, judged at the end.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::faults::conditions;
+use crate::run::{cargo, step};
+
+/// Load the release build for so long, while policies, certificates, tokens and the upstream change under it
+///
+/// Fails unless memory and descriptors stay flat, each request has its one answer and its one audit event, and nothing is
+/// left over in the end. Writes benches/results/soak.tsv, soak.svg and soak-summary.tsv, which ARCHITECTURE.md prints.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How long; parts of a minute too. In less than ten the memory is still warming up
+    #[arg(long, default_value_t = 15.0)]
+    minutes: f64,
+    /// What sizes, pauses and disturbances are drawn from; another one for each run unless it is given
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("crates/xtask lies in the workspace")?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "leastgate"]);
+    step("build the gateway", build)?;
+    let mut soak = cargo();
+    soak.args(["test", "--release", "--package", "leastgate-testkit", "--test", "soak", "--"]);
+    soak.args(["--minutes", &options.minutes.to_string(), "--results"]).arg(root.join("benches/results"));
+    soak.args(["--conditions", &conditions()?]);
+    if let Some(seed) = options.seed {
+        soak.args(["--seed", &seed.to_string()]);
+    }
+    step(&format!("soak for {} minutes", options.minutes), soak)
+}
