@@ -111,13 +111,16 @@ impl Pool {
         self.find(Wanted::Any, Tried::new()).await
     }
 
-    /// Lends a new connection in the place of one that was dead, to another endpoint if there is one.
+    /// Lends a connection in the place of one that was dead, to another endpoint if there is one. Where connections are
+    /// idle one by one, others may be as dead, and it is a new one; one that is shared is known to be open, and may have
+    /// refused no more than this one request.
     pub(crate) async fn lend_instead(self: &Rc<Self>, of: Lease) -> Result<Lease, ConnectError> {
+        let wanted = if of.is_http2() { Wanted::Any } else { Wanted::New };
         let tried = Tried::from_elem(of.endpoint(), 1);
         // Asking for another place while holding this one would be waiting for oneself.
         drop(of);
         let tried = if self.choose(&tried).is_some() { tried } else { Tried::new() };
-        self.find(Wanted::New, tried).await
+        self.find(wanted, tried).await
     }
 
     async fn find(self: &Rc<Self>, wanted: Wanted, mut tried: Tried) -> Result<Lease, ConnectError> {
