@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -317,6 +318,23 @@ impl Exchange {
         match &self.stream {
             Some(stream) => stream.offer(part),
             None => part,
+        }
+    }
+
+    /// Whether the end of the response may follow what was handed over, with it or on its heels. Where the request is not
+    /// over it must not: h2 loses sight of a stream that its client resets with an end on its way.
+    pub(crate) fn may_end(&self) -> bool {
+        self.stream.as_ref().is_none_or(|stream| {
+            let untaken = stream.untaken();
+            untaken.is_empty() || untaken.is_short() && self.upload.is_complete()
+        })
+    }
+
+    /// Waits until it may.
+    pub(crate) fn poll_may_end(&self, cx: &Context<'_>) -> Poll<()> {
+        match &self.stream {
+            Some(stream) if !self.may_end() => stream.untaken().poll_empty(cx),
+            _ => Poll::Ready(()),
         }
     }
 

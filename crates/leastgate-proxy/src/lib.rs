@@ -37,6 +37,7 @@ mod streams;
 pub mod tls;
 mod trace;
 mod tunnel;
+mod untaken;
 mod upstream;
 mod worker;
 

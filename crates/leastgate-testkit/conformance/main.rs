@@ -28,25 +28,34 @@ use leastgate_testkit::paths;
 use crate::report::Report;
 
 fn main() -> ExitCode {
-    let mut arguments = env::args().skip(1);
-    let only = match (arguments.next().as_deref(), arguments.next()) {
-        (None, _) => None,
-        (Some("--only"), Some(peer)) => Some(peer),
-        _ => {
-            eprintln!("conformance [--only PEER]");
-            return ExitCode::FAILURE;
-        }
+    let Some((conditions, only)) = arguments(env::args().skip(1)) else {
+        eprintln!("conformance --conditions TEXT [--only PEER]; `cargo xtask conformance` gives them");
+        return ExitCode::FAILURE;
     };
     // Without the gateway there is nothing to try.
     let _ = paths::leastgate();
     // A cell that fails unwinds; what it says belongs in the table.
     panic::set_hook(Box::new(|_| {}));
-    let mut report = Report::new(only);
+    let mut report = Report::new(conditions, only);
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&mut report))) {
         eprintln!("{}", report::message(&*panic));
         return ExitCode::FAILURE;
     }
     report.finish()
+}
+
+/// What is run, and on what; and the only peer that is asked for.
+fn arguments(mut arguments: impl Iterator<Item = String>) -> Option<(String, Option<String>)> {
+    let (mut conditions, mut only) = (None, None);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next()?;
+        match name.as_str() {
+            "--conditions" => conditions = Some(value),
+            "--only" => only = Some(value),
+            _ => return None,
+        }
+    }
+    Some((conditions?, only))
 }
 
 fn run(report: &mut Report) {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use leastgate_testkit::conformance::{self, Row, Verdict};
+use leastgate_testkit::conformance::{self, Row, Table, Verdict};
 
 /// Longest note that is kept: a table has to stay readable.
 const NOTE: usize = 300;
@@ -19,14 +19,15 @@ pub(crate) struct Subject {
 }
 
 pub(crate) struct Report {
+    conditions: String,
     only: Option<String>,
     rows: Vec<Row>,
     start: Instant,
 }
 
 impl Report {
-    pub(crate) fn new(only: Option<String>) -> Self {
-        Self { only, rows: Vec::new(), start: Instant::now() }
+    pub(crate) fn new(conditions: String, only: Option<String>) -> Self {
+        Self { conditions, only, rows: Vec::new(), start: Instant::now() }
     }
 
     /// Whether this peer is asked for: by its whole name, or by a word of it.
@@ -80,7 +81,7 @@ impl Report {
     }
 
     /// Writes the table. Of a run for one peer only its own rows change.
-    pub(crate) fn finish(mut self) -> ExitCode {
+    pub(crate) fn finish(self) -> ExitCode {
         if self.rows.is_empty() {
             eprintln!("no peer is called {}", self.only.unwrap_or_default());
             return ExitCode::FAILURE;
@@ -92,17 +93,29 @@ impl Report {
             count(Verdict::Pass),
             count(Verdict::NotApplicable)
         );
-        if self.only.is_some() {
-            self.rows = merged(conformance::read().unwrap_or_default(), self.rows);
-        }
-        conformance::write(&self.rows).expect("the folder of the results can be written");
+        let fresh = Table { conditions: self.conditions, rows: self.rows };
+        let table = match (self.only, conformance::read()) {
+            (Some(only), Ok(former)) => merged(former, fresh, &only),
+            _ => fresh,
+        };
+        conformance::write(&table).expect("the folder of the results can be written");
         eprintln!("{}", conformance::path().display());
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
+/// The former table with the fresh rows of one peer, which may be of another revision: the table says so.
+fn merged(former: Table, fresh: Table, only: &str) -> Table {
+    let conditions = if former.conditions == fresh.conditions {
+        former.conditions
+    } else {
+        format!("{}; later, {only} alone: {}", former.conditions, fresh.conditions)
+    };
+    Table { conditions, rows: merged_rows(former.rows, fresh.rows) }
+}
+
 /// The former rows with those of each fresh peer in the place of its old ones.
-fn merged(former: Vec<Row>, fresh: Vec<Row>) -> Vec<Row> {
+fn merged_rows(former: Vec<Row>, fresh: Vec<Row>) -> Vec<Row> {
     let same = |a: &Row, b: &Row| a.kind == b.kind && a.peer == b.peer;
     let mut rows: Vec<Row> = Vec::new();
     for row in former {

@@ -1,5 +1,5 @@
-//! `benches/results/conformance.tsv`: what came of running the gateway among programs that nobody here wrote. One row a
-//! cell. The program `conformance` writes it, and the suite `documents` prints it.
+//! `benches/results/conformance.tsv`: what came of running the gateway among programs that nobody here wrote. A line
+//! on what it was run with, then one row a cell. The program `conformance` writes it, and the suite `documents` prints it.
 
 use std::fs;
 use std::io;
@@ -8,6 +8,15 @@ use std::path::PathBuf;
 use crate::paths;
 
 const COLUMNS: &str = "kind\tpeer\tversion\tscenario\tresult\tnote";
+
+/// What a run has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// What was run, and on what.
+    pub conditions: String,
+    /// Its cells, in order.
+    pub rows: Vec<Row>,
+}
 
 /// One cell of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,16 +69,20 @@ pub fn path() -> PathBuf {
 }
 
 /// The table of the repository.
-pub fn read() -> Result<Vec<Row>, String> {
+pub fn read() -> Result<Table, String> {
     let text = fs::read_to_string(path()).map_err(|error| format!("{}: {error}", path().display()))?;
     parse(&text)
 }
 
 /// Replaces the table.
-pub fn write(rows: &[Row]) -> io::Result<()> {
-    let lines: String = rows.iter().map(line).collect();
+pub fn write(table: &Table) -> io::Result<()> {
     fs::create_dir_all(path().parent().expect("a file lies in a folder"))?;
-    fs::write(path(), format!("{COLUMNS}\n{lines}"))
+    fs::write(path(), text(table))
+}
+
+fn text(table: &Table) -> String {
+    let lines: String = table.rows.iter().map(line).collect();
+    format!("# {}\n{COLUMNS}\n{lines}", table.conditions)
 }
 
 fn line(row: &Row) -> String {
@@ -78,12 +91,15 @@ fn line(row: &Row) -> String {
     cells.map(|cell| cell.replace(['\t', '\n', '\r', '|'], " ")).join("\t") + "\n"
 }
 
-fn parse(text: &str) -> Result<Vec<Row>, String> {
+fn parse(text: &str) -> Result<Table, String> {
     let mut lines = text.lines();
+    let conditions = lines.next().and_then(|line| line.strip_prefix("# ")).ok_or("no word of what was run")?.to_owned();
     if lines.next() != Some(COLUMNS) {
         return Err("unexpected columns".to_owned());
     }
-    lines.map(|line| parse_row(line).ok_or_else(|| format!("not a row: {line}"))).collect()
+    let rows =
+        lines.map(|line| parse_row(line).ok_or_else(|| format!("not a row: {line}"))).collect::<Result<_, _>>()?;
+    Ok(Table { conditions, rows })
 }
 
 fn parse_row(line: &str) -> Option<Row> {
@@ -101,9 +117,11 @@ mod tests {
     fn what_is_written_is_read() {
         let [kind, peer, version, scenario] = ["client", "curl", "8.1", "GET"].map(str::to_owned);
         let row = Row { kind, peer, version, scenario, verdict: Verdict::NotApplicable, note: "a\tb|c".to_owned() };
-        let read = parse(&format!("{COLUMNS}\n{}", line(&row))).unwrap();
-        assert_eq!(read, [Row { note: "a b c".to_owned(), ..row }]);
-        for wrong in ["", "kind\n", &format!("{COLUMNS}\na\tb\tc\td\tmaybe\tf\n")] {
+        let table = |row: &Row| Table { conditions: "Release build".to_owned(), rows: vec![row.clone()] };
+        let read = parse(&text(&table(&row))).unwrap();
+        assert_eq!(read, table(&Row { note: "a b c".to_owned(), ..row }));
+        let [bare, uncertain] = [format!("{COLUMNS}\n"), format!("# x\n{COLUMNS}\na\tb\tc\td\tmaybe\tf\n")];
+        for wrong in ["", "kind\n", "# x\nkind\n", &bare, &uncertain] {
             parse(wrong).unwrap_err();
         }
     }

@@ -133,6 +133,18 @@ impl Windows {
     }
 }
 
+/// The fields of a request to `orders.test`; `authorization` is the value of that field.
+#[must_use]
+pub fn head<'a>(method: &'a str, path: &'a str, authorization: &'a str) -> [(&'a str, &'a str); 5] {
+    [
+        (":method", method),
+        (":scheme", "http"),
+        (":authority", "orders.test"),
+        (":path", path),
+        ("authorization", authorization),
+    ]
+}
+
 /// The bytes of a frame.
 #[must_use]
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -351,10 +363,9 @@ impl Client {
         Some(())
     }
 
-    /// Reads to the end of the connection.
-    pub fn is_closed(&mut self) -> bool {
+    /// Reads to the end of the connection; a test in which it doesn't come fails.
+    pub fn read_to_end(&mut self) {
         while self.read().is_some() {}
-        true
     }
 }
 

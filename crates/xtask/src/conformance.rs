@@ -8,14 +8,16 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::peers;
-use crate::run::{cargo, step};
+use crate::results::{conditions, gateway, print};
+use crate::run::{cargo, root, step};
 
 const REQUIREMENTS: &str = "crates/leastgate-testkit/conformance/requirements.txt";
 
+const LOCKED: &[&str] = &["--locked"];
+
 /// Run the gateway between other people's servers, clients and testers; writes benches/results/conformance.tsv
 ///
-/// Takes some ten minutes and ends with 1 if any cell fails. `UPDATE_DOCUMENTS=1 cargo test -p leastgate-testkit --test
-/// suite conformance` then brings the table into ARCHITECTURE.md.
+/// Takes some ten minutes and ends with 1 if any cell fails; if none does, ARCHITECTURE.md prints the table.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Only this peer: its name, or a word of it; the rows of the others stay
@@ -24,20 +26,19 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("crates/xtask lies in the workspace")?;
+    let root = root()?;
     peers::ensure(peers::CONFORMANCE)?;
     ensure_python_packages(root)?;
-    let mut build = cargo();
-    build.args(["build", "--locked", "--release", "--package", "leastgate"]);
-    step("build the gateway", build)?;
+    let gateway = gateway(LOCKED)?;
     let mut conformance = cargo();
-    conformance.args(["run", "--quiet", "--locked", "--package", "leastgate-testkit", "--bin", "conformance", "--"]);
+    conformance.args(["run", "--quiet", "--package", "leastgate-testkit", "--bin", "conformance"]).args(LOCKED);
+    conformance.args(["--", "--conditions", &conditions()?]);
     if let Some(peer) = &options.only {
         conformance.args(["--only", peer]);
     }
-    conformance.env("LEASTGATE_BIN", root.join("target/release/leastgate"));
-    step("run the gateway among its peers", conformance)
+    conformance.env("LEASTGATE_BIN", gateway);
+    step("run the gateway among its peers", conformance)?;
+    print(LOCKED)
 }
 
 /// The packages of PyPI, in an environment of their own that is made anew when the list changes.

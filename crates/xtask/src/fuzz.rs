@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{cargo, output, step};
+use crate::run::{cargo, output, root, step};
 
 const CARGO_FUZZ: &str = "0.13.2";
 /// Longest input, and what one may take: seconds, and megabytes of the whole process.
@@ -27,8 +27,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("crates/xtask lies in the workspace")?;
+    let root = root()?;
     let fuzzer = Fuzzer {
         host: nightly_host()?,
         program: ensure_cargo_fuzz(root)?,

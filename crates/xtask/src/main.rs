@@ -7,6 +7,7 @@ mod conformance;
 mod faults;
 mod fuzz;
 mod peers;
+mod results;
 mod run;
 mod soak;
 mod test;

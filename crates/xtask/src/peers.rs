@@ -31,6 +31,7 @@ pub(crate) const PYTHON: &str = "/usr/bin/python3";
 pub(crate) const TESTS: &[Peer] = &[
     program("nginx", "nginx-light"),
     program("curl", "curl"),
+    program("openssl", "openssl"),
     program("promtool", "prometheus"),
     program("h2load", "nghttp2-client"),
 ];

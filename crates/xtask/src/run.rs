@@ -1,5 +1,6 @@
 //! Running other programs: each step named before it runs and timed after it.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -24,6 +25,11 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         bail!("{:?} failed: {}", command.get_program(), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The root of the workspace.
+pub(crate) fn root() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("crates/xtask lies in the workspace")
 }
 
 /// The cargo that runs this task.

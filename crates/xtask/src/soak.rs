@@ -1,11 +1,11 @@
 //! `cargo xtask soak`: the release build under load and disturbances for so many minutes, judged at the end.
 
-use std::path::Path;
+use anyhow::Result;
 
-use anyhow::{Context, Result};
+use crate::results::{conditions, gateway, print};
+use crate::run::{cargo, root, step};
 
-use crate::faults::conditions;
-use crate::run::{cargo, step};
+const LOCKED: &[&str] = &["--locked"];
 
 /// Load the release build for so long, while policies, certificates, tokens and the upstream change under it
 ///
@@ -22,17 +22,16 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("crates/xtask lies in the workspace")?;
-    let mut build = cargo();
-    build.args(["build", "--release", "--package", "leastgate"]);
-    step("build the gateway", build)?;
+    let root = root()?;
+    let gateway = gateway(LOCKED)?;
     let mut soak = cargo();
-    soak.args(["test", "--release", "--package", "leastgate-testkit", "--test", "soak", "--"]);
+    soak.args(["test", "--release", "--package", "leastgate-testkit", "--test", "soak"]).args(LOCKED);
+    soak.env("LEASTGATE_BIN", gateway).arg("--");
     soak.args(["--minutes", &options.minutes.to_string(), "--results"]).arg(root.join("benches/results"));
     soak.args(["--conditions", &conditions()?]);
     if let Some(seed) = options.seed {
         soak.args(["--seed", &seed.to_string()]);
     }
-    step(&format!("soak for {} minutes", options.minutes), soak)
+    step(&format!("soak for {} minutes", options.minutes), soak)?;
+    print(LOCKED)
 }

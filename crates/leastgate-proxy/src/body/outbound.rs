@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -14,12 +14,16 @@ use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 use super::{RequestBody, UploadFault};
+use crate::untaken::Untaken;
 
 /// Word that an exchange is over, to the tasks in which hyper sends its request and waits for its answer.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     is_stopped: Cell<bool>,
-    tasks: RefCell<SmallVec<[Waker; 2]>>,
+    /// The one that sends, the one that waits, and that of the connection, which begins for both.
+    tasks: RefCell<SmallVec<[Waker; 3]>>,
+    /// What the upstream has not taken of the body yet.
+    untaken: Untaken,
 }
 
 impl Stop {
@@ -32,6 +36,11 @@ impl Stop {
     pub(crate) async fn heeded_by(&self, task: impl Future<Output = ()>) {
         let mut task = pin!(task);
         poll_fn(|cx| if self.is_stopped(cx) { Poll::Ready(()) } else { task.as_mut().poll(cx) }).await;
+    }
+
+    /// Whether the body was ended and the upstream has not taken it: stopping is too late then.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.untaken.is_short() && !self.untaken.is_empty()
     }
 
     fn is_stopped(&self, cx: &Context<'_>) -> bool {
@@ -73,7 +82,8 @@ impl OutboundBody {
         Self { content: None, stop: None, turn: RefCell::default() }
     }
 
-    /// From now on, stopping it ends it with an error, and the tasks of its request too.
+    /// From now on, stopping it ends it with an error, and the tasks of its request too. The next to ask whether there is
+    /// anything in it must be hyper.
     pub(crate) fn heed(&mut self, stop: &Rc<Stop>, turn: &Rc<Turn>) {
         self.stop = Some(Rc::clone(stop));
         self.turn.replace(Some(Rc::clone(turn)));
@@ -86,18 +96,32 @@ impl Body for OutboundBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         let Self { content, stop, .. } = &mut *self;
-        if stop.as_ref().is_some_and(|stop| stop.is_stopped(cx)) {
+        let Some(stop) = stop else {
+            return content.as_mut().map_or(Poll::Ready(None), |content| Pin::new(content).poll_frame(cx));
+        };
+        if stop.is_stopped(cx) {
             *content = None;
             return Poll::Ready(Some(Err(UploadFault::Malformed)));
         }
-        content.as_mut().map_or(Poll::Ready(None), |content| Pin::new(content).poll_frame(cx))
+        let frame = match content {
+            Some(content) => ready!(Pin::new(content).poll_frame(cx)),
+            None => None,
+        };
+        match frame {
+            Some(frame) => Poll::Ready(Some(frame.map(|frame| frame.map_data(|part| stop.untaken.count(part))))),
+            None => {
+                *content = None;
+                if stop.untaken.is_short() { Poll::Ready(None) } else { stop.untaken.poll_empty(cx).map(|()| None) }
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
         if let Some(turn) = self.turn.take() {
             turn.0.replace(self.stop.clone());
         }
-        self.content.as_ref().is_none_or(Body::is_end_stream)
+        let may_end = self.stop.as_ref().is_none_or(|stop| stop.untaken.is_short() || stop.untaken.is_empty());
+        may_end && self.content.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,7 +1,7 @@
 //! The response's body on its way to the client. It carries the exchange: the last byte, or a drop, is the end of both.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -27,6 +27,10 @@ enum Content {
         bytes: Option<Bytes>,
         is_head: bool,
     },
+    /// Nothing but an end, which may have fields of its own.
+    Over(Option<Frame<Bytes>>),
+    /// Nothing but the error that ends it.
+    Broken(Option<DownloadError>),
 }
 
 impl ProxyBody {
@@ -63,6 +67,45 @@ impl ProxyBody {
         }
     }
 
+    /// What comes next of the content, to its end.
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))));
+        }
+        match &mut self.content {
+            Content::Relayed(body) => Pin::new(body).poll_frame(cx),
+            Content::Own { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Over(_) => Poll::Ready(None),
+            Content::Broken(error) => Poll::Ready(error.take().map(Err)),
+        }
+    }
+
+    /// At an error hyper closes at once, with what it has not written yet, be it the head: who asked would not know
+    /// whether the request was ever looked at. So it comes up empty once before that, and hyper writes.
+    fn poll_broken(&mut self, cx: &Context<'_>, error: DownloadError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if matches!(self.content, Content::Broken(_)) {
+            return Poll::Ready(Some(Err(BodyError(error))));
+        }
+        if let Some(exchange) = &self.exchange {
+            exchange.broken(&error);
+        }
+        self.content = Content::Broken(Some(error));
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Says the end as soon as it may be said.
+    fn poll_end(&mut self, cx: &Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        if let Some(exchange) = &self.exchange {
+            ready!(exchange.poll_may_end(cx));
+        }
+        let trailers = if let Content::Over(trailers) = &mut self.content { trailers.take() } else { None };
+        if trailers.is_none() {
+            self.end();
+        }
+        Poll::Ready(trailers)
+    }
+
     fn end(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             exchange.complete();
@@ -76,25 +119,14 @@ impl Body for ProxyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let polled = match &mut this.content {
-            _ if !this.rest.is_empty() => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest))))),
-            Content::Relayed(body) => Pin::new(body).poll_frame(cx),
-            Content::Own { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-        };
-        match polled {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(None) => {
-                this.end();
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(this.first_part(frame)))),
-            Poll::Ready(Some(Err(error))) => {
-                if let Some(exchange) = &this.exchange {
-                    exchange.broken(&error);
-                }
-                Poll::Ready(Some(Err(BodyError(error))))
+        if !matches!(this.content, Content::Over(_)) {
+            match ready!(this.poll_content(cx)) {
+                Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(this.first_part(frame)))),
+                Some(Err(error)) => return this.poll_broken(cx, error),
+                end => this.content = Content::Over(end.and_then(Result::ok)),
             }
         }
+        this.poll_end(cx).map(|trailers| trailers.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -102,13 +134,18 @@ impl Body for ProxyBody {
             && match &self.content {
                 Content::Relayed(body) => body.is_end_stream(),
                 Content::Own { bytes, .. } => bytes.is_none(),
+                Content::Over(trailers) => trailers.is_none(),
+                Content::Broken(_) => false,
             }
+            && self.exchange.as_ref().is_none_or(Exchange::may_end)
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Relayed(body) => body.size_hint(),
             Content::Own { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Over(_) => SizeHint::with_exact(0),
+            Content::Broken(_) => SizeHint::default(),
         }
     }
 }

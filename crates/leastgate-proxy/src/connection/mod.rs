@@ -7,7 +7,6 @@ mod http2;
 mod registry;
 mod state;
 mod stream;
-mod untaken;
 
 use std::error::Error as _;
 use std::future::{Future, poll_fn};

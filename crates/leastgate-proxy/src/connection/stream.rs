@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
 use super::state::ConnectionState;
-use super::untaken::Untaken;
 use crate::exchange::Tail;
+use crate::untaken::Untaken;
 
 /// Largest part of a response that is handed over at once, so that a client which takes it slowly is seen to take it.
 pub(crate) const LARGEST_PART: usize = 16 * 1024;
@@ -32,6 +32,11 @@ impl StreamControl {
     /// A part of the response as it is handed over: from here on it is the client's turn to take it.
     pub(crate) fn offer(&self, part: Bytes) -> Bytes {
         self.untaken.count(part)
+    }
+
+    /// What the client has not taken yet.
+    pub(crate) fn untaken(&self) -> &Untaken {
+        &self.untaken
     }
 
     /// The response is handed over to its last byte. What goes with it is held until the client has taken that.
@@ -64,8 +69,8 @@ enum End {
 }
 
 /// Runs a stream's task to the moment when its client has taken the whole response. A task that is cut, or whose client
-/// takes nothing for too long, is dropped, and h2 resets the stream. What h2 has already got to its end can no longer be
-/// reset alone: such a client is told to go, and after the same time again its connection is cut.
+/// takes nothing for too long, is dropped, and h2 resets the stream. A short response that h2 has got to its end can no
+/// longer be reset alone: such a client is told to go, and after the same time again its connection is cut.
 pub(super) async fn run(
     task: impl Future<Output = ()>,
     control: &StreamControl,
@@ -75,6 +80,8 @@ pub(super) async fn run(
     if hand_over(task, control, stall).await != End::HandedOver {
         return;
     }
+    // Mostly the connection's task has it out at once: then it takes no timer.
+    tokio::task::yield_now().await;
     if !is_taken(control, stall).await {
         state.drain();
         if !is_taken(control, stall).await {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use leastgate_policy::Timestamp;
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -54,6 +55,9 @@ struct Shared {
 struct InForce {
     config: Arc<ServerConfig>,
     certificates: Vec<CertificateView>,
+    /// In the same order; each key is that of its certificate.
+    shown: Vec<Arc<CertifiedKey>>,
+    clients: Option<Arc<RootCertStore>>,
 }
 
 impl ServerTls {
@@ -74,7 +78,7 @@ impl ServerTls {
     }
 
     /// Puts other certificates in force for every handle: handshakes that begin from now on see them, established
-    /// connections live on.
+    /// connections live on. The same as those in force change nothing: tickets stay good.
     ///
     /// # Errors
     /// What is wrong with them, a time that is over or has not begun `now` included; those in force stay.
@@ -82,7 +86,10 @@ impl ServerTls {
         let Shared { provider, in_force } = &*self.shared;
         let read = Read::of(set, provider)?;
         read.all().try_for_each(|certificate| certificate.is_in_its_time(now))?;
-        in_force.store(Arc::new(InForce::new(&read, provider)?));
+        let next = InForce::new(&read, provider)?;
+        if !in_force.load().is_same(&next) {
+            in_force.store(Arc::new(next));
+        }
         Ok(())
     }
 
@@ -140,7 +147,8 @@ async fn close(mut io: impl AsyncRead + AsyncWrite + Unpin) {
 struct Read {
     default: Certificate,
     by_name: Vec<Certificate>,
-    clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// Who vouches for clients.
+    clients: Option<Arc<RootCertStore>>,
 }
 
 impl Read {
@@ -149,7 +157,7 @@ impl Read {
         Ok(Self {
             default: Certificate::read(&set.default, provider)?,
             by_name: by_name.collect::<Result<_, _>>()?,
-            clients: set.client_ca.as_ref().map(|authorities| verifier(authorities, provider)).transpose()?,
+            clients: set.client_ca.as_ref().map(Pem::authorities).transpose()?.map(Arc::new),
         })
     }
 
@@ -158,9 +166,11 @@ impl Read {
     }
 }
 
-fn verifier(authorities: &Pem, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let roots = Arc::new(authorities.authorities()?);
-    let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+fn verifier(
+    roots: &Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
     builder.build().map_err(|error| TlsError::Setup(error.to_string()))
 }
 
@@ -171,7 +181,7 @@ impl InForce {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| setup(&error))?;
         let builder = match &read.clients {
-            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+            Some(roots) => builder.with_client_cert_verifier(verifier(roots, provider)?),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(names);
@@ -183,8 +193,16 @@ impl InForce {
         } else {
             config.send_tls13_tickets = 0;
         }
-        let certificates = read.all().map(|certificate| certificate.view.clone()).collect();
-        Ok(Self { config: Arc::new(config), certificates })
+        let (certificates, shown) =
+            read.all().map(|certificate| (certificate.view.clone(), Arc::clone(&certificate.key))).unzip();
+        Ok(Self { config: Arc::new(config), certificates, shown, clients: read.clients.clone() })
+    }
+
+    /// Whether a client can't tell the two apart. Keys are not looked at: one that is not its certificate's was refused.
+    fn is_same(&self, other: &Self) -> bool {
+        let [ours, theirs] = [self, other].map(|one| one.shown.iter().map(|shown| &shown.cert));
+        let [our_clients, their_clients] = [self, other].map(|one| one.clients.iter().map(|roots| &roots.roots));
+        self.certificates == other.certificates && ours.eq(theirs) && our_clients.eq(their_clients)
     }
 }
 

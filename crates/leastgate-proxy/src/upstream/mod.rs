@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `forward.rs` | which upstream, and what it is sent |
 //! | `attempt.rs` | one exchange, and the one case in which a request is sent again |
-//! | `pool.rs` | the choice of an endpoint, the connections to it, which endpoints are out |
+//! | `pool/` | the choice of an endpoint, the connections to it, which endpoints are out |
 //! | `target.rs`, `health.rs` | one endpoint |
 //! | `places.rs` | how many connections there may be, and who waits for one |
 //! | `check.rs` | an endpoint asked how it is |

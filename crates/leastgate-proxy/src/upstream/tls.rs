@@ -1,8 +1,9 @@
 //! TLS towards an upstream: whom it must prove to be, and who we are to it.
 //!
 //! Both may be replaced while the gateway runs. What is in force is swapped whole, so that a handshake never mixes an old
-//! authority with a new identity, and the pools retire what was connected before (`pool/renewal.rs`). Each time there is
-//! a store of sessions of its own: rustls takes a resumed session's certificate for verified, so a session that was begun
+//! authority with a new identity, and the pools retire what was connected before (`pool/renewal.rs`). What is the same
+//! again is not swapped: whoever asks for a reload must not lose connections for it. With each swap there is a store of
+//! sessions of its own: rustls takes a resumed session's certificate for verified, so a session that was begun
 //! under an authority which is gone would let its holder in.
 
 use std::fmt;
@@ -48,6 +49,9 @@ struct InForce {
     /// The same, with HTTP/2 offered before HTTP/1.1.
     http2: Arc<ClientConfig>,
     certificates: UpstreamCertificates,
+    roots: Arc<RootCertStore>,
+    /// Its key is that of its certificate.
+    identity: Option<Arc<CertifiedKey>>,
 }
 
 impl fmt::Debug for UpstreamTls {
@@ -77,14 +81,17 @@ impl UpstreamTls {
     }
 
     /// Puts others in force for every handle: no request goes over a connection that was made under the former any more,
-    /// and what is under way ends where it is.
+    /// and what is under way ends where it is. The same as those in force change nothing.
     ///
     /// # Errors
     /// What is wrong with them, an identity whose time is over or has not begun `now` included; those in force stay.
     pub fn replace(&self, trust: Trust<'_>, identity: Option<&KeyPair>, now: Timestamp) -> Result<(), TlsError> {
         let identity = identity.map(read).transpose()?;
         identity.iter().try_for_each(|identity| identity.is_in_its_time(now))?;
-        self.in_force.store(Arc::new(InForce::new(trust, identity)?));
+        let next = InForce::new(trust, identity)?;
+        if !self.in_force.load().is_same(&next) {
+            self.in_force.store(Arc::new(next));
+        }
         Ok(())
     }
 
@@ -145,10 +152,11 @@ impl InForce {
             Trust::File(pem) => Some(CertificateView::of_authorities(pem)?),
             Trust::System(_) => None,
         };
+        let roots = Arc::new(trust.roots()?);
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::Setup(error.to_string()))?
-            .with_root_certificates(trust.roots()?);
+            .with_root_certificates(Arc::clone(&roots));
         let config = match &identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
@@ -162,8 +170,15 @@ impl InForce {
             Arc::new(config)
         };
         let (http1, http2) = (offering(&["http/1.1"]), offering(&["h2", "http/1.1"]));
-        let certificates = UpstreamCertificates { identity: identity.map(|identity| identity.view), authorities };
-        Ok(Self { http1, http2, certificates })
+        let (view, identity) = identity.map(|identity| (identity.view, identity.key)).unzip();
+        let certificates = UpstreamCertificates { identity: view, authorities };
+        Ok(Self { http1, http2, certificates, roots, identity })
+    }
+
+    /// Whether a handshake can't tell the two apart. A key is not looked at: one that is not its certificate's was refused.
+    fn is_same(&self, other: &Self) -> bool {
+        let [ours, theirs] = [self, other].map(|one| one.identity.iter().map(|identity| &identity.cert));
+        self.certificates == other.certificates && self.roots.roots == other.roots.roots && ours.eq(theirs)
     }
 }
 

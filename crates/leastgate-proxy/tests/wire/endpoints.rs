@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Connection, Harness, OK, Options, PATIENCE, Upstream, start_as};
-use crate::scripted::Absent;
+use crate::scripted::{Absent, BlackHole};
 
 fn answering(mark: &'static str) -> Upstream {
     Upstream::start(move |upstream: &mut Connection| {
@@ -86,6 +86,41 @@ fn an_endpoint_that_comes_back_serves_within_a_second() {
         thread::sleep(Duration::from_millis(5));
     }
     assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
+}
+
+/// To find that nobody answers takes the whole `connect_timeout`, again and again.
+#[test]
+fn what_is_tried_while_it_is_out_takes_neither_a_requests_place_nor_that_of_who_is_back() {
+    let (holes, gone) = ([(); 2].map(|()| BlackHole::open()), Absent::reserve());
+    let well = Upstream::start(|upstream: &mut Connection| {
+        upstream.read_until("\r\n\r\n");
+        upstream.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nthere");
+    });
+    let others = [holes[0].address, holes[1].address, gone.address()];
+    let harness = over(well, &others, "max_connections: 1, connect_timeout: 1s");
+    let ejected = |address: &SocketAddr| {
+        let labels = format!("endpoint=\"{address}\",state=\"ejected\",upstream=\"up\"");
+        harness.metric(&format!("leastgate_upstream_endpoint_workers{{{labels}}}")) == 1
+    };
+    let ask = || harness.ask(harness.head("GET /v1/a", ""));
+    let started = Instant::now();
+    while !others.iter().all(ejected) {
+        ask();
+        assert!(started.elapsed() < PATIENCE);
+    }
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        let asked = Instant::now();
+        assert_eq!(ask().status, 200, "after {:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_millis(500), "it waited {:?} for a place", asked.elapsed());
+        thread::sleep(Duration::from_millis(5));
+    }
+    let back = Instant::now();
+    let _back = gone.start(|upstream: &mut Connection| upstream.answer_all(OK));
+    while ask().body != "ok" {
+        assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Refusals and failures as a gRPC client reads them.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leastgate_testkit::http2::{Client, END_STREAM, HEADERS};
 
-use crate::harness::{Harness, OK, POLICY, Reply, Upstream, harness, start_with};
+use crate::harness::{
+    Connection, Harness, OK, Options, PATIENCE, POLICY, Reply, Upstream, harness, start_as, start_with,
+};
 
 /// One message of five bytes, and what stands around it.
 const CALL: &str = "Content-Type: application/grpc+proto\r\nTE: trailers\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0";
@@ -56,7 +58,7 @@ fn an_upstream_that_is_down_is_unavailable_and_worth_a_retry() {
 
 #[test]
 fn an_upstream_that_is_slow_is_a_deadline_exceeded() {
-    let harness = harness(crate::harness::Connection::wait_until_closed);
+    let harness = harness(Connection::wait_until_closed);
     let reply = call(&harness, "/v1/a", &harness.token);
     assert_status(&reply, 4, "The upstream took too long.");
     assert!(!reply.has("retry-after") && !reply.has("grpc-retry-pushback-ms"), "{}", reply.head);
@@ -147,4 +149,20 @@ fn the_messages_of_a_call_may_come_slowly_and_those_of_another_request_may_not()
     thread::sleep(Duration::from_millis(400));
     call.send("0\r\n\r\n");
     assert_eq!(call.reply().body, "ok");
+}
+
+#[test]
+fn a_call_that_falls_silent_is_cut() {
+    let policy = POLICY.replace("\"POST /v1/**\"", "\"POST /v1/**\", \"GRPC shop.Cart/Add\"");
+    let upstream = Upstream::start(Connection::wait_until_closed);
+    let options = Options { policy: Some(&policy), upstream: "response_timeout: 1h", ..Options::default() };
+    let harness = start_as(upstream, |limits| limits.stream_idle = Duration::from_millis(300), &options);
+    let mut client = harness.connect();
+    let fields = "Content-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n";
+    client.send(harness.head("POST /shop.Cart/Add", fields) + "5\r\nhello\r\n");
+    let started = Instant::now();
+    let reply = client.reply();
+    assert!(reply.has("grpc-status: "), "{}", reply.head);
+    assert!(started.elapsed() < PATIENCE / 4, "{:?}", started.elapsed());
+    harness.until_in_flight(0);
 }

@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use leastgate_proxy::tls::{CertificateSet, ConnInfo, HandshakeError, ServerTls};
@@ -173,26 +173,7 @@ pub(crate) fn exchange(stream: &mut Stream) -> Result<String, std::io::Error> {
     }
 }
 
-/// Whether a program is here. One that is not is told of, once; the suite that installs what it needs has it.
-#[expect(clippy::print_stderr, reason = "whoever runs the tests must hear of it")]
-pub(crate) fn has(program: &'static str) -> bool {
-    static FOUND: OnceLock<Vec<&'static str>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| {
-        let is_here = |name: &&str| Command::new(name).arg(version(name)).output().is_ok_and(|it| it.status.success());
-        ["openssl", "curl"].into_iter().filter(is_here).collect()
-    });
-    let is_here = found.contains(&program);
-    if !is_here {
-        eprintln!("{program} is not installed: its part of this test is left out");
-    }
-    is_here
-}
-
-fn version(program: &str) -> &'static str {
-    if program == "openssl" { "version" } else { "--version" }
-}
-
-/// What a program prints, both streams, and whether it succeeded.
+/// What a program prints, both streams, and whether it succeeded. It has to be there: what is left out is not tested.
 pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> (bool, String) {
     let mut child = Command::new(program)
         .args(arguments)
@@ -200,7 +181,7 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> (bool, Stri
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .unwrap_or_else(|error| panic!("{program} can't be run ({error}): `cargo xtask test` installs it"));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap_or_default();
     let output = child.wait_with_output().unwrap();
     let text = [output.stdout, output.stderr].concat();

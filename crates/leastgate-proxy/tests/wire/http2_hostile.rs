@@ -9,7 +9,6 @@ use leastgate_testkit::http2::{
 use crate::harness::{PATIENCE, harness_with};
 use crate::http2::{answering, canary, connect, head, request};
 
-const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 #[test]
@@ -24,7 +23,7 @@ fn what_breaks_a_connection_is_on_record_once() {
         let harness = answering();
         let mut client = connect(&harness, &[]);
         client.send(&broken);
-        assert!(client.is_closed());
+        client.read_to_end();
         assert!(client.goaway.is_some_and(|(_, code)| code != 0), "{broken:?}: {:?}", client.goaway);
         let events = harness.events(1);
         assert!(events.len() == 1 && events[0].contains("request_malformed"), "{broken:?}: {events:?}");
@@ -39,7 +38,7 @@ fn half_a_preface_has_a_deadline() {
         let mut client = Client::silent(harness.connect().stream);
         client.send(begins);
         let started = Instant::now();
-        assert!(client.is_closed());
+        client.read_to_end();
         assert!(started.elapsed() < PATIENCE / 4);
     }
 }
@@ -55,26 +54,30 @@ fn rapid_resets_end_the_connection() {
             break;
         }
     }
-    assert!(client.is_closed());
+    client.read_to_end();
     assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM)) | None), "{:?}", client.goaway);
     canary(&harness, &mut connect(&harness, &[]));
     harness.until_in_flight(0);
 }
 
-/// CVE-2025-8671: the server is made to reset the streams.
+/// CVE-2025-8671: the server is made to reset streams that it has begun to serve.
 #[test]
 fn resets_that_a_client_provokes_end_the_connection() {
     let harness = answering();
     let mut client = connect(&harness, &[]);
-    for _ in 0..2_000 {
-        let stream = request(&harness, &mut client, "GET", "/v1/a");
-        if !client.send(frame(WINDOW_UPDATE, 0, stream, &[0; 4])) {
+    let bearer = format!("Bearer {}", harness.token);
+    for stream in (1..4_000).step_by(2) {
+        let block = client.block(&head("GET", "/v1/a", &bearer));
+        let opened = frame(HEADERS, END_HEADERS | END_STREAM, stream, &block);
+        let too_wide = frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes());
+        if !client.send([opened, too_wide].concat()) {
             break;
         }
     }
-    assert!(client.is_closed());
-    assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM | PROTOCOL_ERROR)) | None), "{:?}", client.goaway);
+    client.read_to_end();
+    assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM)) | None), "{:?}", client.goaway);
     canary(&harness, &mut connect(&harness, &[]));
+    harness.until_in_flight(0);
 }
 
 /// RUSTSEC-2024-0332: a head that never ends.
@@ -86,12 +89,13 @@ fn a_flood_of_continuations_ends_the_connection() {
     client.send(frame(HEADERS, END_STREAM, 1, &block));
     let filler = client.block(&[("x-filler", &"a".repeat(8_000))]);
     let sent = (0..5_000).take_while(|_| client.send(frame(CONTINUATION, 0, 1, &filler))).count();
-    assert!(client.is_closed() && sent < 5_000, "{sent}");
+    client.read_to_end();
+    assert!(sent < 5_000, "{sent}");
     canary(&harness, &mut connect(&harness, &[]));
 }
 
 #[test]
-fn a_client_that_only_pings_is_served_and_gone_when_it_does_not_answer() {
+fn a_client_that_only_pings_is_answered_and_served() {
     let harness = answering();
     let mut client = connect(&harness, &[]);
     client.send(frame(PING, 0, 0, b"12345678"));

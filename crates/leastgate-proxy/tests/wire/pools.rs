@@ -1,38 +1,11 @@
 //! Connections to an upstream: one that is never accepted, and too few of them.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-
 use crate::harness::{Connection, Harness, OK, Options, Upstream, start_as};
-
-/// An address that answers nothing: its queue of connections is full, and the kernel lets whoever else comes wait.
-struct BlackHole {
-    address: SocketAddr,
-    _listener: Socket,
-    _queue: Vec<TcpStream>,
-}
-
-impl BlackHole {
-    fn open() -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-        listener.listen(0).unwrap();
-        let address = listener.local_addr().unwrap().as_socket().unwrap();
-        let mut queue = Vec::new();
-        let mut refused = 0;
-        while refused < 2 {
-            match TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
-                Ok(waiting) => queue.push(waiting),
-                Err(_) => refused += 1,
-            }
-            assert!(queue.len() < 100, "the queue has no end");
-        }
-        Self { address, _listener: listener, _queue: queue }
-    }
-}
+use crate::scripted::BlackHole;
 
 #[test]
 fn an_upstream_that_accepts_nothing_is_a_503_in_time() {
@@ -131,4 +104,33 @@ fn those_who_wait_are_requests_in_flight_and_capped_as_such() {
     assert!(reply.has("retry-after: 1"));
     answer.send(()).unwrap();
     assert_eq!((first.reply().status, second.reply().status), (200, 200));
+}
+
+/// A connection that ends with its answer is told of twice: as one that is free again, and as a place.
+#[test]
+fn those_who_wait_are_served_in_the_order_they_came() {
+    let upstream = Upstream::start(|upstream: &mut Connection| {
+        upstream.read_until("\r\n\r\n");
+        thread::sleep(Duration::from_millis(5));
+        upstream.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+    });
+    let keys = "max_connections: 1, connect_timeout: 5s, response_timeout: 20s";
+    let harness = start_as(upstream, |_| {}, &Options { upstream: keys, workers: 1, ..Options::default() });
+    let longest = |_| {
+        let mut client = harness.connect();
+        let ask = |_| {
+            let asked = Instant::now();
+            client.send(harness.head("GET /v1/a", ""));
+            assert_eq!(client.reply().status, 200);
+            asked.elapsed()
+        };
+        (0..60).map(ask).max().unwrap()
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..6).map(|index| scope.spawn(move || longest(index))).collect();
+        for client in clients {
+            let longest = client.join().unwrap();
+            assert!(longest < Duration::from_millis(500), "five others were served again and again: {longest:?}");
+        }
+    });
 }

@@ -95,6 +95,32 @@ impl Absent {
     }
 }
 
+/// An address that answers nothing: its queue of connections is full, and the kernel lets whoever else comes wait.
+pub(crate) struct BlackHole {
+    pub(crate) address: SocketAddr,
+    _listener: Socket,
+    _queue: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    pub(crate) fn open() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut queue = Vec::new();
+        let mut refused = 0;
+        while refused < 2 {
+            match TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+                Ok(waiting) => queue.push(waiting),
+                Err(_) => refused += 1,
+            }
+            assert!(queue.len() < 100, "the queue has no end");
+        }
+        Self { address, _listener: listener, _queue: queue }
+    }
+}
+
 impl Connection {
     /// What it has received so far.
     pub(crate) fn received(&self) -> String {

@@ -9,7 +9,7 @@ use leastgate_telemetry::HandshakeFailure;
 use rustls::{AlertDescription, HandshakeKind, version};
 
 use crate::certificates::{Authority, Files, now};
-use crate::handshakes::{Rustls, Server, Stream, exchange, has, mutual_set, plain_set, run};
+use crate::handshakes::{Rustls, Server, Stream, exchange, mutual_set, plain_set, run};
 
 const SPIFFE: &str = "spiffe://example.org/ns/web/sa/shop";
 
@@ -45,9 +45,6 @@ fn both_versions_and_both_protocols_are_spoken_and_h2_is_preferred() {
 
 #[test]
 fn openssl_agrees_on_versions_and_protocols() {
-    if !has("openssl") {
-        return;
-    }
     let (authority, files) = (Authority::new("servers"), Files::new());
     let server = Server::start(&plain_set(&authority, &["a.test"]));
     let (ca, address) = (files.write("ca.pem", &authority.pem()), server.address.to_string());
@@ -86,12 +83,10 @@ fn the_certificate_is_the_one_for_the_name_that_was_asked_for() {
         assert_eq!(stream.conn.peer_certificates().unwrap(), shown.chain(), "{name}");
         assert_eq!(told, format!("true {name} None []"));
     }
-    if has("openssl") {
-        let address = server.address.to_string();
-        for sni in [&["-noservername"][..], &["-servername", "unknown.test"], &["-servername", "a.y.apis.test"]] {
-            let (_, text) = run("openssl", &[&["s_client", "-connect", &address], sni].concat(), "");
-            assert!(text.contains("CN = gateway.test"), "{sni:?}: {text}");
-        }
+    let address = server.address.to_string();
+    for sni in [&["-noservername"][..], &["-servername", "unknown.test"], &["-servername", "a.y.apis.test"]] {
+        let (_, text) = run("openssl", &[&["s_client", "-connect", &address], sni].concat(), "");
+        assert!(text.contains("CN = gateway.test"), "{sni:?}: {text}");
     }
 }
 
@@ -117,9 +112,6 @@ fn a_client_certificate_is_demanded_verified_and_names_the_client() {
 
 #[test]
 fn curl_is_let_in_with_its_certificate_and_told_why_without() {
-    if !has("curl") {
-        return;
-    }
     let (authority, clients, files) = (Authority::new("servers"), Authority::new("clients"), Files::new());
     let server = Server::start(&mutual_set(&authority, &clients));
     let own = clients.issue(&[SPIFFE]);
@@ -234,8 +226,22 @@ fn sessions_are_resumed_without_early_data_but_never_past_a_client_certificate()
         };
         let server = Server::start(&plain_set(&authority, &["a.test"]));
         assert_eq!(kinds(&server), [HandshakeKind::Full, HandshakeKind::Resumed], "{version:?}");
+        tickets_end_with_their_certificates(&authority, version);
         let mutual = mutual_set(&authority, &clients);
         server.tls.replace(&mutual, now()).unwrap();
         assert_eq!(kinds(&server), [HandshakeKind::Full, HandshakeKind::Full], "{version:?}");
     }
+}
+
+fn tickets_end_with_their_certificates(authority: &Authority, version: &'static rustls::SupportedProtocolVersion) {
+    let set = plain_set(authority, &["a.test"]);
+    let server = Server::start(&set);
+    let client = Rustls::new(authority.roots(), &[version], &[], None);
+    let kind = || client.ask(&server, "a.test").unwrap().0.conn.handshake_kind().unwrap();
+    assert_eq!(kind(), HandshakeKind::Full);
+    server.tls.replace(&set, now()).unwrap();
+    assert_eq!(kind(), HandshakeKind::Resumed, "{version:?}: the same again takes no ticket away");
+    let fresh = authority.issue(&["a.test"]).pair("default");
+    server.tls.replace(&CertificateSet { default: fresh, ..set }, now()).unwrap();
+    assert_eq!(kind(), HandshakeKind::Full, "{version:?}");
 }

@@ -12,7 +12,7 @@ use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
 use crate::certificates::{Authority, Files, pem};
-use crate::handshakes::{Rustls, Stream, has, mutual_set, plain_set, run};
+use crate::handshakes::{Rustls, Stream, mutual_set, plain_set, run};
 use crate::harness::{Harness, OK, Options, PATIENCE, POLICY, Upstream, start_as};
 
 const SPIFFE: &str = "spiffe://example.org/ns/web/sa/shop";
@@ -75,9 +75,6 @@ fn a_request_over_tls_is_forwarded_and_its_event_names_the_client() {
 
 #[test]
 fn curl_speaks_http2_and_http1_over_tls() {
-    if !has("curl") {
-        return;
-    }
     let (authority, files) = (Authority::new("servers"), Files::new());
     let harness = serve(&plain_set(&authority, NAMES), |_| {});
     let (ca, port) = (files.write("ca.pem", &authority.pem()), harness.plane.as_ref().unwrap().local_addr().port());

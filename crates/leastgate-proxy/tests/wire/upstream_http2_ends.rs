@@ -4,10 +4,13 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use h2::server::Builder;
+use http::Response;
 use leastgate_testkit::http2::{GOAWAY, RST_STREAM};
 
 use crate::harness::PATIENCE;
-use crate::http2_peers::{Peer, Raw, before};
+use crate::http2_peers::{Peer, Raw, Served, before};
 use crate::upstream_http2::{ask_all, get};
 
 const INTERNAL_ERROR: u32 = 2;
@@ -133,4 +136,23 @@ fn an_upstream_that_is_killed_fails_what_is_under_way_and_serves_on() {
     assert_eq!(get(&harness, "/v1/a"), 200);
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert_eq!(upstream.requests(), [5, 1], "nothing of what may have been processed is sent again");
+}
+
+/// Head and fault may come in one breath. A client that gets nothing would not know whether its request was looked at.
+#[test]
+fn a_client_hears_that_it_was_answered_however_soon_the_answer_breaks() {
+    let upstream = Served::start(Builder::new(), |_, mut respond| {
+        Box::pin(async move {
+            let head = Response::builder().header("content-length", "100").body(()).unwrap();
+            let mut stream = respond.send_response(head, false).unwrap();
+            let _ = stream.send_data(Bytes::from_static(b"short"), true);
+        })
+    });
+    let harness = before(upstream.address, "");
+    let mut client = harness.connect();
+    client.send(harness.head("GET /v1/a", ""));
+    let answer = client.rest();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && body.len() < 100, "{answer:?}");
+    assert!(harness.events(1)[0].contains("upstream_protocol"), "and it is on record");
 }

@@ -110,6 +110,41 @@ fn who_waits_for_a_connection_does_not_get_one_from_before() {
     assert_eq!(upstream.asked(), ["/v1/slow"]);
 }
 
+/// SIGHUP puts in force what the files hold, new or not.
+#[test]
+fn the_same_again_keeps_every_connection() {
+    for keys in KEYS.map(|keys| keys.replace("max_connections: 2", "max_connections: 1")) {
+        let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+        let upstream = Secure::start(&servers.issue(&["localhost"]), Some(&clients), BOTH);
+        let [own, other] = [(); 2].map(|()| clients.issue(&["gateway.internal"]));
+        let tls = tls(&servers, Some(&own));
+        let harness = before("localhost", upstream.port, tls.clone(), &keys);
+        assert_eq!(status(&harness), 200);
+        let is_shared = keys.contains("http2: true");
+        let mut slow = harness.connect();
+        if is_shared {
+            slow.send(harness.head("GET /v1/slow", ""));
+            upstream.wait_until("it is under way", |upstream| upstream.asked().contains(&"/v1/slow".to_owned()));
+        }
+        set(&tls, &servers, Some(&own));
+        assert_eq!([status(&harness), status(&harness)], [200, 200], "{keys}: there is no room for another connection");
+        assert_eq!(upstream.met().len(), 1, "{keys}");
+
+        if is_shared {
+            upstream.answer();
+            assert_eq!(slow.reply().status, 200);
+        }
+        set(&tls, &servers, Some(&other));
+        assert_eq!(status(&harness), 200);
+        assert_eq!(shown(&upstream), [own.chain(), other.chain()].concat(), "{keys}: a new one is a change");
+        let (both, identity) = (pem("ca.pem", &[servers.pem(), clients.pem()].concat()), other.pair("gateway"));
+        tls.replace(Trust::File(&both), Some(&identity), now()).unwrap();
+        assert_eq!((status(&harness), upstream.met().len()), (200, 3), "{keys}: so is one more authority");
+        set(&tls, &servers, Some(&other));
+        assert_eq!((status(&harness), upstream.met().len()), (200, 4), "{keys}: or one less");
+    }
+}
+
 #[test]
 fn what_is_broken_or_out_of_its_time_replaces_nothing() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));

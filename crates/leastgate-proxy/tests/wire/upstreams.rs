@@ -1,9 +1,10 @@
 //! Upstreams that are dead, slow or send garbage: never a hang, never an answer to the wrong request.
 
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Connection, OK, Upstream, harness, harness_with, start};
+use crate::harness::{Connection, OK, PATIENCE, Upstream, harness, harness_with, start};
 
 #[test]
 fn each_failure_has_its_status() {
@@ -147,4 +148,18 @@ fn a_response_may_be_limited_as_a_whole() {
     assert!(all.contains("hello") && !all.contains("0\r\n\r\n"), "{all}");
     let event = harness.events(1).remove(0);
     assert!(event.contains("upstream_timeout"), "{event}");
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_time() {
+    let (ended, end) = mpsc::channel();
+    let harness = harness_with(
+        move |upstream| {
+            upstream.answer_all(OK);
+            let _ = ended.send(());
+        },
+        |limits| limits.keep_alive_upstream = Duration::from_millis(100),
+    );
+    assert_eq!(harness.ask(harness.head("GET /v1/a", "")).status, 200);
+    end.recv_timeout(PATIENCE).expect("it is closed without a request");
 }

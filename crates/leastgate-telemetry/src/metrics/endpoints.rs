@@ -28,14 +28,11 @@ pub enum CheckResult {
     Pass,
     /// It was not.
     Fail,
-    /// There was no connection to ask over.
-    Skipped,
 }
 
 const CAUSES: [(EjectionCause, &str); 3] =
     [(EjectionCause::Connect, "connect"), (EjectionCause::Broken, "broken"), (EjectionCause::Check, "check")];
-const RESULTS: [(CheckResult, &str); 3] =
-    [(CheckResult::Pass, "pass"), (CheckResult::Fail, "fail"), (CheckResult::Skipped, "skipped")];
+const RESULTS: [(CheckResult, &str); 2] = [(CheckResult::Pass, "pass"), (CheckResult::Fail, "fail")];
 /// In use, and not.
 const STATES: [&str; 2] = ["in", "ejected"];
 

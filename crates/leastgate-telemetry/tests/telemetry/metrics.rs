@@ -180,7 +180,7 @@ fn an_endpoint_is_counted_as_long_as_a_worker_has_it() {
     assert_eq!(series("ejections_total", "cause=\"broken\""), 1.0);
     assert_eq!(series("checks_total", "result=\"fail\""), 1.0);
     let text = || String::from_utf8(telemetry.render_metrics()).unwrap();
-    assert!(text().contains("_checks_total{endpoint=\"10.0.0.7:8443\",result=\"skipped\",upstream=\"up\"} 0\n"));
+    assert!(text().contains("_checks_total{endpoint=\"10.0.0.7:8443\",result=\"pass\",upstream=\"up\"} 0\n"));
     assert!(!text().contains("_checks_total{endpoint=\"10.0.0.7:8443\",result=\"pass\",upstream=\"other\"}"));
     drop(first);
     assert_eq!(states(), [1.0, 0.0]);

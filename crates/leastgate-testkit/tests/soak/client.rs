@@ -262,8 +262,11 @@ impl Target {
 
     /// A request that must be refused, with the upstream up or not.
     pub(crate) fn judge_refusal(&self, what: &str, got: &Got, wanted: u16) {
-        if got.is_unsent || got.status == wanted && got.broken.is_none() {
+        if got.is_unsent {
             return;
+        }
+        if got.status == wanted && got.broken.is_none() {
+            return self.ledger.refused();
         }
         let (status, why) = (got.status, got.broken.as_deref().unwrap_or("whole"));
         self.ledger.find(format!("{} {what}: request {}: {status}, not {wanted}; {why}", self.name, got.number));

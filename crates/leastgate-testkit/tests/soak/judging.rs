@@ -5,6 +5,11 @@
 //! new outage may surpass for minutes). A median is deaf to what comes and goes, a fifth of a run of a quarter of an hour
 //! holds every disturbance several times, and a leak that matters grows on through the last two fifths. Allowed are 3 %, for
 //! the allocator's pages, and a constant, so that a small process is not judged by single pages.
+//!
+//! What comes slowly shows in the slope of a straight line through the last three fifths. It is told of each run, and judged
+//! in long ones: the heaps grow by a page now and then, which is much for an hour if it came in the last minutes.
+
+use std::time::Duration;
 
 use leastgate_testkit::metrics::Metrics;
 
@@ -16,6 +21,10 @@ use crate::sampling::Sample;
 const PART: f64 = 0.03;
 const MEMORY: f64 = 1024.0;
 const DESCRIPTORS: f64 = 6.0;
+
+/// The steepest slope of memory, in MiB an hour, and from which length of a run on it is judged.
+const SLOPE: f64 = 10.0;
+const SLOPED: Duration = Duration::from_secs(30 * 60);
 
 /// Threads that a pool may have started since.
 const THREADS: f64 = 2.0;
@@ -91,6 +100,16 @@ impl Growth {
     }
 }
 
+/// Of the straight line with the least squares; 0 for what is no line.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+    let (middle, level) = (mean(|point| point.0), mean(|point| point.1));
+    let (rise, run) = points
+        .iter()
+        .fold((0.0, 0.0), |(rise, run), (x, y)| (rise + (x - middle) * (y - level), run + (x - middle).powi(2)));
+    if run > 0.0 { rise / run } else { 0.0 }
+}
+
 /// How complaints are told: how many there are, and the first of those that were kept.
 fn told(count: u64, complaints: &[String]) -> String {
     let first: Vec<&str> = complaints.iter().take(3).map(String::as_str).collect();
@@ -107,9 +126,19 @@ impl Outcome {
         Growth::of(&self.samples, |sample| sample.descriptors as f64)
     }
 
-    /// Every judgement.
-    pub(crate) fn judge(&self, is_short: bool) -> Vec<Verdict> {
+    /// Of memory over the last three fifths, in MiB an hour.
+    pub(crate) fn slope(&self) -> f64 {
+        let points = self.samples.iter().map(|sample| (sample.at / 3600.0, sample.resident as f64 / 1024.0));
+        slope(&points.skip(self.samples.len() * 2 / 5).collect::<Vec<_>>())
+    }
+
+    /// Every judgement on a run of this length.
+    pub(crate) fn judge(&self, is_short: bool, length: Duration) -> Vec<Verdict> {
         let mut verdicts = self.growth(is_short);
+        if length >= SLOPED {
+            let slope = self.slope();
+            verdicts.push(self.verdict("memory does not climb", slope <= SLOPE, format!("{slope:+.1} MiB an hour")));
+        }
         verdicts.extend(self.rest());
         verdicts.extend(self.events());
         verdicts.extend(self.answers(if is_short { SHORT_EXCUSED } else { EXCUSED }));

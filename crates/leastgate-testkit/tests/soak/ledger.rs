@@ -21,6 +21,7 @@ pub(crate) struct Ledger {
     found: AtomicU64,
     right: AtomicU64,
     excused: AtomicU64,
+    refused: AtomicU64,
     /// Sent without a number, because no head of theirs could be read: answered, or perhaps on record.
     unnamed: AtomicU64,
 }
@@ -43,6 +44,9 @@ pub(crate) struct Totals {
     pub(crate) answered: u64,
     pub(crate) right: u64,
     pub(crate) excused: u64,
+    pub(crate) refused: u64,
+    /// With a number, and without an event: nothing of them came of which anybody could have one.
+    pub(crate) unseen: u64,
     pub(crate) found: u64,
     pub(crate) unnamed: u64,
 }
@@ -97,6 +101,11 @@ impl Ledger {
         self.excused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// One that must be refused was, with the status it must have.
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Something that may not be.
     pub(crate) fn find(&self, what: String) {
         self.found.fetch_add(1, Ordering::Relaxed);
@@ -118,13 +127,16 @@ impl Ledger {
             answered: requests.iter().filter(|request| request.status != 0).count() as u64,
             right: load(&self.right),
             excused: load(&self.excused),
+            refused: load(&self.refused),
+            unseen: requests.iter().filter(|request| request.events == 0).count() as u64,
             found: load(&self.found),
             unnamed: load(&self.unnamed),
         }
     }
 
-    /// Requests whose events are not what they must be: one event with the client's status where there was an answer, at
-    /// most one where there was none.
+    /// Requests whose events are not what they must be: one event with the client's status where there was an answer; one
+    /// where there was none and the upstream got it; else one at most. Only for when the gateway has ended: an event comes
+    /// after its request.
     pub(crate) fn unbalanced(&self) -> Vec<String> {
         let requests = self.requests.lock().expect("no holder panics");
         let wrong = requests.iter().enumerate().filter(|(_, request)| !request.is_balanced());
@@ -140,7 +152,7 @@ impl Ledger {
 impl Request {
     fn is_balanced(self) -> bool {
         match self.status {
-            0 => self.events <= 1,
+            0 => self.events <= 1 && (self.arrived == 0 || self.events == 1),
             ANY => self.events == 1,
             status => self.events == 1 && self.recorded == status,
         }

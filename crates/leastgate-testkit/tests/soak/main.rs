@@ -54,7 +54,8 @@ fn soak(options: &Options) -> ExitCode {
         say("\nrunning 1 test\n");
     }
     let (run, outcomes) = run::run(options);
-    let verdicts: Vec<Verdict> = outcomes.iter().flat_map(|outcome| outcome.judge(options.is_short)).collect();
+    let verdicts: Vec<Verdict> =
+        outcomes.iter().flat_map(|outcome| outcome.judge(options.is_short, options.length)).collect();
     let failed = verdicts.iter().filter(|verdict| !verdict.holds).count();
     if failed > 0 || !options.is_short {
         tell(&outcomes, &verdicts);

@@ -206,6 +206,7 @@ async fn malformed(visitor: &mut Visitor, io: &mut dyn Io) -> io::Result<()> {
     if status != 400 {
         return Err(io::Error::other(format!("status {status}, not 400")));
     }
+    target.ledger.refused();
     Ok(())
 }
 

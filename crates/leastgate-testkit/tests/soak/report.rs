@@ -78,12 +78,24 @@ fn samples(run: Run, outcomes: &[Outcome]) -> String {
 /// A line of the summary: what it says, of each gateway.
 type Line = (&'static str, fn(Run, &Outcome) -> String);
 
-const SUMMARY: [Line; 9] = [
+const SUMMARY: [Line; 14] = [
     ("requests sent", |_, outcome| (outcome.totals.sent + outcome.totals.unnamed).to_string()),
     ("answered right, each with its own answer", |_, outcome| outcome.totals.right.to_string()),
     ("legitimate, and failed with an upstream that was out", |_, outcome| outcome.totals.excused.to_string()),
+    ("refused as they must be, each with its own status", |_, outcome| outcome.totals.refused.to_string()),
+    ("the rest of them: left in the middle, or asked while a token or a rule changed", |_, outcome| {
+        let totals = outcome.totals;
+        let sent = totals.sent + totals.unnamed;
+        sent.saturating_sub(totals.right + totals.excused + totals.refused + totals.found).to_string()
+    }),
     ("answered wrong", |_, outcome| outcome.totals.found.to_string()),
     ("events of decisions, each of one request", |_, outcome| outcome.record.count("decision").to_string()),
+    ("no event: silence, half a head, or no handshake", |_, outcome| {
+        outcome.totals.unnamed.saturating_sub(outcome.record.unnamed).to_string()
+    }),
+    ("no event: its connection or stream was over before the gateway had read it", |_, outcome| {
+        outcome.totals.unseen.to_string()
+    }),
     ("events a second", |run, outcome| {
         format!("{:.0}", outcome.record.count("decision") as f64 / run.length.as_secs_f64())
     }),
@@ -92,6 +104,7 @@ const SUMMARY: [Line; 9] = [
         let memory = outcome.memory();
         format!("{:.1} → {:.1} MiB", memory.before / 1024.0, memory.after / 1024.0)
     }),
+    ("memory, slope over the last three fifths", |_, outcome| format!("{:+.1} MiB an hour", outcome.slope())),
     ("descriptors, third fifth → last fifth", |_, outcome| {
         let descriptors = outcome.descriptors();
         format!("{:.0} → {:.0}", descriptors.before, descriptors.after)

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use leastgate_testkit::attacks::{Attack, Expected, Forwarded, table};
 use leastgate_testkit::deadline::{PATIENCE, within};
-use leastgate_testkit::http2::{Answer, Client, END_STREAM};
+use leastgate_testkit::http2::{Answer, Client, END_STREAM, head};
 use leastgate_testkit::raw::RawClient;
 use leastgate_testkit::recorder::Recorded;
 
@@ -193,16 +193,7 @@ fn check_events(orders: &Orders, recorded: &[(String, Ipv4Addr)], faults: &mut B
 fn canary(orders: &Orders) -> Result<(), String> {
     let mut client = Client::connect(orders.gateway.data(), &[]);
     let bearer = format!("Bearer {}", orders.reader().secret());
-    let stream = client.open(
-        &[
-            (":method", "GET"),
-            (":scheme", "http"),
-            (":authority", "orders.test"),
-            (":path", "/v1/orders/ca4a12"),
-            ("authorization", &bearer),
-        ],
-        END_STREAM,
-    );
+    let stream = client.open(&head("GET", "/v1/orders/ca4a12", &bearer), END_STREAM);
     let answer = client.answer(stream);
     if answer.status == 200 && answer.text().contains("ca4a12") {
         Ok(())

@@ -140,14 +140,7 @@ impl<'a> Asker<'a> {
     fn ask_http2(&mut self, mut client: Box<http2::Client>, question: &Question<'_>) -> Seen {
         let Question { method, path, probe, body, on_head } = question;
         let bearer = format!("Bearer {}", self.token.secret());
-        let fields = [
-            (":method", *method),
-            (":scheme", "http"),
-            (":authority", "orders.test"),
-            (":path", *path),
-            ("x-probe", *probe),
-            ("authorization", bearer.as_str()),
-        ];
+        let fields = [&http2::head(method, path, &bearer)[..], &[("x-probe", *probe)]].concat();
         let stream = client.open(&fields, if *body > 0 { 0 } else { END_STREAM });
         if *body > 0 {
             client.send_body(stream, &mut Pattern::new(*body));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use leastgate_testkit::conformance::{Row, Verdict, read};
 
-use crate::documents::print;
+use crate::documents::{conditions, print};
 
 /// The peers the table must have, by the beginnings of their names.
 const PEERS: &[(&str, &[&str])] = &[
@@ -18,7 +18,7 @@ const ROWS: usize = 300;
 
 #[test]
 fn every_peer_is_in_the_table_and_nothing_failed() {
-    let rows = read().unwrap();
+    let rows = read().unwrap().rows;
     for (kind, peers) in PEERS {
         for peer in *peers {
             let has_passed = |row: &&Row| row.kind == *kind && server(row) == *peer && row.verdict == Verdict::Pass;
@@ -34,9 +34,11 @@ fn every_peer_is_in_the_table_and_nothing_failed() {
 
 #[test]
 fn the_architecture_prints_the_table() {
-    let rows = read().unwrap();
+    let table = read().unwrap();
+    let rows = table.rows;
     let of = |kind: &str| rows.iter().filter(|row| row.kind == kind).collect::<Vec<_>>();
-    print("conformance", &(upstreams(&of("upstream")) + &clients(&of("client")) + &listeners(&of("listener"))));
+    let text = upstreams(&of("upstream")) + &clients(&of("client")) + &listeners(&of("listener"));
+    print("conformance", &(conditions(&table.conditions) + &text));
 }
 
 /// The peer without what was spoken to it.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::sync::Mutex;
 
 use leastgate_testkit::attacks::{Attack, table};
 use leastgate_testkit::paths;
@@ -143,18 +144,26 @@ fn the_architecture_prints_both_tables() {
     print("advisories", &advisories_table(&attacks));
 }
 
-/// `cargo xtask faults` and `cargo xtask soak` write what this prints.
+/// `cargo xtask faults` and `cargo xtask soak` write what this prints, as `cargo xtask conformance` does for its own.
 #[test]
 fn the_architecture_prints_what_faults_and_load_do() {
     print("faults", &measured("faults.tsv"));
     print("soak", &measured("soak-summary.tsv"));
 }
 
+/// A run that was not good enough is no result.
+#[test]
+fn the_soak_has_failed_no_judgement() {
+    let table = measured("soak-summary.tsv");
+    let row = table.lines().find(|line| line.starts_with("| judgements that failed |"));
+    assert_eq!(row, Some("| judgements that failed | none | none |"));
+}
+
 /// A file of results as a table: its first line says on what it was measured.
 fn measured(file: &str) -> String {
     let text = fs::read_to_string(paths::workspace().join("benches/results").join(file)).unwrap();
     let (conditions, rows) = text.split_once('\n').unwrap();
-    let mut table = format!("{}.\n\n", conditions.trim_start_matches("# "));
+    let mut table = self::conditions(conditions.strip_prefix("# ").expect("the first line says on what"));
     for (number, row) in rows.lines().enumerate() {
         let cells: Vec<&str> = row.split('\t').collect();
         assert_eq!(cells.len(), 3, "a name and two cells: {row}");
@@ -166,8 +175,18 @@ fn measured(file: &str) -> String {
     table
 }
 
+/// What a table was measured on, before it.
+pub(crate) fn conditions(says: &str) -> String {
+    format!("{says}.\n\n")
+}
+
+/// The tables are written by tests that run side by side, each of them the whole document.
+static PRINTING: Mutex<()> = Mutex::new(());
+
 /// Holds what stands between two marks of ARCHITECTURE.md equal to a table, or writes it.
 pub(crate) fn print(mark: &str, table: &str) {
+    // A table that is not the printed one is no reason to fail for the next.
+    let _printing = PRINTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let path = paths::workspace().join("ARCHITECTURE.md");
     let text = fs::read_to_string(&path).unwrap();
     let (begin, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->"));
@@ -176,7 +195,10 @@ pub(crate) fn print(mark: &str, table: &str) {
     if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
         fs::write(&path, format!("{head}{begin}{table}{end}{tail}")).unwrap();
     } else {
-        assert_eq!(printed, table, "run UPDATE_DOCUMENTS=1 cargo test -p leastgate-testkit --test suite documents");
+        assert_eq!(
+            printed, table,
+            "run UPDATE_DOCUMENTS=1 cargo test -p leastgate-testkit --test suite the_architecture_prints"
+        );
     }
 }
 

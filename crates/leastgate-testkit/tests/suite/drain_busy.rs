@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::request;
-use leastgate_testkit::http2::{Client, END_STREAM};
+use leastgate_testkit::http2::{Client, END_STREAM, head};
 use leastgate_testkit::policies::ORDERS;
 use leastgate_testkit::raw::{NoReply, RawClient};
 use leastgate_testkit::recorder::{Answer, Gate, Step};
@@ -87,14 +87,7 @@ fn ask_http2(mut client: Client, number: usize, token: &Token, answered: &Atomic
         while open.len() < STREAMS && client.goaway.is_none_or(|(last, _)| last == EVERY_STREAM) {
             let path = path(number, count);
             count += 1;
-            let fields = [
-                (":method", "GET"),
-                (":scheme", "http"),
-                (":authority", "orders.test"),
-                (":path", &path),
-                ("authorization", &bearer),
-            ];
-            open.insert(client.open(&fields, END_STREAM), path);
+            open.insert(client.open(&head("GET", &path, &bearer), END_STREAM), path);
         }
         let is_open = client.read().is_some();
         let over: Vec<u32> = open.keys().copied().filter(|stream| client.is_over(*stream)).collect();

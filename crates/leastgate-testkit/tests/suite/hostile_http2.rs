@@ -1,16 +1,23 @@
 //! Clients of HTTP/2 that cost memory or lie about a length (P23, P26): what they cost, and what the upstream gets.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use leastgate_testkit::deadline::{PATIENCE, until_true};
-use leastgate_testkit::gateway::request;
+use leastgate_testkit::gateway::{TestGateway, request};
 use leastgate_testkit::http2::{
     CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
+    head,
 };
 use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::recorder::{Answer, Gate, RecorderUpstream, Step};
 use leastgate_testkit::results;
+use leastgate_testkit::token::Token;
 use leastgate_testkit::vitals::Watch;
 
+use crate::clients::{Asker, Protocol, Question};
 use crate::fixtures::{Orders, setup};
+use crate::slow_clients::{Neighbour, Stops};
 
 const MIB: u64 = 1 << 20;
 const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -19,12 +26,50 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 /// Fields of a name and a value of 4,000 bytes that a head refers to by one byte each (RFC 7541 §2.3.2).
 const REFERENCE: u8 = 0x80 | 62;
 
-fn record_memory(what: &str, bound: u64, taken: u64) {
-    let promise = format!("at most {bound} MiB more, everybody else is served");
+/// Floods while a neighbour on another connection asks, from before the first frame to after the last; how often it did.
+fn beside<T>(ask: impl FnOnce(&dyn Fn(usize) -> bool) -> usize + Send, flood: impl FnOnce() -> T) -> (T, usize) {
+    let (asked, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            ask(&|times| {
+                asked.store(times > 0, Ordering::SeqCst);
+                !over.load(Ordering::SeqCst)
+            })
+        });
+        let stops = Stops(&over);
+        until_true("the neighbour's first answer", PATIENCE, || asked.load(Ordering::SeqCst) || asking.is_finished());
+        let flooded = flood();
+        drop(stops);
+        (flooded, asking.join().expect("the neighbour is served"))
+    })
+}
+
+/// The same with a neighbour whose requests go to the upstream and get each its own answer.
+fn beside_served<T>(orders: &Orders, flood: impl FnOnce() -> T) -> (T, usize) {
+    let neighbour = Neighbour { gateway: &orders.gateway, token: orders.reader() };
+    beside(|goes_on| neighbour.ask_while(goes_on).len(), flood)
+}
+
+/// The same with one that is refused, where the upstream takes nobody else.
+fn beside_refused<T>(gateway: &TestGateway, token: &Token, flood: impl FnOnce() -> T) -> (T, usize) {
+    let ask = |goes_on: &dyn Fn(usize) -> bool| {
+        let (mut asker, mut times) = (Asker::new(gateway, token, Protocol::Http1), 0);
+        while goes_on(times) {
+            assert_eq!(asker.ask(&Question::get("/v1/elsewhere", "refused")).status(), 403);
+            times += 1;
+        }
+        times
+    };
+    beside(ask, flood)
+}
+
+fn record_memory(what: &str, bound: u64, taken: u64, served: usize) {
+    let promise = format!("at most {bound} MiB more, a neighbour gets every answer meanwhile");
+    let measured = format!("{} more; {served} requests of a neighbour answered", results::bytes(taken));
     results::record(
         "faults",
         &format!("hostile clients of h2: {what}"),
-        &[("promise", promise), ("measured", results::bytes(taken) + " more")],
+        &[("promise", promise), ("measured", measured)],
     );
 }
 
@@ -60,17 +105,6 @@ fn charged(orders: &Orders) -> Client {
     client
 }
 
-/// The fields of a request with a body.
-fn post<'a>(path: &'a str, authorization: &'a str) -> [(&'a str, &'a str); 5] {
-    [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":authority", "orders.test"),
-        (":path", path),
-        ("authorization", authorization),
-    ]
-}
-
 fn canary(orders: &Orders) {
     assert_eq!(orders.gateway.get(orders.reader(), "/v1/orders/ca4a12").status, 200);
 }
@@ -89,18 +123,19 @@ fn heads_that_unfold_and_streams_that_stall_take_little_memory() {
         }
     }
     until_true("what is within the limit to arrive", PATIENCE, || orders.upstream.count() == 1 + 8 * 21);
-    for _ in 0..20 {
+    let explode = || {
         let mut client = charged(&orders);
         // 62 MiB each.
         let heads =
             (3..103).step_by(2).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &bomb(&orders, 16_000)));
         client.send(heads.collect::<Vec<_>>().concat());
-        assert!(client.is_closed());
+        client.read_to_end();
         assert_eq!(client.goaway.map(|(_, code)| code), Some(ENHANCE_YOUR_CALM));
-    }
+    };
+    let ((), served) = beside_served(&orders, || (0..20).for_each(|_| explode()));
     let taken = watch.growth();
     assert!(taken < 32 * MIB, "{taken} bytes for a thousand heads of 62 MiB and 168 streams that stall");
-    record_memory("a thousand heads of 62 MiB by reference, 168 streams that stall", 32, taken);
+    record_memory("a thousand heads of 62 MiB by reference, 168 streams that stall", 32, taken, served);
     canary(&orders);
     let bombs = orders.upstream.requests().iter().filter(|request| request.head.bytes.len() > 16 << 10).count();
     assert_eq!(bombs, 0, "a head over the limit reaches nobody");
@@ -121,14 +156,17 @@ fn floods_of_resets_and_of_continuations_take_little_memory() {
         _ => frame(CONTINUATION, 0, 1, &literal(&[0x00, 1, b'x'], &"v".repeat(120)).repeat(100)),
     };
     let floods: [&dyn Fn(u32) -> Vec<u8>; 3] = [&reset, &provoked, &endless];
-    for flood in floods.into_iter().cycle().take(30) {
-        let mut client = Client::connect(orders.gateway.data(), &[]);
-        let sent = (1..20_000).step_by(2).take_while(|stream| client.send(flood(*stream))).count();
-        assert!(client.is_closed(), "after {sent}");
-    }
+    let ((), served) = beside_served(&orders, || {
+        for flood in floods.into_iter().cycle().take(30) {
+            let mut client = Client::connect(orders.gateway.data(), &[]);
+            // The connection may end before the flood does.
+            let _ = (1..20_000).step_by(2).all(|stream| client.send(flood(stream)));
+            client.read_to_end();
+        }
+    });
     let taken = watch.growth();
     assert!(taken < 32 * MIB, "{taken} bytes for 30 floods");
-    record_memory("30 floods of resets, provoked resets and CONTINUATION", 32, taken);
+    record_memory("30 floods of resets, provoked resets and CONTINUATION", 32, taken, served);
     canary(&orders);
 }
 
@@ -147,15 +185,18 @@ fn a_flood_of_empty_frames_takes_no_memory() {
     let watch = Watch::of(gateway.id());
     let mut client = Client::connect(gateway.data(), &[]);
     let bearer = format!("Bearer {}", tokens["WRITER"].secret());
-    client.open(&post("/v1/orders", &bearer), 0);
+    client.open(&head("POST", "/v1/orders", &bearer), 0);
     let empty = frame(DATA, 0, 1, b"").repeat(1_000);
-    let sent = (0..1_000).take_while(|_| client.send(&empty)).count();
-    // What was sent is read, or the connection has ended.
-    client.send(frame(PING, 0, 0, b"all read"));
-    while client.read().is_some_and(|frame| frame.kind != PING) {}
+    let (sent, served) = beside_refused(&gateway, &tokens["READER"], || {
+        let sent = (0..1_000).take_while(|_| client.send(&empty)).count();
+        // What was sent is read, or the connection has ended.
+        client.send(frame(PING, 0, 0, b"all read"));
+        while client.read().is_some_and(|frame| frame.kind != PING) {}
+        sent
+    });
     let taken = watch.growth();
     assert!(taken < 16 * MIB, "{taken} bytes for {sent} thousand empty frames");
-    record_memory("a million empty DATA frames", 16, taken);
+    record_memory("a million empty DATA frames", 16, taken, served);
     assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM)) | None), "{:?}", client.goaway);
 
     gate.open();
@@ -177,10 +218,10 @@ fn floods_of_questions_without_a_reader_take_no_memory() {
         let many = question.repeat(1_000);
         // It ends with the connection, or when the gateway stops to read.
         client.set_write_patience(PATIENCE / 10);
-        let sent = (0..5_000).take_while(|_| client.send(&many)).count();
+        let (sent, served) = beside_served(&orders, || (0..5_000).take_while(|_| client.send(&many)).count());
         let taken = watch.growth();
         assert!(taken < 16 * MIB, "{taken} bytes for {sent} thousand {name} frames");
-        record_memory(&format!("{name} frames whose answers nobody reads"), 16, taken);
+        record_memory(&format!("{name} frames whose answers nobody reads"), 16, taken, served);
         canary(&orders);
     }
 }
@@ -192,8 +233,8 @@ fn a_length_that_is_not_the_sum_of_the_frames_makes_no_request() {
     let bearer = format!("Bearer {}", orders.token("WRITER").secret());
     let send = |length: &str, parts: &[&str]| {
         let mut client = Client::connect(orders.gateway.data(), &[]);
-        let head = [&post("/v1/orders", &bearer)[..], &[("content-length", length)]].concat();
-        let stream = client.open(&head, if parts.is_empty() { END_STREAM } else { 0 });
+        let fields = [&head("POST", "/v1/orders", &bearer)[..], &[("content-length", length)]].concat();
+        let stream = client.open(&fields, if parts.is_empty() { END_STREAM } else { 0 });
         for (number, part) in parts.iter().enumerate() {
             client.data(stream, part.as_bytes(), if number + 1 == parts.len() { END_STREAM } else { 0 });
         }

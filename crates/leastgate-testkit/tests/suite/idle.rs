@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::{Setup, request};
-use leastgate_testkit::http2::{Client, END_STREAM};
+use leastgate_testkit::http2::{Client, END_STREAM, head};
 use leastgate_testkit::results;
 use leastgate_testkit::vitals::{may_open, resident};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -104,14 +104,7 @@ fn an_idle_connection_of_http2_costs_little() {
     let bearer = format!("Bearer {}", orders.reader().secret());
     measure("h2", &orders, |orders| {
         let mut client = Client::open_with(connect(orders), &[]);
-        let fields = [
-            (":method", "GET"),
-            (":scheme", "http"),
-            (":authority", "orders.test"),
-            (":path", "/v1/orders"),
-            ("authorization", &bearer),
-        ];
-        let stream = client.open(&fields, END_STREAM);
+        let stream = client.open(&head("GET", "/v1/orders", &bearer), END_STREAM);
         assert_eq!(client.answer(stream).status, 200);
         client
     });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use leastgate_testkit::deadline::PATIENCE;
 use leastgate_testkit::gateway::TestGateway;
-use leastgate_testkit::http2::{Client, END_STREAM};
+use leastgate_testkit::http2::{Client, END_STREAM, head};
 use leastgate_testkit::http2_upstream::{self, Http2Upstream, Move};
 use leastgate_testkit::pattern::Pattern;
 use leastgate_testkit::policies::orders_tokens;
@@ -195,14 +195,7 @@ impl Way {
 
     fn open(&self, client: &mut Client, method: &str, path: &str, flags: u8) -> u32 {
         let bearer = format!("Bearer {}", self.token.secret());
-        let fields = [
-            (":method", method),
-            (":scheme", "http"),
-            (":authority", "orders.test"),
-            (":path", path),
-            ("authorization", &bearer),
-        ];
-        client.open(&fields, flags)
+        client.open(&head(method, path, &bearer), flags)
     }
 }
 

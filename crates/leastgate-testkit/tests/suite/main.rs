@@ -28,6 +28,7 @@ mod large_bodies;
 mod limits;
 mod metrics;
 mod mutations;
+mod names;
 mod options;
 mod protocols;
 mod readme;

@@ -1,7 +1,7 @@
 //! The data listener with TLS: certificates from files, a real curl, and files that are replaced while the gateway runs.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leastgate_testkit::curl::{Fetched, curl};
 use leastgate_testkit::deadline::{PATIENCE, until_true};
@@ -131,4 +131,23 @@ fn a_start_without_its_certificates_says_which_and_where() {
     for part in ["nowhere.pem can't be opened", "leastgate.yaml:", "relative to the file"] {
         assert!(ended.stderr.contains(part), "{}", ended.stderr);
     }
+}
+
+#[test]
+fn a_client_that_never_shakes_hands_is_closed_at_the_deadline_that_is_set() {
+    const DEADLINE: Duration = Duration::from_millis(300);
+    let authority = Authority::new();
+    let orders = Orders::start_with(|setup| {
+        authority.sign(setup.path(), "web", 2040);
+        listening(setup, "cert: web.pem, key: web.key").limit("tls_handshake: 300ms")
+    });
+    let connecting = Instant::now();
+    let mut client = orders.gateway.client();
+    // The usual deadline is 5 seconds.
+    client.expect_close(Duration::from_secs(3)).unwrap();
+    assert!(connecting.elapsed() >= DEADLINE, "{:?}", connecting.elapsed());
+    until_true("the count", PATIENCE, || {
+        orders.gateway.metrics().sum("leastgate_tls_handshake_failures_total", &["reason=\"timeout\""]) == 1.0
+    });
+    assert!(orders.gateway.decisions().is_empty(), "a handshake that fails is no request");
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use leastgate_testkit::deadline::{PATIENCE, until, until_true};
 use leastgate_testkit::gateway::{Setup, TestGateway};
 use leastgate_testkit::nginx::{Nginx, NginxTls};
-use leastgate_testkit::paths::program;
+use leastgate_testkit::paths::{leastgate, program};
 use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::process::Process;
 use leastgate_testkit::token::Token;
@@ -207,4 +207,45 @@ fn a_certificate_that_has_expired_is_told_at_a_start_and_by_validate() {
     let ended = setup.cli(&["config", "validate"]);
     assert_eq!(ended.code, Some(3), "{}", ended.stderr);
     assert!(ended.stderr.contains("gw.key can't be opened"), "{}", ended.stderr);
+}
+
+#[test]
+fn authorities_of_the_system_that_cannot_be_read_are_told_and_take_none_away() {
+    let tokens = orders_tokens();
+    let setup = setup(&tokens).upstream_with("orders", "https://127.0.0.1:9", "");
+    let (system, ready) = (TempDir::new().unwrap(), setup.path().join("ready.json"));
+    ["one.pem", "two.pem"].iter().for_each(|name| Authority::new(name).write(system.path(), name));
+    let broken = |name: &str| {
+        let text = fs::read_to_string(system.path().join(name)).unwrap();
+        fs::write(system.path().join(name), &text[..text.len() / 2]).unwrap();
+    };
+    // Whatever it finds on this machine, its files are written.
+    let _ = setup.cli(&["config", "validate"]);
+    let start = || {
+        let mut command = Command::new(leastgate());
+        command.arg("serve").arg("--config").arg(setup.path().join("leastgate.yaml")).arg("--ready-file").arg(&ready);
+        command.env("SSL_CERT_DIR", system.path()).env_remove("SSL_CERT_FILE").env("NO_COLOR", "1");
+        let _ = fs::remove_file(&ready);
+        let process = Process::spawn("leastgate", &mut command);
+        until_true("it is ready", PATIENCE, || ready.exists());
+        process
+    };
+    let mut process = start();
+    let until_told = |process: &Process, text: &str| {
+        process.signal(Signal::HUP);
+        until_true(text, PATIENCE, || process.stderr().contains(text));
+    };
+    until_told(&process, "certificates replaced");
+    assert!(!process.stderr().contains("can't be read") && !process.stderr().contains("can be read"));
+    broken("one.pem");
+    until_told(&process, "not replaced, those in force stay: of the system's 2 certificate authorities 1 are left");
+    broken("two.pem");
+    until_told(&process, "those in force stay: none of the system's certificate authorities can be read");
+    process.signal(Signal::TERM);
+    let _ = process.wait(PATIENCE);
+
+    Authority::new("two.pem").write(system.path(), "two.pem");
+    let process = start();
+    let text = "upstreams.orders.tls: not all of the system's certificate authorities can be read, 1 are in force";
+    assert!(process.stderr().contains(text), "{}", process.stderr());
 }

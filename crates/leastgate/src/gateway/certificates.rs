@@ -84,7 +84,7 @@ impl Certificates {
         }
     }
 
-    /// Certificates that their peers do not accept any more, or soon will not, one line each.
+    /// Certificates that can't be read, and those that peers do not accept any more, or soon will not, one line each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut terms = Vec::new();
@@ -100,7 +100,8 @@ impl Certificates {
             terms.extend(certificates.authorities.map(judged_by));
         }
         let now = Now::read().wall;
-        terms.iter().filter_map(|term| term.tell(now)).collect()
+        let unread = self.upstreams.iter().filter_map(|watched| watched.source.warning());
+        unread.chain(terms.iter().filter_map(|term| term.tell(now))).collect()
     }
 
     /// Takes what the files hold where that is new, or where it was too early for it.

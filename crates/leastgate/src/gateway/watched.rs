@@ -10,8 +10,8 @@ use leastgate_proxy::tls::{KeyPair, Pem, TlsError};
 
 use super::loading;
 
-/// How soon files are tried again that only the clock spoke against: a machine may learn the time late, and a
-/// certificate may come before its time.
+/// How soon files are tried again that something else spoke against. The clock: a machine may learn the time late, and a
+/// certificate may come before its time. The system's authorities: they may be just being written.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// What files hold.
@@ -34,14 +34,35 @@ pub(super) enum CertificateFault {
     /// Nobody vouches for an upstream.
     #[error("the system has no certificate authorities; install them (ca-certificates), or name a file as ca")]
     NoAuthorities,
+    /// Nobody does, for what the system has can't be read.
+    #[error("none of the system's certificate authorities can be read: {reason}")]
+    UnreadableAuthorities {
+        /// The first that is wrong.
+        reason: String,
+    },
+    /// Something of the system's authorities can't be read, and there are fewer than before.
+    #[error("of the system's {before} certificate authorities {found} are left, for not all can be read: {reason}")]
+    FewerAuthorities {
+        /// Those in force.
+        before: usize,
+        /// Those that can be read.
+        found: usize,
+        /// The first that is wrong.
+        reason: String,
+    },
     /// The name that an upstream's certificate must be for is none.
     #[error("`{0}` is not a DNS name")]
     NoName(String),
 }
 
 impl CertificateFault {
-    fn is_of_the_clock(&self) -> bool {
-        matches!(self, Self::Unusable(error) if error.is_of_the_clock())
+    /// Whether the same files may be taken at another time.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unusable(error) => error.is_of_the_clock(),
+            Self::NoAuthorities | Self::UnreadableAuthorities { .. } | Self::FewerAuthorities { .. } => true,
+            Self::Unreadable { .. } | Self::NoName(_) => false,
+        }
     }
 }
 
@@ -77,7 +98,7 @@ pub(super) struct Watched<S: Source> {
     seen: Look<S::Set>,
     /// What the last look saw, if it was new.
     settling: Option<Look<S::Set>>,
-    /// When what was refused for its time is tried again.
+    /// When what was refused for something else is tried again.
     again: Option<Instant>,
 }
 
@@ -122,8 +143,8 @@ impl<S: Source> Watched<S> {
             Ok(set) => self.source.take(set, now.wall),
             Err(fault) => Err(fault.clone()),
         };
-        let is_of_the_clock = taken.as_ref().is_err_and(CertificateFault::is_of_the_clock);
-        self.again = is_of_the_clock.then(|| now.at + AGAIN);
+        let may_pass = taken.as_ref().is_err_and(CertificateFault::may_pass);
+        self.again = may_pass.then(|| now.at + AGAIN);
         taken
     }
 }

@@ -59,8 +59,8 @@ pub(crate) struct Pool {
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
     named: RefCell<Vec<(Rc<Target>, watch::Receiver<Answer>)>>,
     places: Rc<Places>,
-    /// For the pool's own questions, so that what requests take can't keep an endpoint out.
-    own_place: Rc<Places>,
+    /// For the pool's own questions, which take nothing from requests, and which nothing that requests take keeps waiting.
+    own_places: Rc<Places>,
     /// What connections were last known to begin with.
     known: RefCell<Option<Known>>,
     turn: Cell<usize>,
@@ -97,7 +97,7 @@ impl Pool {
         Rc::new(Self {
             known: RefCell::new(settings.connector.tls.as_ref().map(Offer::known)),
             places: Places::new(settings.max_connections),
-            own_place: Places::new(1),
+            own_places: Places::new(0),
             settings,
             endpoints: RefCell::new(endpoints),
             named: RefCell::new(named),
@@ -195,16 +195,23 @@ impl Pool {
 
     /// Where to go, as soon as there is room.
     async fn way(&self, tried: &Tried, wanted: Wanted, deadline: Instant) -> Result<Way, ConnectError> {
-        let mut must_wait = self.places.has_queue();
+        let mut turn = self.places.has_queue().then(|| self.places.queue());
         loop {
-            if must_wait && !self.places.turn(deadline).await {
+            if let Some(turn) = &turn
+                && !turn.comes(deadline).await
+            {
                 let is_opening = self.endpoints.borrow().iter().any(|endpoint| endpoint.is_opening());
                 return Err(if is_opening { ConnectError::TimedOut } else { ConnectError::Saturated });
             }
             if let Some(way) = self.way_now(tried, wanted) {
                 return Ok(way);
             }
-            must_wait = true;
+            match &turn {
+                None => turn = Some(self.places.queue()),
+                // It could not go everywhere.
+                Some(turn) if !tried.is_empty() => turn.pass_on(),
+                Some(_) => {}
+            }
         }
     }
 

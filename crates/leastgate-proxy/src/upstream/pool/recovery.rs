@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use leastgate_telemetry::{CheckResult, EjectionCause};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::super::connect::Connection;
-use super::super::places::Place;
 use super::super::target::Endpoint;
 use super::Pool;
 
@@ -18,15 +16,6 @@ const LONGEST_UNCONNECTED: Duration = Duration::from_millis(500);
 
 /// Longest time out of one that is connected to and then breaks: only a request can tell whether it is well.
 const LONGEST_BROKEN: Duration = Duration::from_secs(10);
-
-/// What was found out about an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Finding {
-    Well,
-    Ill,
-    /// There was no connection to find out with.
-    Unknown,
-}
 
 impl Pool {
     /// Connecting to the endpoint failed.
@@ -63,68 +52,23 @@ impl Pool {
     }
 
     /// Whether an endpoint can be connected to, and passes its check where it has one.
-    pub(super) async fn look_at(&self, endpoint: &Endpoint) -> Finding {
-        let finding = match self.place_to_ask().await {
-            Some((place, is_own)) => self.ask(endpoint, place, is_own).await,
-            None => Finding::Unknown,
-        };
+    pub(super) async fn is_well(&self, endpoint: &Endpoint) -> bool {
+        let is_well = self.ask(endpoint).await;
         if self.settings.check.is_some() {
-            endpoint.health.checked(match finding {
-                Finding::Well => CheckResult::Pass,
-                Finding::Ill => CheckResult::Fail,
-                Finding::Unknown => CheckResult::Skipped,
-            });
+            endpoint.health.checked(if is_well { CheckResult::Pass } else { CheckResult::Fail });
         }
-        finding
+        is_well
     }
 
-    /// A place that no request uses; else the pool's own, of which there is one, after those who have asked before. A
-    /// place is never taken from what serves requests: to connect to an endpoint that is gone takes a while.
-    async fn place_to_ask(&self) -> Option<(Place, bool)> {
-        let deadline = Instant::now() + self.settings.connector.timeout;
-        loop {
-            let free = self.places.take().map(|place| (place, false));
-            if let Some(found) = free.or_else(|| Some((self.own_place.take()?, true))) {
-                return Some(found);
-            }
-            if !self.own_place.turn(deadline).await {
-                return None;
-            }
-        }
-    }
-
-    /// What comes of it is of use to requests, unless it is beyond what they may have.
-    async fn ask(&self, endpoint: &Endpoint, place: Place, is_own: bool) -> Finding {
-        let connected = self.settings.connector.connect(endpoint, place, &self.places).await;
-        match (connected, &self.settings.check) {
-            (Err(_), _) => Finding::Ill,
-            (Ok(connection), Some(check)) => {
-                if check.is_passed(connection, &endpoint.target).await {
-                    Finding::Well
-                } else {
-                    Finding::Ill
-                }
-            }
-            (Ok(connection), None) => {
-                if !is_own {
-                    self.offer(endpoint, connection);
-                }
-                Finding::Well
-            }
-        }
-    }
-
-    /// To requests, a connection that none of them has asked for.
-    fn offer(&self, endpoint: &Endpoint, connection: Connection) {
-        match connection {
-            Connection::Exclusive(connection) => {
-                endpoint.keep(connection);
-                self.places.call_next();
-            }
-            Connection::Shared(connection) => {
-                endpoint.share(&connection);
-                self.places.call_all();
-            }
+    /// Over a connection beyond those that requests may have, which is closed after it: to find that an endpoint is gone
+    /// takes as long as connecting may, and nobody should wait for that. There is one for each endpoint that is out, and
+    /// one for the checks, which follow one after the other.
+    async fn ask(&self, endpoint: &Endpoint) -> bool {
+        let place = self.own_places.take_beyond();
+        match (self.settings.connector.connect(endpoint, place, &self.own_places).await, &self.settings.check) {
+            (Err(_), _) => false,
+            (Ok(_), None) => true,
+            (Ok(connection), Some(check)) => check.is_passed(connection, &endpoint.target).await,
         }
     }
 
@@ -135,7 +79,7 @@ impl Pool {
             sleep(interval).await;
             let endpoints = self.endpoints.borrow().clone();
             for endpoint in endpoints.iter().filter(|endpoint| !endpoint.health.is_ejected()) {
-                if self.look_at(endpoint).await == Finding::Ill {
+                if !self.is_well(endpoint).await {
                     self.eject(endpoint, EjectionCause::Check, interval.max(LONGEST_UNCONNECTED));
                 }
             }
@@ -148,14 +92,11 @@ async fn recover(pool: Weak<Pool>, endpoint: Rc<Endpoint>, mut time_out: Duratio
     loop {
         sleep(time_out).await;
         let Some(pool) = pool.upgrade().filter(|_| !endpoint.is_retired()) else { return };
-        match pool.look_at(&endpoint).await {
-            Finding::Well => {
-                endpoint.health.restore();
-                tracing::debug!(upstream = pool.settings.name, endpoint = %endpoint.address, "an endpoint is back");
-                return;
-            }
-            Finding::Ill => time_out = (time_out * 2).min(longest),
-            Finding::Unknown => {}
+        if pool.is_well(&endpoint).await {
+            endpoint.health.restore();
+            tracing::debug!(upstream = pool.settings.name, endpoint = %endpoint.address, "an endpoint is back");
+            return;
         }
+        time_out = (time_out * 2).min(longest);
     }
 }

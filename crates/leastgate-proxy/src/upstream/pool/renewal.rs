@@ -6,8 +6,11 @@
 //!   being opened serves the request it is opened for.
 //! - A request that is under way stays. Its upstream was trusted when it was sent, and to cut it would leave its sender
 //!   not knowing whether it was done; one with WebSocket or gRPC streams ends with them, as after a change of address.
+//! - It keeps its place among `max_connections` until then. Where streams last for hours and a worker's share is one, every
+//!   request of that worker is refused for as long: the share must be two at least.
 //! - That holds for any change. Whether it took something away can't be told from a changed file, and a handshake for each
-//!   connection is a small price a few times a month.
+//!   connection is a small price a few times a month. Files that hold the same as before are no change, however often they
+//!   are read (`upstream/tls.rs`).
 
 use std::rc::Rc;
 

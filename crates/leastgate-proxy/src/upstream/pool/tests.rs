@@ -8,7 +8,6 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
-use super::recovery::Finding;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,11 +17,7 @@ fn target(host: &str, port: u16) -> Target {
 }
 
 fn pool(targets: Vec<Target>, names: &Names, most: usize) -> Rc<Pool> {
-    patient_pool(targets, names, most, Duration::from_secs(2))
-}
-
-fn patient_pool(targets: Vec<Target>, names: &Names, most: usize, patience: Duration) -> Rc<Pool> {
-    let connector = Connector { timeout: patience, tls: None, http2: None };
+    let connector = Connector { timeout: Duration::from_secs(2), tls: None, http2: None };
     let idle_timeout = Duration::from_secs(30);
     let telemetry = telemetry().worker();
     let settings =
@@ -187,38 +182,22 @@ async fn an_endpoint_whose_connections_break_is_out_for_longer_each_time() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_cannot_be_asked_is_neither_back_nor_out_for_longer() {
+async fn what_is_asked_takes_no_place_and_keeps_none() {
     run(async {
-        let ((_a, busy), (_b, out)) = (listening().await, listening().await);
-        let targets = [busy, out].map(|address| target(&address.ip().to_string(), address.port())).to_vec();
-        let pool = patient_pool(targets, &Names::new(std::iter::empty()), 1, Duration::from_millis(100));
-        let endpoint = Rc::clone(&pool.endpoints.borrow()[1]);
-        let (all, own) = (pool.places.take().unwrap(), pool.own_place.take().unwrap());
-        (0..3).for_each(|_| pool.broke(&endpoint));
-        assert_eq!(pool.look_at(&endpoint).await, Finding::Unknown);
-        sleep(Duration::from_millis(500)).await;
-        assert!(endpoint.health.is_ejected(), "nothing was learnt of it");
-        let freed = Instant::now();
-        drop(own);
-        while endpoint.health.is_ejected() {
-            sleep(Duration::from_millis(5)).await;
-        }
-        assert!(freed.elapsed() < Duration::from_millis(400), "{:?}", freed.elapsed());
-        assert!(pool.own_place.take().is_some() && endpoint.idle_longest().is_none(), "beyond the cap nothing is kept");
-        drop(all);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_connection_that_was_made_to_ask_is_kept_where_there_is_room() {
-    run(async {
-        let ((_a, well), (_b, out)) = (listening().await, listening().await);
+        let ((_a, well), (listener, out)) = (listening().await, listening().await);
         let pool = pool_of(&[well, out], 1);
         let endpoint = Rc::clone(&pool.endpoints.borrow()[1]);
-        assert_eq!(pool.look_at(&endpoint).await, Finding::Well);
-        assert!(endpoint.idle_longest().is_some());
-        assert!(pool.places.take().is_none() && pool.own_place.take().is_some());
+        let all = pool.places.take().unwrap();
+        let (first, second) = tokio::join!(pool.is_well(&endpoint), pool.is_well(&endpoint));
+        assert!(first && second, "neither waits for a place, nor for the other");
+        drop(all);
+        assert!(pool.is_well(&endpoint).await);
+        assert!(endpoint.idle_longest().is_none() && pool.places.take().is_some());
+        for _ in 0..3 {
+            let (mut asked, _) = listener.accept().await.unwrap();
+            let closed = tokio::io::AsyncReadExt::read(&mut asked, &mut [0]).await;
+            assert!(matches!(closed, Ok(0) | Err(_)));
+        }
     })
     .await;
 }

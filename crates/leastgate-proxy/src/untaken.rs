@@ -1,17 +1,22 @@
-//! How much of a response lies with h2 because its client has not taken it yet. hyper calls a stream done when it has
-//! handed h2 the last part, and no handle tells when that part goes out. But the part is dropped then, and that can be seen.
+//! How much of a body lies with h2 because the other side has not taken it yet. hyper calls a stream done when it has
+//! handed h2 the last part, no handle tells when that part goes out, and from then on h2 can't reset the stream. But the
+//! part is dropped when it goes, and that can be seen.
+//!
+//! So the end of a body of several parts is held back until they are gone: an end of its own needs no window, and until
+//! then the stream can be reset, alone. A body of one part ends with it, because a frame and a system call more for each
+//! short answer would be dear; who does not take one of those is dealt with where it matters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 
-/// The parts of one response, counted as they are handed over and as they leave. A buffer must be `Send`, and so must be
+/// The parts of one body, counted as they are handed over and as they leave. A buffer must be `Send`, and so must be
 /// what it carries: hence the atomics, on one thread.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Untaken(Arc<Counts>);
+pub(crate) struct Untaken(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -22,7 +27,7 @@ struct Counts {
 
 impl Untaken {
     /// The same bytes, counted until they have left or been thrown away.
-    pub(super) fn count(&self, bytes: Bytes) -> Bytes {
+    pub(crate) fn count(&self, bytes: Bytes) -> Bytes {
         if bytes.is_empty() {
             return bytes;
         }
@@ -30,17 +35,28 @@ impl Untaken {
         Bytes::from_owner(Part { bytes, counts: Arc::clone(&self.0) })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.offered.load(Ordering::Relaxed) == self.taken()
     }
 
+    /// Whether no more than one part was ever offered.
+    pub(crate) fn is_short(&self) -> bool {
+        self.0.offered.load(Ordering::Relaxed) <= 1
+    }
+
+    /// Waits until all of it has left.
+    pub(crate) fn poll_empty(&self, cx: &Context<'_>) -> Poll<()> {
+        self.register(cx);
+        if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// How many parts have left so far.
-    pub(super) fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.0.taken.load(Ordering::Relaxed)
     }
 
     /// The task that asks is woken when the next part has left.
-    pub(super) fn register(&self, cx: &Context<'_>) {
+    pub(crate) fn register(&self, cx: &Context<'_>) {
         self.0.waiting.register(cx.waker());
     }
 }
