@@ -330,6 +330,12 @@ impl Exchange {
         })
     }
 
+    /// Whether a response that was said to be over did go to h2: there its last part is, until its client takes it.
+    pub(crate) fn has_handed_over(&self) -> bool {
+        let untaken = self.stream.as_ref().map(|stream| stream.untaken());
+        untaken.is_none_or(|untaken| untaken.is_unused() || !untaken.is_empty())
+    }
+
     /// Waits until it may.
     pub(crate) fn poll_may_end(&self, cx: &Context<'_>) -> Poll<()> {
         match &self.stream {

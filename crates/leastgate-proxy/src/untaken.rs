@@ -2,9 +2,9 @@
 //! handed h2 the last part, no handle tells when that part goes out, and from then on h2 can't reset the stream. But the
 //! part is dropped when it goes, and that can be seen.
 //!
-//! So the end of a body of several parts is held back until they are gone: an end of its own needs no window, and until
-//! then the stream can be reset, alone. A body of one part ends with it, because a frame and a system call more for each
-//! short answer would be dear; who does not take one of those is dealt with where it matters.
+//! So the end of a body is held back until its parts are gone: an end of its own needs no window, and until then the stream
+//! can be reset, alone. Only a response of one part ends with it, because a frame and a system call more for each short
+//! answer would be dear: see `connection/stream.rs` for who does not take one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +37,11 @@ impl Untaken {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.offered.load(Ordering::Relaxed) == self.taken()
+    }
+
+    /// Whether no part was ever offered.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.0.offered.load(Ordering::Relaxed) == 0
     }
 
     /// Whether no more than one part was ever offered.

@@ -38,11 +38,6 @@ impl Stop {
         poll_fn(|cx| if self.is_stopped(cx) { Poll::Ready(()) } else { task.as_mut().poll(cx) }).await;
     }
 
-    /// Whether the body was ended and the upstream has not taken it: stopping is too late then.
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.untaken.is_short() && !self.untaken.is_empty()
-    }
-
     fn is_stopped(&self, cx: &Context<'_>) -> bool {
         let mut tasks = self.tasks.borrow_mut();
         if !self.is_stopped.get() && !tasks.iter().any(|task| task.will_wake(cx.waker())) {
@@ -111,7 +106,7 @@ impl Body for OutboundBody {
             Some(frame) => Poll::Ready(Some(frame.map(|frame| frame.map_data(|part| stop.untaken.count(part))))),
             None => {
                 *content = None;
-                if stop.untaken.is_short() { Poll::Ready(None) } else { stop.untaken.poll_empty(cx).map(|()| None) }
+                stop.untaken.poll_empty(cx).map(|()| None)
             }
         }
     }
@@ -120,7 +115,7 @@ impl Body for OutboundBody {
         if let Some(turn) = self.turn.take() {
             turn.0.replace(self.stop.clone());
         }
-        let may_end = self.stop.as_ref().is_none_or(|stop| stop.untaken.is_short() || stop.untaken.is_empty());
+        let may_end = self.stop.as_ref().is_none_or(|stop| stop.untaken.is_empty());
         may_end && self.content.as_ref().is_none_or(Body::is_end_stream)
     }
 

@@ -1,5 +1,6 @@
 //! The response's body on its way to the client. It carries the exchange: the last byte, or a drop, is the end of both.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -17,6 +18,8 @@ pub struct ProxyBody {
     /// What is left of a part that was too large to hand over at once.
     rest: Bytes,
     exchange: Option<Exchange>,
+    /// Whether hyper has been told that what it has is all.
+    is_told: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -36,21 +39,42 @@ enum Content {
 impl ProxyBody {
     /// What an upstream sends.
     pub(crate) fn relayed(body: UpstreamBody, exchange: Exchange) -> Self {
-        Self { content: Content::Relayed(body), rest: Bytes::new(), exchange: Some(exchange) }
+        Self {
+            content: Content::Relayed(body),
+            rest: Bytes::new(),
+            exchange: Some(exchange),
+            is_told: Cell::new(false),
+        }
     }
 
     pub(crate) fn own(bytes: Bytes, is_head: bool, exchange: Exchange) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        Self { content: Content::Own { bytes, is_head }, rest: Bytes::new(), exchange: Some(exchange) }
+        Self {
+            content: Content::Own { bytes, is_head },
+            rest: Bytes::new(),
+            exchange: Some(exchange),
+            is_told: Cell::new(false),
+        }
     }
 
     /// The body of a head behind which HTTP ends, or nothing but the exchange does.
     pub(crate) fn none(exchange: Option<Exchange>) -> Self {
-        Self { content: Content::Own { bytes: None, is_head: false }, rest: Bytes::new(), exchange }
+        Self {
+            content: Content::Own { bytes: None, is_head: false },
+            rest: Bytes::new(),
+            exchange,
+            is_told: Cell::new(false),
+        }
     }
 
+    /// Whether hyper had it all. A part that it was still to hand to h2 is thrown away before the body is, and so can be
+    /// told from one that lies there. Over HTTP/1.1 the last byte of a known length is the end, said or not.
     fn is_whole(&self) -> bool {
-        matches!(self.content, Content::Own { is_head: true, .. }) || self.is_end_stream()
+        let is_head = matches!(self.content, Content::Own { is_head: true, .. });
+        match &self.exchange {
+            Some(exchange) if exchange.is_stream() => is_head || self.is_told.get() && exchange.has_handed_over(),
+            _ => is_head || self.is_told.get() || self.size_hint().exact() == Some(0),
+        }
     }
 
     /// The first part of a frame: a stream's client is watched for taking one after the other.
@@ -100,9 +124,8 @@ impl ProxyBody {
             ready!(exchange.poll_may_end(cx));
         }
         let trailers = if let Content::Over(trailers) = &mut self.content { trailers.take() } else { None };
-        if trailers.is_none() {
-            self.end();
-        }
+        // Fields at the end are an end, and hyper asks no more. Nothing can keep it from handing them over.
+        self.end();
         Poll::Ready(trailers)
     }
 
@@ -119,6 +142,9 @@ impl Body for ProxyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if let Content::Broken(None) = this.content {
+            return Poll::Ready(None);
+        }
         if !matches!(this.content, Content::Over(_)) {
             match ready!(this.poll_content(cx)) {
                 Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(this.first_part(frame)))),
@@ -130,14 +156,16 @@ impl Body for ProxyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        let is_end = self.rest.is_empty()
             && match &self.content {
                 Content::Relayed(body) => body.is_end_stream(),
                 Content::Own { bytes, .. } => bytes.is_none(),
                 Content::Over(trailers) => trailers.is_none(),
                 Content::Broken(_) => false,
             }
-            && self.exchange.as_ref().is_none_or(Exchange::may_end)
+            && self.exchange.as_ref().is_none_or(Exchange::may_end);
+        self.is_told.set(is_end);
+        is_end
     }
 
     fn size_hint(&self) -> SizeHint {

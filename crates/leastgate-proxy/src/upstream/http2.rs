@@ -154,14 +154,6 @@ impl Stream {
         self.connection.answered.set(Instant::now());
     }
 
-    /// Both halves are whole. A body that the upstream has answered without taking it lies with h2 for good: the
-    /// connection takes no more requests, and goes with its last.
-    pub(super) fn finish(self) {
-        if self.stop.is_stuck() {
-            self.connection.is_doubtful.set(true);
-        }
-    }
-
     /// An answer did not come in time. Where no other came meanwhile either, it is the connection that is silent.
     pub(super) fn is_overdue(&self) {
         if self.connection.answered.get() <= self.began {

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct LastWord<S> {
     stream: S,
     writing: Writing,
+    /// All that came was read: there is nothing to wait for any more.
+    is_read: bool,
 }
 
 #[derive(Debug)]
@@ -27,7 +29,7 @@ enum Writing {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> LastWord<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, writing: Writing::Open }
+        Self { stream, writing: Writing::Open, is_read: false }
     }
 
     fn write<T>(
@@ -44,7 +46,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LastWord<S> {
             Writing::Over(kind) => return Poll::Ready(Err((*kind).into())),
         }
         match attempt(Pin::new(&mut self.stream), cx) {
-            Poll::Ready(Err(error)) if is_gone(&error) => {
+            Poll::Ready(Err(error)) if is_gone(&error) && !self.is_read => {
                 self.writing = Writing::Lost(error.kind(), cx.waker().clone());
                 // Whoever reads may be waiting from before: one look more finds the rest, or the end.
                 cx.waker().wake_by_ref();
@@ -68,9 +70,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for LastWord<S> {
             Poll::Pending => false,
             Poll::Ready(done) => done.is_err() || (buffer.filled().len() == before && buffer.remaining() > 0),
         };
-        if let (true, Writing::Lost(kind, writer)) = (is_end, &this.writing) {
+        if !is_end {
+            return read;
+        }
+        this.is_read = true;
+        if let Writing::Lost(kind, writer) = &this.writing {
             writer.wake_by_ref();
             this.writing = Writing::Over(*kind);
+        }
+        // The write has taken the error that this read would have met: without it, what was cut would look whole.
+        if let (Poll::Ready(Ok(())), Writing::Over(kind)) = (&read, &this.writing) {
+            return Poll::Ready(Err((*kind).into()));
         }
         read
     }
@@ -142,13 +152,13 @@ mod tests {
         };
         let reading = async {
             let mut heard = Vec::new();
-            // The end of a connection that was reset may be an error: nothing is lost by it.
-            let _ = reader.read_to_end(&mut heard).await;
-            heard
+            let end = reader.read_to_end(&mut heard).await;
+            (heard, end)
         };
         let both = async { tokio::join!(writing, reading) };
-        let (error, heard) = timeout(Duration::from_secs(10), both).await.unwrap();
+        let (error, (heard, end)) = timeout(Duration::from_secs(10), both).await.unwrap();
         assert_eq!(heard, b"answer");
         assert!(is_gone(&error), "{error}");
+        assert!(end.is_err(), "a reset is no end of what has no other");
     }
 }

@@ -92,12 +92,9 @@ impl Lease {
         let Self { lent, pending, pool, .. } = self;
         let endpoint = Rc::clone(pending.endpoint());
         drop(pending);
-        match lent {
-            Lent::Exclusive(connection) => {
-                endpoint.keep(connection);
-                pool.call_next();
-            }
-            Lent::Stream(stream) => stream.finish(),
+        if let Lent::Exclusive(connection) = lent {
+            endpoint.keep(connection);
+            pool.call_next();
         }
     }
 }

@@ -72,6 +72,7 @@ fn a_client_without_any_window_loses_its_stream() {
     let stream = request(&harness, &mut client, "GET", "/v1/a");
     let answer = client.answer(stream);
     assert!(answer.status == 200 && answer.body.is_empty() && answer.reset.is_some(), "{answer:?}");
+    assert!(harness.events(1)[0].contains("broken_off"), "a part that never left was not answered");
 }
 
 /// The end of a longer response is held back until the rest is taken, so that its stream can be reset alone.

@@ -156,3 +156,19 @@ fn a_client_hears_that_it_was_answered_however_soon_the_answer_breaks() {
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && body.len() < 100, "{answer:?}");
     assert!(harness.events(1)[0].contains("upstream_protocol"), "and it is on record");
 }
+
+/// HTTP/2 lets the end follow the last byte of a known length; a client of HTTP/1.1 has everything by then.
+#[test]
+fn an_end_behind_the_last_byte_of_a_length_breaks_nothing_off() {
+    let upstream = Served::start(Builder::new(), |_, mut respond| {
+        Box::pin(async move {
+            let head = Response::builder().header("content-length", "5").body(()).unwrap();
+            let mut stream = respond.send_response(head, false).unwrap();
+            stream.send_data(Bytes::from_static(b"whole"), false).unwrap();
+            let _ = stream.send_data(Bytes::new(), true);
+        })
+    });
+    let harness = before(upstream.address, "");
+    assert_eq!(harness.ask(harness.head("GET /v1/a", "")).body, "whole");
+    assert!(!harness.events(1)[0].contains("broken_off"));
+}

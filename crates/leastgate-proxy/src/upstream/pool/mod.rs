@@ -209,7 +209,7 @@ impl Pool {
             match &turn {
                 None => turn = Some(self.places.queue()),
                 // It could not go everywhere.
-                Some(turn) if !tried.is_empty() => turn.pass_on(),
+                Some(turn) if wanted == Wanted::New || !tried.is_empty() => turn.pass_on(),
                 Some(_) => {}
             }
         }

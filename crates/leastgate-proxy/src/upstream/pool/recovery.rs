@@ -94,6 +94,7 @@ async fn recover(pool: Weak<Pool>, endpoint: Rc<Endpoint>, mut time_out: Duratio
         let Some(pool) = pool.upgrade().filter(|_| !endpoint.is_retired()) else { return };
         if pool.is_well(&endpoint).await {
             endpoint.health.restore();
+            pool.places.call_all();
             tracing::debug!(upstream = pool.settings.name, endpoint = %endpoint.address, "an endpoint is back");
             return;
         }
