@@ -1,14 +1,14 @@
 //! The gateway that every cell stands on: its policy, its tokens, its certificates.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
+use leastgate_testkit::authority::{Authority, Signed, params, put};
 use leastgate_testkit::clock;
 use leastgate_testkit::gateway::Setup;
 use leastgate_testkit::policies::{ORDERS, orders_tokens};
 use leastgate_testkit::token::Token;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose};
 
 /// The orders policy, and for the token WIDE a WebSocket and gRPC calls too.
 pub(crate) fn policy() -> String {
@@ -51,34 +51,19 @@ impl Tokens {
     }
 }
 
-/// Signs the certificates of a run.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "authority");
-        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2040, 1, 1);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// `ca.pem`, and `cert.pem` with `key.pem` for `orders.test`.
-    pub(crate) fn write(&self, folder: &Path) {
-        let mut params = CertificateParams::new(["orders.test".to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "orders.test");
-        params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-        live_shortly(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.0).unwrap();
-        fs::write(folder.join("ca.pem"), self.0.pem()).unwrap();
-        fs::write(folder.join("cert.pem"), cert.pem() + &self.0.pem()).unwrap();
-        fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
-    }
+/// `ca.pem` of an authority, and of it `cert.pem` with `key.pem` for `orders.test`.
+pub(crate) fn certify(folder: &Path) {
+    let authority = Authority::new("authority");
+    let mut params = params(&["orders.test"], 2040);
+    params.distinguished_name.push(DnType::CommonName, "orders.test");
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    live_shortly(&mut params);
+    let Signed { cert, key } = authority.sign(&params);
+    authority.write(folder, "ca.pem");
+    put(folder, "cert.pem", &(cert + &authority.pem()));
+    put(folder, "key.pem", &key);
 }
 
 /// From yesterday for 90 days, which is as long as authorities give today.
@@ -94,8 +79,6 @@ fn live_shortly(params: &mut CertificateParams) {
 
 /// A gateway whose data listener speaks TLS.
 pub(crate) fn over_tls(setup: Setup) -> Setup {
-    Authority::new().write(setup.path());
-    let loopback = "{ address: \"127.0.0.1:0\" }";
-    let data = "{ address: \"127.0.0.1:0\", tls: { cert: cert.pem, key: key.pem } }";
-    setup.section("listeners", &format!("\n  data: {data}\n  ops: {loopback}\n  admin: {loopback}"))
+    certify(setup.path());
+    setup.data_tls("cert: cert.pem, key: key.pem")
 }

@@ -1,7 +1,7 @@
 //! What `cargo xtask conformance` runs: the real gateway among programs that nobody here wrote. Upstreams with other
 //! parsers stand behind it, other people's clients and testers before it; each cell of the table is judged by what both
-//! sides got. It lives in the test kit for its fixtures, and is no suite because it installs a dozen programs and takes
-//! minutes.
+//! sides got. It lives in the test kit for its fixtures, and is no suite because it needs a dozen programs installed, of
+//! which `cargo test` alone knows nothing; `cargo xtask test` runs it after the suites.
 
 // A helper of a test may be as blunt as the test, and this program talks to developers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, clippy::print_stderr)]
@@ -29,7 +29,7 @@ use crate::report::Report;
 
 fn main() -> ExitCode {
     let Some((conditions, only)) = arguments(env::args().skip(1)) else {
-        eprintln!("conformance --conditions TEXT [--only PEER]; `cargo xtask conformance` gives them");
+        eprintln!("conformance [--conditions TEXT] [--only PEER]; `cargo xtask conformance` gives them");
         return ExitCode::FAILURE;
     };
     // Without the gateway there is nothing to try.
@@ -44,8 +44,8 @@ fn main() -> ExitCode {
     report.finish()
 }
 
-/// What is run, and on what; and the only peer that is asked for.
-fn arguments(mut arguments: impl Iterator<Item = String>) -> Option<(String, Option<String>)> {
+/// What is run, and on what, if the table is to be written; and the only peer that is asked for.
+fn arguments(mut arguments: impl Iterator<Item = String>) -> Option<(Option<String>, Option<String>)> {
     let (mut conditions, mut only) = (None, None);
     while let Some(name) = arguments.next() {
         let value = arguments.next()?;
@@ -55,7 +55,7 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Option<(String, Opt
             _ => return None,
         }
     }
-    Some((conditions?, only))
+    Some((conditions, only))
 }
 
 fn run(report: &mut Report) {

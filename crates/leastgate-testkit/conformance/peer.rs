@@ -15,7 +15,7 @@ use leastgate_testkit::process::Process;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::bed::Authority;
+use crate::bed::certify;
 use crate::seen::{self, Seen};
 
 /// An interpreter with a dozen modules on a busy machine.
@@ -64,7 +64,7 @@ impl Peer {
         // Apache's children are another user's.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Authority::new().write(dir.path());
+        certify(dir.path());
         let mut peer = Self { kind, wire, dir, port, process: None };
         peer.write_files();
         peer.try_run().then_some(peer)

@@ -1,4 +1,4 @@
-//! The table as it grows: a line on the terminal for each cell, and the file at the end.
+//! The table as it grows: a line on the terminal for each cell, and at the end the file, if one is wanted.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,14 +19,15 @@ pub(crate) struct Subject {
 }
 
 pub(crate) struct Report {
-    conditions: String,
+    /// What is run, and on what; without it no file is written.
+    conditions: Option<String>,
     only: Option<String>,
     rows: Vec<Row>,
     start: Instant,
 }
 
 impl Report {
-    pub(crate) fn new(conditions: String, only: Option<String>) -> Self {
+    pub(crate) fn new(conditions: Option<String>, only: Option<String>) -> Self {
         Self { conditions, only, rows: Vec::new(), start: Instant::now() }
     }
 
@@ -80,7 +81,7 @@ impl Report {
         });
     }
 
-    /// Writes the table. Of a run for one peer only its own rows change.
+    /// Counts the cells, and writes the table. Of a run for one peer only its own rows change.
     pub(crate) fn finish(self) -> ExitCode {
         if self.rows.is_empty() {
             eprintln!("no peer is called {}", self.only.unwrap_or_default());
@@ -93,15 +94,20 @@ impl Report {
             count(Verdict::Pass),
             count(Verdict::NotApplicable)
         );
-        let fresh = Table { conditions: self.conditions, rows: self.rows };
-        let table = match (self.only, conformance::read()) {
-            (Some(only), Ok(former)) => merged(former, fresh, &only),
-            _ => fresh,
-        };
-        conformance::write(&table).expect("the folder of the results can be written");
-        eprintln!("{}", conformance::path().display());
+        if let Some(conditions) = self.conditions {
+            write(Table { conditions, rows: self.rows }, self.only.as_deref());
+        }
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+fn write(fresh: Table, only: Option<&str>) {
+    let table = match (only, conformance::read()) {
+        (Some(only), Ok(former)) => merged(former, fresh, only),
+        _ => fresh,
+    };
+    conformance::write(&table).expect("the folder of the results can be written");
+    eprintln!("{}", conformance::path().display());
 }
 
 /// The former table with the fresh rows of one peer, which may be of another revision: the table says so.

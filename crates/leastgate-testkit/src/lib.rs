@@ -9,6 +9,7 @@
 
 pub mod attacks;
 pub mod audit;
+pub mod authority;
 pub mod clock;
 pub mod conformance;
 pub mod console;

@@ -63,6 +63,7 @@ pub(crate) fn ensure(peers: &[Peer]) -> Result<()> {
         return Ok(());
     }
     let mut packages: Vec<&str> = missing.iter().map(|peer| peer.package).collect();
+    packages.sort_unstable();
     packages.dedup();
     let line = format!("apt-get update && apt-get install --yes --no-install-recommends {}", packages.join(" "));
     if !is_root() || find("apt-get").is_none() {

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test of the workspace, the ones against other people's programs included.
+//! `cargo xtask test`: every test of the workspace, and then the gateway among other people's programs.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::conformance;
 use crate::peers;
 use crate::run::{cargo, step};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Only tests whose name contains this
+    /// Only tests whose name contains this, and no conformance
     filter: Option<String>,
     /// Let Cargo update Cargo.lock
     #[arg(long)]
@@ -29,11 +30,15 @@ struct Tally {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
-    peers::ensure(peers::TESTS)?;
+    let is_whole = options.filter.is_none();
+    let peers = if is_whole { [peers::TESTS, peers::CONFORMANCE].concat() } else { peers::TESTS.to_vec() };
+    peers::ensure(&peers)?;
     // The suites drive the real binary, which `cargo test` alone would not build.
     step("build the binaries", build(options))?;
     let tally = tests(options)?;
-    summarize(&tally, start)
+    let conformance = if is_whole { conformance::check() } else { Ok(()) };
+    summarize(&tally, start)?;
+    conformance
 }
 
 fn build(options: &Options) -> Command {

@@ -50,11 +50,16 @@ impl Setup {
         self.section("environment", "test")
             .section("state_dir", &state)
             .section("workers", "2")
-            .section("listeners", "\n  data: { address: \"127.0.0.1:0\" }\n  ops: { address: \"127.0.0.1:0\" }\n  admin: { address: \"127.0.0.1:0\" }")
+            .data_listener("address: \"127.0.0.1:0\"")
             .section("pepper", &format!("{{ current: {{ file: {pepper} }} }}"))
             .section("tokens", "{ source: declared }")
             .section("policy", "{ files: [ policy.yaml ] }")
-            .section("audit", &format!("\n  sinks: {{ main: {{ kind: file, path: {audit} }} }}\n  unauthenticated_per_source: 1000000/s"))
+            .section(
+                "audit",
+                &format!(
+                    "\n  sinks: {{ main: {{ kind: file, path: {audit} }} }}\n  unauthenticated_per_source: 1000000/s"
+                ),
+            )
             .limit("drain_delay: 0s")
             .limit("failures_per_source: { rate: 1000000/s, burst: 1000000 }")
     }
@@ -64,6 +69,19 @@ impl Setup {
     pub fn section(mut self, key: &str, yaml: &str) -> Self {
         self.sections.insert(key.to_owned(), yaml.to_owned());
         self
+    }
+
+    /// Sets the keys of the data listener, as `key: value, …`; the other listeners are on free ports of the loopback.
+    #[must_use]
+    pub fn data_listener(self, keys: &str) -> Self {
+        let free = "{ address: \"127.0.0.1:0\" }";
+        self.section("listeners", &format!("\n  data: {{ {keys} }}\n  ops: {free}\n  admin: {free}"))
+    }
+
+    /// Sets what the data listener needs for TLS, as `key: value, …`.
+    #[must_use]
+    pub fn data_tls(self, keys: &str) -> Self {
+        self.data_listener(&format!("address: \"127.0.0.1:0\", tls: {{ {keys} }}"))
     }
 
     /// Sets a key of `limits`, as `key: value`; the last one counts.

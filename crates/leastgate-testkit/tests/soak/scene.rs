@@ -67,7 +67,7 @@ impl Scene {
         let subjects = names.into_iter().zip(ledgers).enumerate().map(|(place, (name, ledger))| {
             let setup = setup(&upstream, rotate_at);
             let certificates = (name == "tls").then(|| Certificates::new(setup.path()));
-            let setup = if certificates.is_some() { behind_tls(setup) } else { setup };
+            let setup = if certificates.is_some() { setup.data_tls("cert: web.pem, key: web.key") } else { setup };
             Subject::start(name, place, setup.start(), certificates, ledger, &outages)
         });
         Self { subjects: subjects.collect(), upstream, outages }
@@ -91,12 +91,6 @@ fn setup(upstream: &Upstream, rotate_at: &str) -> Setup {
         .limit("connection_requests: 1000")
         .upstream("plain", &format!("http://{}", upstream.plain))
         .upstream_with("calls", &format!("http://{}", upstream.calls), ", http2: true")
-}
-
-fn behind_tls(setup: Setup) -> Setup {
-    let loopback = "{ address: \"127.0.0.1:0\" }";
-    let data = "{ address: \"127.0.0.1:0\", tls: { cert: web.pem, key: web.key } }";
-    setup.section("listeners", &format!("\n  data: {data}\n  ops: {loopback}\n  admin: {loopback}"))
 }
 
 impl Subject {

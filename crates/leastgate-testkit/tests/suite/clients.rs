@@ -25,6 +25,14 @@ impl Protocol {
             Self::Http2 => "h2",
         }
     }
+
+    /// Its name in ALPN.
+    pub(crate) fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
 }
 
 /// A client with a connection of its own, and with a new one once that has ended.

@@ -116,10 +116,7 @@ fn an_idle_connection_of_http1_over_tls_costs_little() {
     let orders = Orders::start_with(|setup| {
         fs::write(setup.path().join("web.pem"), made.cert.pem()).unwrap();
         fs::write(setup.path().join("web.key"), made.signing_key.serialize_pem()).unwrap();
-        let loopback = "{ address: \"127.0.0.1:0\" }";
-        let data = "{ address: \"127.0.0.1:0\", tls: { cert: web.pem, key: web.key } }";
-        let listeners = format!("\n  data: {data}\n  ops: {loopback}\n  admin: {loopback}");
-        patient(setup).section("listeners", &listeners)
+        patient(setup).data_tls("cert: web.pem, key: web.key")
     });
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(made.cert.der().to_vec())).unwrap();

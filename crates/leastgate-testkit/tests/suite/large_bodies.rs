@@ -1,15 +1,18 @@
 //! Bodies that no memory should hold: a gigabyte either way, with a reader that pauses on the far side. What arrives is
 //! told by its checksum, what the gateway keeps by its memory.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use leastgate_testkit::authority::{Authority, params};
 use leastgate_testkit::deadline::PATIENCE;
 use leastgate_testkit::gateway::TestGateway;
 use leastgate_testkit::http2::{Client, END_STREAM, head};
 use leastgate_testkit::http2_upstream::{self, Http2Upstream, Move};
 use leastgate_testkit::pattern::Pattern;
 use leastgate_testkit::policies::orders_tokens;
+use leastgate_testkit::raw::RawClient;
 use leastgate_testkit::recorder::{Answer, RecorderUpstream, Step};
 use leastgate_testkit::results;
 use leastgate_testkit::token::Token;
@@ -17,6 +20,7 @@ use leastgate_testkit::vitals::Watch;
 
 use crate::clients::Protocol;
 use crate::fixtures::setup;
+use crate::tls_relay::Relay;
 
 /// What the gateway may take for it, however much it is.
 const BOUND: u64 = 16 << 20;
@@ -49,10 +53,10 @@ impl Upstream {
         }
     }
 
-    fn url(&self) -> String {
+    fn address(&self) -> SocketAddr {
         match self {
-            Self::Http1(upstream) => upstream.url(),
-            Self::Http2(upstream) => upstream.url(),
+            Self::Http1(upstream) => upstream.address(),
+            Self::Http2(upstream) => upstream.address(),
         }
     }
 
@@ -91,24 +95,50 @@ impl Upstream {
 /// A gateway between the two, with tokens that may read and write.
 struct Way {
     gateway: TestGateway,
+    /// Where clients go.
+    front: SocketAddr,
     upstream: Upstream,
     token: Token,
     client: Protocol,
     name: String,
+    /// Who speaks TLS for the client and for the upstream.
+    _relays: Option<[Relay; 2]>,
 }
 
 impl Way {
     fn of(client: Protocol, server: Protocol) -> Self {
         let (tokens, upstream) = (orders_tokens(), Upstream::start(server));
         let http2 = if server == Protocol::Http2 { ", http2: true" } else { "" };
-        let gateway = setup(&tokens).limit("body: 2GiB").upstream_with("orders", &upstream.url(), http2).start();
-        let name = format!("{} to {}", client.name(), server.name());
-        Self { gateway, upstream, token: tokens["WRITER"].clone(), client, name }
+        let gateway = setup(&tokens)
+            .limit("body: 2GiB")
+            .upstream_with("orders", &format!("http://{}", upstream.address()), http2)
+            .start();
+        let (front, name) = (gateway.data(), format!("{} to {}", client.name(), server.name()));
+        Self { gateway, front, upstream, token: tokens["WRITER"].clone(), client, name, _relays: None }
     }
 
-    /// Every way there is.
+    /// The same with TLS on both sides.
+    fn over_tls(client: Protocol, server: Protocol) -> Self {
+        let (tokens, upstream, authority) = (orders_tokens(), Upstream::start(server), Authority::new("authority"));
+        let signed = authority.sign(&params(&["orders.test"], 2040));
+        let behind = Relay::before(upstream.address(), &signed, server.alpn());
+        let url = format!("https://{}", behind.address());
+        let http2 = if server == Protocol::Http2 { ", http2: true" } else { "" };
+        let keys = format!(", tls: {{ ca: ca.pem, name: orders.test }}{http2}");
+        let setup = setup(&tokens).limit("body: 2GiB").upstream_with("orders", &url, &keys);
+        authority.write(setup.path(), "ca.pem");
+        signed.write(setup.path(), "web");
+        let gateway = setup.data_tls("cert: web.pem, key: web.key").start();
+        let ahead = Relay::to(gateway.data(), &authority, "orders.test", client.alpn());
+        let (front, name) = (ahead.address(), format!("{} to {}, TLS on both sides", client.name(), server.name()));
+        let token = tokens["WRITER"].clone();
+        Self { gateway, front, upstream, token, client, name, _relays: Some([ahead, behind]) }
+    }
+
+    /// Every way in the clear, and either protocol over TLS.
     fn all() -> impl Iterator<Item = Self> {
-        Protocol::BOTH.into_iter().flat_map(|client| Protocol::BOTH.map(|server| Self::of(client, server)))
+        let clear = Protocol::BOTH.into_iter().flat_map(|client| Protocol::BOTH.map(|server| Self::of(client, server)));
+        clear.chain(Protocol::BOTH.into_iter().map(|protocol| Self::over_tls(protocol, protocol)))
     }
 
     /// What a transfer of that much does to the gateway's memory, told to the results.
@@ -142,7 +172,7 @@ impl Way {
     }
 
     fn download_http1(&self, path: &str, reader: &mut Reader) {
-        let mut client = self.gateway.client();
+        let mut client = RawClient::connect(self.front);
         client.send(format!("GET {path} HTTP/1.1\r\nHost: orders.test\r\n{}\r\n\r\n", self.token.header()));
         let (_, status, head) = client.read_head(PATIENCE).unwrap();
         assert_eq!(status, 200);
@@ -150,7 +180,7 @@ impl Way {
     }
 
     fn download_http2(&self, path: &str, reader: &mut Reader) {
-        let mut client = Client::connect(self.gateway.data(), &[]);
+        let mut client = Client::connect(self.front, &[]);
         let stream = self.open(&mut client, "GET", path, END_STREAM);
         loop {
             reader.take(&client.take_body(stream));
@@ -176,7 +206,7 @@ impl Way {
     }
 
     fn upload_http1(&self, length: u64) -> u16 {
-        let mut client = self.gateway.client();
+        let mut client = RawClient::connect(self.front);
         let head = format!("POST /v1/orders HTTP/1.1\r\nHost: orders.test\r\nContent-Length: {length}\r\n");
         client.send(format!("{head}{}\r\n\r\n", self.token.header()));
         let mut pattern = Pattern::new(length);
@@ -187,7 +217,7 @@ impl Way {
     }
 
     fn upload_http2(&self, length: u64) -> u16 {
-        let mut client = Client::connect(self.gateway.data(), &[]);
+        let mut client = Client::connect(self.front, &[]);
         let stream = self.open(&mut client, "POST", "/v1/orders", 0);
         assert!(client.send_body(stream, &mut Pattern::new(length)));
         client.answer(stream).status

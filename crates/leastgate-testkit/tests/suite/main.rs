@@ -39,6 +39,7 @@ mod startup;
 mod store_loss;
 mod stored;
 mod tls;
+mod tls_relay;
 mod upstream_faults;
 mod upstream_faults_http2;
 mod upstream_tls;

@@ -28,17 +28,11 @@ fn assert_refused(ended: &Ended, code: i32, words: &[&str]) {
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
 }
 
-fn listeners(data: &str) -> String {
-    format!(
-        "\n  data: {{ address: \"{data}\" }}\n  ops: {{ address: \"127.0.0.1:0\" }}\n  admin: {{ address: \"127.0.0.1:0\" }}"
-    )
-}
-
 #[test]
 fn a_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ended = ready_to_start().section("listeners", &listeners(&address)).start_failing();
+    let ended = ready_to_start().data_listener(&format!("address: \"{address}\"")).start_failing();
     assert_refused(&ended, 1, &[&address]);
 }
 
@@ -46,7 +40,7 @@ fn a_port_in_use_is_named() {
 fn a_port_of_another_gateway_is_named_in_spite_of_reuseport() {
     let orders = Orders::start();
     let address = orders.gateway.data().to_string();
-    let ended = ready_to_start().section("listeners", &listeners(&address)).start_failing();
+    let ended = ready_to_start().data_listener(&format!("address: \"{address}\"")).start_failing();
     assert_refused(&ended, 1, &[&address]);
     assert_eq!(orders.gateway.get(orders.reader(), "/v1/orders").status, 200);
 }
@@ -157,7 +151,7 @@ fn an_upstream_that_is_not_defined_is_named() {
 
 #[test]
 fn an_address_beyond_loopback_needs_plaintext_said_aloud() {
-    let ended = ready_to_start().section("listeners", &listeners("0.0.0.0:0")).start_failing();
+    let ended = ready_to_start().data_listener("address: \"0.0.0.0:0\"").start_failing();
     assert_refused(&ended, 3, &["plaintext"]);
 }
 

@@ -1,47 +1,27 @@
 //! The data listener with TLS: certificates from files, a real curl, and files that are replaced while the gateway runs.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use leastgate_testkit::authority::{Authority, params};
 use leastgate_testkit::curl::{Fetched, curl};
 use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::Setup;
-use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::SanType;
 use rustix::process::Signal;
 
 use crate::fixtures::Orders;
 
 const SPIFFE: &str = "spiffe://example.org/ns/web/sa/shop";
 
-/// An authority of its own, and the files it signs, in the gateway's folder.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        // OpenSSL takes a certificate whose issuer is named as itself for its own issuer.
-        params.distinguished_name.push(DnType::CommonName, "authority");
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// `NAME.pem` and `NAME.key`, for `orders.test` and for a client; gives the key.
-    fn sign(&self, folder: &std::path::Path, name: &str, year: i32) -> String {
-        let mut params = CertificateParams::new(["orders.test".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI(SPIFFE.try_into().unwrap()));
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
-        let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.0).unwrap();
-        fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-        fs::write(folder.join(format!("{name}.pem")), cert.pem()).unwrap();
-        key.serialize_pem()
-    }
-}
-
-fn listening(setup: Setup, tls: &str) -> Setup {
-    let loopback = "{ address: \"127.0.0.1:0\" }";
-    let data = format!("{{ address: \"127.0.0.1:0\", tls: {{ {tls} }} }}");
-    setup.section("listeners", &format!("\n  data: {data}\n  ops: {loopback}\n  admin: {loopback}"))
+/// `NAME.pem` and `NAME.key`, for `orders.test` and for a client; gives the key.
+fn sign(authority: &Authority, folder: &Path, name: &str, year: i32) -> String {
+    let mut params = params(&["orders.test"], year);
+    params.subject_alt_names.push(SanType::URI(SPIFFE.try_into().unwrap()));
+    let signed = authority.sign(&params);
+    signed.write(folder, name);
+    signed.key
 }
 
 fn fetch(orders: &Orders, ca: &str, more: &[&str]) -> Fetched {
@@ -54,13 +34,13 @@ fn fetch(orders: &Orders, ca: &str, more: &[&str]) -> Fetched {
 
 #[test]
 fn certificates_come_from_files_and_are_replaced_while_it_runs() {
-    let (first, second) = (Authority::new(), Authority::new());
+    let (first, second) = (Authority::new("one"), Authority::new("another"));
     let mut keys = Vec::new();
     let mut orders = Orders::start_with(|setup| {
-        keys.push(first.sign(setup.path(), "web", 2040));
-        fs::write(setup.path().join("first.pem"), first.0.pem()).unwrap();
-        fs::write(setup.path().join("second.pem"), second.0.pem()).unwrap();
-        listening(setup, "cert: web.pem, key: web.key")
+        keys.push(sign(&first, setup.path(), "web", 2040));
+        first.write(setup.path(), "first.pem");
+        second.write(setup.path(), "second.pem");
+        setup.data_tls("cert: web.pem, key: web.key")
     });
     let folder = orders.gateway.path().to_owned();
     let status = |orders: &Orders, ca: &str| fetch(orders, ca, &[]).status;
@@ -70,7 +50,7 @@ fn certificates_come_from_files_and_are_replaced_while_it_runs() {
     };
     assert_eq!(ends(&orders), 2_208_988_800.0, "2040-01-01");
 
-    keys.push(second.sign(&folder, "web", 2041));
+    keys.push(sign(&second, &folder, "web", 2041));
     until_true("the new certificate", Duration::from_secs(5), || status(&orders, "second.pem") == 200);
     assert_eq!((ends(&orders), status(&orders, "first.pem")), (2_240_611_200.0, 0), "2041-01-01");
 
@@ -99,13 +79,13 @@ fn certificates_come_from_files_and_are_replaced_while_it_runs() {
 
 #[test]
 fn clients_show_a_certificate_where_one_is_demanded_and_are_on_record_by_it() {
-    let (servers, clients) = (Authority::new(), Authority::new());
+    let (servers, clients) = (Authority::new("one"), Authority::new("another"));
     let orders = Orders::start_with(|setup| {
-        servers.sign(setup.path(), "web", 2040);
-        clients.sign(setup.path(), "shop", 2040);
-        fs::write(setup.path().join("servers.pem"), servers.0.pem()).unwrap();
-        fs::write(setup.path().join("clients.pem"), clients.0.pem()).unwrap();
-        listening(setup, "cert: web.pem, key: web.key, client_ca: clients.pem")
+        sign(&servers, setup.path(), "web", 2040);
+        sign(&clients, setup.path(), "shop", 2040);
+        servers.write(setup.path(), "servers.pem");
+        clients.write(setup.path(), "clients.pem");
+        setup.data_tls("cert: web.pem, key: web.key, client_ca: clients.pem")
     });
     let file = |name: &str| orders.gateway.path().join(name).display().to_string();
     assert_eq!(fetch(&orders, "servers.pem", &[]).status, 0);
@@ -122,11 +102,8 @@ fn clients_show_a_certificate_where_one_is_demanded_and_are_on_record_by_it() {
 
 #[test]
 fn a_start_without_its_certificates_says_which_and_where() {
-    let ended = listening(
-        Setup::new(leastgate_testkit::policies::ORDERS).upstream("orders", "http://127.0.0.1:9"),
-        "cert: nowhere.pem, key: web.key",
-    )
-    .start_failing();
+    let setup = Setup::new(leastgate_testkit::policies::ORDERS).upstream("orders", "http://127.0.0.1:9");
+    let ended = setup.data_tls("cert: nowhere.pem, key: web.key").start_failing();
     assert_eq!(ended.code, Some(3), "{}", ended.stderr);
     for part in ["nowhere.pem can't be opened", "leastgate.yaml:", "relative to the file"] {
         assert!(ended.stderr.contains(part), "{}", ended.stderr);
@@ -136,10 +113,10 @@ fn a_start_without_its_certificates_says_which_and_where() {
 #[test]
 fn a_client_that_never_shakes_hands_is_closed_at_the_deadline_that_is_set() {
     const DEADLINE: Duration = Duration::from_millis(300);
-    let authority = Authority::new();
+    let authority = Authority::new("authority");
     let orders = Orders::start_with(|setup| {
-        authority.sign(setup.path(), "web", 2040);
-        listening(setup, "cert: web.pem, key: web.key").limit("tls_handshake: 300ms")
+        sign(&authority, setup.path(), "web", 2040);
+        setup.data_tls("cert: web.pem, key: web.key").limit("tls_handshake: 300ms")
     });
     let connecting = Instant::now();
     let mut client = orders.gateway.client();

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use leastgate_testkit::authority::{Authority, params};
 use leastgate_testkit::deadline::{PATIENCE, until, until_true};
 use leastgate_testkit::gateway::{Setup, TestGateway};
 use leastgate_testkit::nginx::{Nginx, NginxTls};
@@ -12,7 +13,7 @@ use leastgate_testkit::paths::{leastgate, program};
 use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::process::Process;
 use leastgate_testkit::token::Token;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SerialNumber};
+use rcgen::SerialNumber;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -21,31 +22,11 @@ use crate::fixtures::setup;
 const EXPIRY: &str = "leastgate_upstream_tls_certificate_expiry_timestamp_seconds";
 const YEAR_2040: f64 = 2_208_988_800.0;
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.not_after = rcgen::date_time_ymd(2040, 1, 1);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// `NAME.pem` and `NAME.key`, for `orders.internal`, with this serial number.
-    fn sign(&self, folder: &Path, name: &str, serial: u64, year: i32) {
-        let mut params = CertificateParams::new(["orders.internal".to_owned()]).unwrap();
-        params.serial_number = Some(SerialNumber::from(serial));
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
-        let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.0).unwrap();
-        fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-        fs::write(folder.join(format!("{name}.pem")), cert.pem()).unwrap();
-    }
-
-    fn write(&self, folder: &Path, name: &str) {
-        fs::write(folder.join(name), self.0.pem()).unwrap();
-    }
+/// `NAME.pem` and `NAME.key`, for `orders.internal`, with this serial number.
+fn sign(authority: &Authority, folder: &Path, name: &str, serial: u64, year: i32) {
+    let mut params = params(&["orders.internal"], year);
+    params.serial_number = Some(SerialNumber::from(serial));
+    authority.sign(&params).write(folder, name);
 }
 
 /// nginx, the gateway before it, and the authorities of both.
@@ -63,7 +44,7 @@ impl World {
         let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
         let files = TempDir::new().unwrap();
         let path = |name: &str| files.path().join(name);
-        servers.sign(files.path(), "server", 1, 2040);
+        sign(&servers, files.path(), "server", 1, 2040);
         clients.write(files.path(), "clients.pem");
         let nginx = Nginx::start_tls(NginxTls {
             cert: &path("server.pem"),
@@ -74,7 +55,7 @@ impl World {
         let tls = format!(", tls: {{ ca: ca.pem, cert: gw.pem, key: gw.key, name: orders.internal }}{keys}");
         let setup = setup(&tokens).section("workers", "1").upstream_with("orders", &nginx.url(), &tls);
         servers.write(setup.path(), "ca.pem");
-        clients.sign(setup.path(), "gw", 0xa1, 2040);
+        sign(&clients, setup.path(), "gw", 0xa1, 2040);
         let (gateway, reader) = (Setup::start(setup), tokens["READER"].clone());
         Self { nginx, gateway, reader, servers, clients, _files: files }
     }
@@ -123,7 +104,7 @@ fn the_gateways_certificate_is_replaced_while_it_runs() {
         assert_eq!([world.metric(EXPIRY, "gw.pem"), world.metric(EXPIRY, "ca.pem")], [YEAR_2040; 2]);
         assert_eq!(world.metric("leastgate_upstream_tls_last_reload_successful", ""), 1.0);
 
-        world.clients.sign(world.folder(), "gw", 0xb2, 2041);
+        sign(&world.clients, world.folder(), "gw", 0xb2, 2041);
         until_true("the new serial number", PATIENCE, || {
             shown(&world.asked()) == format!("{protocol} orders.internal B2")
         });
@@ -157,7 +138,7 @@ fn the_authority_is_replaced_while_it_runs_and_by_nothing_that_is_broken() {
     world.servers.write(world.folder(), "ca.pem");
     until_true("the right one is back", PATIENCE, || world.status() == 200);
 
-    world.clients.sign(world.folder(), "gw", 0xc3, 2020);
+    sign(&world.clients, world.folder(), "gw", 0xc3, 2020);
     world.until_reloads("failure", 2.0);
     assert_eq!(shown(&world.asked()), "HTTP/1.1 orders.internal A1");
     for operation in ["certificates.loaded", "certificates.refused"] {
@@ -199,7 +180,7 @@ fn endpoints_are_asked_over_tls_and_every_series_of_them_is_in_the_format() {
 fn a_certificate_that_has_expired_is_told_at_a_start_and_by_validate() {
     let tokens = orders_tokens();
     let setup = setup(&tokens).upstream_with("orders", "https://127.0.0.1:9", ", tls: { cert: gw.pem, key: gw.key }");
-    Authority::new("clients").sign(setup.path(), "gw", 1, 2020);
+    sign(&Authority::new("clients"), setup.path(), "gw", 1, 2020);
     let ended = setup.cli(&["config", "validate"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains("gw.pem: it has expired, and upstreams refuse it"), "{}", ended.stderr);
