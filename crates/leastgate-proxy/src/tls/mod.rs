@@ -33,4 +33,4 @@ pub use certificate::{CertificateView, KeyPair};
 pub use connection::{Alpn, ConnInfo, PeerIdentity};
 pub use error::{HandshakeError, TlsError};
 pub use pem::Pem;
-pub use server::{CertificateSet, ServerTls};
+pub use server::{CertificateSet, ServerCertificates, ServerTls};

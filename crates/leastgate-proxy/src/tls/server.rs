@@ -52,11 +52,20 @@ struct Shared {
     in_force: ArcSwap<InForce>,
 }
 
+/// What can be told of the files in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerCertificates {
+    /// What clients are shown, the default one first.
+    pub shown: Vec<CertificateView>,
+    /// The authorities that vouch for clients.
+    pub authorities: Option<CertificateView>,
+}
+
 struct InForce {
     config: Arc<ServerConfig>,
-    certificates: Vec<CertificateView>,
-    /// In the same order; each key is that of its certificate.
-    shown: Vec<Arc<CertifiedKey>>,
+    certificates: ServerCertificates,
+    /// In the order of those shown; each key is that of its certificate.
+    keys: Vec<Arc<CertifiedKey>>,
     clients: Option<Arc<RootCertStore>>,
 }
 
@@ -93,9 +102,9 @@ impl ServerTls {
         Ok(())
     }
 
-    /// The certificates in force, the default one first.
+    /// What is in force.
     #[must_use]
-    pub fn certificates(&self) -> Vec<CertificateView> {
+    pub fn certificates(&self) -> ServerCertificates {
         self.shared.in_force.load().certificates.clone()
     }
 
@@ -148,16 +157,17 @@ struct Read {
     default: Certificate,
     by_name: Vec<Certificate>,
     /// Who vouches for clients.
-    clients: Option<Arc<RootCertStore>>,
+    clients: Option<(CertificateView, Arc<RootCertStore>)>,
 }
 
 impl Read {
     fn of(set: &CertificateSet, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let by_name = set.by_name.iter().map(|pair| Certificate::read(pair, provider));
+        let clients = |pem| Ok((CertificateView::of_authorities(pem)?, Arc::new(pem.authorities()?)));
         Ok(Self {
             default: Certificate::read(&set.default, provider)?,
             by_name: by_name.collect::<Result<_, _>>()?,
-            clients: set.client_ca.as_ref().map(Pem::authorities).transpose()?.map(Arc::new),
+            clients: set.client_ca.as_ref().map(clients).transpose()?,
         })
     }
 
@@ -181,7 +191,7 @@ impl InForce {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| setup(&error))?;
         let builder = match &read.clients {
-            Some(roots) => builder.with_client_cert_verifier(verifier(roots, provider)?),
+            Some((_, roots)) => builder.with_client_cert_verifier(verifier(roots, provider)?),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(names);
@@ -193,14 +203,15 @@ impl InForce {
         } else {
             config.send_tls13_tickets = 0;
         }
-        let (certificates, shown) =
+        let (shown, keys) =
             read.all().map(|certificate| (certificate.view.clone(), Arc::clone(&certificate.key))).unzip();
-        Ok(Self { config: Arc::new(config), certificates, shown, clients: read.clients.clone() })
+        let (authorities, clients) = read.clients.clone().unzip();
+        Ok(Self { config: Arc::new(config), certificates: ServerCertificates { shown, authorities }, keys, clients })
     }
 
     /// Whether a client can't tell the two apart. Keys are not looked at: one that is not its certificate's was refused.
     fn is_same(&self, other: &Self) -> bool {
-        let [ours, theirs] = [self, other].map(|one| one.shown.iter().map(|shown| &shown.cert));
+        let [ours, theirs] = [self, other].map(|one| one.keys.iter().map(|key| &key.cert));
         let [our_clients, their_clients] = [self, other].map(|one| one.clients.iter().map(|roots| &roots.roots));
         self.certificates == other.certificates && ours.eq(theirs) && our_clients.eq(their_clients)
     }

@@ -158,7 +158,7 @@ fn certificates_are_replaced_under_open_connections_and_by_nothing_that_is_broke
         assert_eq!(shown(), fresh.chain());
     }
     assert!(matches!(ServerTls::new(&mixed).unwrap_err(), TlsError::NotAPair { .. }));
-    let views = server.tls.certificates();
+    let views = server.tls.certificates().shown;
     assert_eq!((views[0].origin.as_str(), views[0].names.as_slice()), ("fresh.pem", &["a.test".to_owned()][..]));
     assert!(!format!("{:?}{set:?}", server.tls, set = expired).contains("PRIVATE"));
 }

@@ -85,7 +85,7 @@ impl TlsFamilies {
             failures: HandshakeFailure::ALL.map(|failure| failures.with_label_values(&[failure.as_str()])),
             expiry: make.float_gauges(
                 "leastgate_tls_certificate_expiry_timestamp_seconds",
-                "When a certificate shown to clients ends.",
+                "When a certificate shown to clients ends, or the first of the authorities that vouch for them.",
                 &["certificate"],
             )?,
         })

@@ -74,8 +74,9 @@ impl Certificates {
     /// Tells the metrics about them.
     pub(super) fn show(&self, telemetry: &Telemetry) {
         if let Some(tls) = self.listener() {
-            let views = tls.certificates();
-            telemetry.set_certificates(views.iter().filter_map(|view| Some((view.origin.as_str(), view.expires?))));
+            let certificates = tls.certificates();
+            let views = certificates.shown.iter().chain(&certificates.authorities);
+            telemetry.set_certificates(views.filter_map(|view| Some((view.origin.as_str(), view.expires?))));
         }
         for UpstreamFiles { name, tls, .. } in self.upstreams.iter().map(|watched| &watched.source) {
             let certificates = tls.certificates();
@@ -87,16 +88,17 @@ impl Certificates {
     /// Certificates that can't be read, and those that peers do not accept any more, or soon will not, one line each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
+        let shown_to = |whom| move |view| Term { what: "the certificate", refused_by: Some(whom), view };
+        // What an authority has signed is judged by its own time alone, so nobody refuses it for that.
+        let judged_by = |view| Term { what: "an authority", refused_by: None, view };
         let mut terms = Vec::new();
-        for view in self.listener().iter().flat_map(ServerTls::certificates) {
-            terms.push(Term { what: "the certificate", refused_by: Some("clients refuse it"), view });
+        if let Some(certificates) = self.listener().as_ref().map(ServerTls::certificates) {
+            terms.extend(certificates.shown.into_iter().map(shown_to("clients refuse it")));
+            terms.extend(certificates.authorities.map(judged_by));
         }
         for watched in &self.upstreams {
             let certificates = watched.source.tls.certificates();
-            let shown = |view| Term { what: "the certificate", refused_by: Some("upstreams refuse it"), view };
-            // What an authority has signed is judged by its own time alone, so nobody refuses it for that.
-            let judged_by = |view| Term { what: "an authority", refused_by: None, view };
-            terms.extend(certificates.identity.map(shown));
+            terms.extend(certificates.identity.map(shown_to("upstreams refuse it")));
             terms.extend(certificates.authorities.map(judged_by));
         }
         let now = Now::read().wall;
@@ -218,7 +220,7 @@ mod tests {
 
     fn names(certificates: &Certificates) -> Vec<String> {
         match certificates.listener() {
-            Some(tls) => tls.certificates().remove(0).names,
+            Some(tls) => tls.certificates().shown.remove(0).names,
             None => certificates.upstreams()["a"].certificates().identity.unwrap().names,
         }
     }
