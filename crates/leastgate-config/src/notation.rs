@@ -18,6 +18,7 @@ notation!(
     Some("^(none|0*[1-9][0-9]*(ms|s|m|h|d))$")
 );
 notation!(SIZE, |text| scalar::size(text).map(drop), Some("^[0-9]+(B|KiB|MiB|GiB)$"));
+notation!(SIZE_OR_NONE, |text| scalar::size_or_none(text).map(drop), Some("^(none|[0-9]+(B|KiB|MiB|GiB))$"));
 notation!(RATE, |text| scalar::rate(text).map(drop), Some("^0*[1-9][0-9]*/(s|m|h)$"));
 notation!(BYTE_RATE, |text| scalar::byte_rate(text).map(drop), Some("^[0-9]+(B|KiB|MiB|GiB)/s$"));
 notation!(NETWORK, |text| scalar::network(text).map(drop), Some("^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"));

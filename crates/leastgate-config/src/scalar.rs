@@ -70,6 +70,11 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     with_unit(text, SIZE_UNITS).ok_or_else(|| "expected a size such as 512B, 8KiB or 16MiB".to_owned())
 }
 
+/// A number of bytes, or `none`: more than there can be.
+pub(crate) fn size_or_none(text: &str) -> Result<u64, String> {
+    if text == "none" { Ok(u64::MAX) } else { size(text).map_err(|err| format!("{err}, or none")) }
+}
+
 /// A rate: `20/s`, `100/m`.
 pub(crate) fn rate(text: &str) -> Result<Rate, String> {
     parse_rate(text).ok_or_else(|| "expected a rate such as 20/s or 100/m".to_owned())
@@ -166,6 +171,8 @@ mod tests {
         assert_eq!(duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
         assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
         assert_eq!(duration_or_none("none"), Ok(None));
+        assert_eq!((size_or_none("none"), size_or_none("1KiB")), (Ok(u64::MAX), Ok(1_024)));
+        assert_eq!(size_or_none("1K").unwrap_err(), "expected a size such as 512B, 8KiB or 16MiB, or none");
         for wrong in ["", "5", "s", "-1s", "1.5s", "1 s", "1w", "1S", "0s", "99999999999999999999d", "3651d", "1h30m"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }

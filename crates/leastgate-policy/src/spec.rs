@@ -108,7 +108,7 @@ pub enum Disclose {
 /// Limits of one api; `None` takes the gateway's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ApiLimits {
-    /// Largest request body in bytes.
+    /// Largest request body in bytes; `u64::MAX`: of any size.
     pub body: Option<u64>,
     /// Longest wait for the response head.
     pub response_timeout: Option<Duration>,

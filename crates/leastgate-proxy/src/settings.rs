@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use leastgate_config::{Limits, Upstream};
 
-use crate::body::BodyLimits;
+use crate::body::{BodyLimits, TrailerLimits};
 use crate::connection::PhaseLimits;
 use crate::tls::ServerTls;
 use crate::upstream::{Names, UpstreamTls};
@@ -81,9 +81,13 @@ impl Settings {
             idle: limits.body_idle,
             min_rate: limits.body_min_rate,
             grace: limits.body_grace,
-            trailer_bytes: limits.trailer_size,
-            trailer_fields: limits.trailer_fields,
+            trailers: self.trailers(),
         }
+    }
+
+    /// The limits of trailers, in either direction.
+    pub(crate) fn trailers(&self) -> TrailerLimits {
+        TrailerLimits { bytes: self.limits.trailer_size, fields: self.limits.trailer_fields }
     }
 
     /// A worker's share of an upstream's connections: together they open no more than rounding up makes.

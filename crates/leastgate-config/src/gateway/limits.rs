@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::diagnostic::Fault;
-use crate::notation::{BYTE_RATE, DURATION, DURATION_OR_NONE, DURATION_OR_ZERO, RATE, SIZE};
+use crate::notation::{BYTE_RATE, DURATION, DURATION_OR_NONE, DURATION_OR_ZERO, RATE, SIZE, SIZE_OR_NONE};
 use crate::scalar::{self, Rate};
 use crate::shape::{Field, Shape, View, defaulted};
 
@@ -58,8 +58,8 @@ limits! {
     target_size: usize = 8 << 10, "8KiB", Shape::Text(&TARGET_SIZE), bytes;
     /// Most segments of a path. It can only be lowered.
     path_segments: usize = 128, "128", Shape::Count(1, 128), number;
-    /// Largest request body, in bytes; an api may set its own.
-    body: u64 = 16 << 20, "16MiB", BYTES, size;
+    /// Largest request body, in bytes, or none; an api may set its own.
+    body: u64 = 16 << 20, "16MiB", Shape::Text(&SIZE_OR_NONE), size_or_none;
     /// Longest silence within a request body, while the gateway wants to read.
     body_idle: Duration = Duration::from_secs(30), "30s", TIME, time;
     /// Least rate of a request body, in bytes a second, while the gateway wants to read.
@@ -177,8 +177,8 @@ fn time_or_none(view: View<'_>) -> Result<Option<Duration>, Fault> {
     view.parse(scalar::duration_or_none)
 }
 
-fn size(view: View<'_>) -> Result<u64, Fault> {
-    view.parse(scalar::size)
+fn size_or_none(view: View<'_>) -> Result<u64, Fault> {
+    view.parse(scalar::size_or_none)
 }
 
 fn bytes(view: View<'_>) -> Result<usize, Fault> {

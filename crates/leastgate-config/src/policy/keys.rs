@@ -1,6 +1,6 @@
 //! Every key of a policy file (scope-language §1).
 
-use crate::notation::{DURATION, ENVIRONMENT, MOMENT, NETWORK, SIZE, WORDS};
+use crate::notation::{DURATION, ENVIRONMENT, MOMENT, NETWORK, SIZE_OR_NONE, WORDS};
 use crate::shape::{Field, Notation, Shape, defaulted, optional, required};
 
 const TEXT: Shape = Shape::Text(&WORDS);
@@ -54,7 +54,7 @@ const CORS: &[Field] = &[
 ];
 
 const API_LIMITS: &[Field] = &[
-    optional("body", Shape::Text(&SIZE), "Largest request body."),
+    optional("body", Shape::Text(&SIZE_OR_NONE), "Largest request body, or none."),
     optional("response_timeout", TIME, "Longest wait for the head of a response."),
 ];
 

@@ -241,7 +241,7 @@ fn read_cors(view: View<'_>) -> Read<CorsSpec> {
 
 fn api_limits(view: View<'_>) -> Read<ApiLimits> {
     Ok(ApiLimits {
-        body: view.find("body").map(|body| body.parse(scalar::size)).transpose()?,
+        body: view.find("body").map(|body| body.parse(scalar::size_or_none)).transpose()?,
         response_timeout: duration(view, "response_timeout")?,
     })
 }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use leastgate_policy::Reason;
 use tokio::time::{Instant, Sleep};
 
-use super::Upload;
+use super::{TrailerLimits, Upload};
 use crate::headers;
 use crate::upstream::Lease;
 
@@ -22,12 +22,14 @@ pub(crate) enum DownloadError {
     Upstream(#[source] hyper::Error),
     #[error("the response took longer than allowed")]
     TimedOut,
+    #[error("the response's trailers are over their limit")]
+    TrailersTooLarge,
 }
 
 impl DownloadError {
     pub(crate) fn reason(&self) -> Reason {
         match self {
-            Self::Upstream(_) => Reason::UpstreamProtocol,
+            Self::Upstream(_) | Self::TrailersTooLarge => Reason::UpstreamProtocol,
             Self::TimedOut => Reason::UpstreamTimeout,
         }
     }
@@ -40,7 +42,8 @@ pub(crate) struct UpstreamBody {
     lease: Option<Lease>,
     upload: Rc<Upload>,
     whole: Option<Pin<Box<Sleep>>>,
-    passes_trailers: bool,
+    /// Those that are passed on, if any are.
+    trailers: Option<TrailerLimits>,
 }
 
 impl UpstreamBody {
@@ -49,10 +52,10 @@ impl UpstreamBody {
         lease: Lease,
         upload: &Rc<Upload>,
         whole: Option<Instant>,
-        passes_trailers: bool,
+        trailers: Option<TrailerLimits>,
     ) -> Self {
         let whole = whole.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        let mut body = Self { incoming, lease: Some(lease), upload: Rc::clone(upload), whole, passes_trailers };
+        let mut body = Self { incoming, lease: Some(lease), upload: Rc::clone(upload), whole, trailers };
         if body.incoming.is_end_stream() {
             body.release();
         }
@@ -90,8 +93,10 @@ impl Body for UpstreamBody {
             // Trailers end a body. They are where gRPC says how a call went; of others none are passed on.
             Poll::Ready(Some(Ok(frame))) => {
                 this.release();
-                let trailers = frame.into_trailers().ok().filter(|_| std::mem::take(&mut this.passes_trailers));
-                Poll::Ready(trailers.map(|mut trailers| {
+                Poll::Ready(this.trailers.take().zip(frame.into_trailers().ok()).map(|(limits, mut trailers)| {
+                    if !limits.admit(&trailers) {
+                        return Err(DownloadError::TrailersTooLarge);
+                    }
                     headers::clean_trailers(&mut trailers);
                     Ok(Frame::trailers(trailers))
                 }))

@@ -6,9 +6,11 @@ mod drain;
 mod outbound;
 mod request;
 mod response;
+mod trailers;
 
 pub(crate) use download::{DownloadError, UpstreamBody};
 pub(crate) use drain::drain_buffered;
 pub(crate) use outbound::{OutboundBody, Stop, Turn};
 pub(crate) use request::{BodyLimits, RequestBody, Upload, UploadFault};
 pub use response::{BodyError, ProxyBody};
+pub(crate) use trailers::TrailerLimits;

@@ -8,11 +8,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use leastgate_policy::Reason;
 use leastgate_telemetry::RecordHandle;
 use tokio::time::{Instant, Sleep};
+
+use super::TrailerLimits;
 
 /// What a request body may be, and how slow.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +24,7 @@ pub(crate) struct BodyLimits {
     /// Least bytes a second while we want to read, once `grace` is over.
     pub(crate) min_rate: u64,
     pub(crate) grace: Duration,
-    pub(crate) trailer_bytes: usize,
-    pub(crate) trailer_fields: usize,
+    pub(crate) trailers: TrailerLimits,
 }
 
 #[cfg(test)]
@@ -35,8 +35,7 @@ impl BodyLimits {
         idle: Duration::from_secs(30),
         min_rate: 240,
         grace: Duration::from_secs(5),
-        trailer_bytes: 64,
-        trailer_fields: 2,
+        trailers: TrailerLimits { bytes: 64, fields: 2 },
     };
 }
 
@@ -178,7 +177,7 @@ impl<B: Body<Data = Bytes> + Unpin> RequestBody<B> {
         let data = match frame.into_data() {
             Ok(data) => data,
             Err(frame) => {
-                let fits = frame.trailers_ref().is_none_or(|trailers| self.trailers_fit(trailers));
+                let fits = frame.trailers_ref().is_none_or(|trailers| self.limits.trailers.admit(trailers));
                 return if fits { self.finish() } else { self.fail(UploadFault::TrailersTooLarge) };
             }
         };
@@ -194,11 +193,6 @@ impl<B: Body<Data = Bytes> + Unpin> RequestBody<B> {
             self.upload.complete.set(true);
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
-    }
-
-    fn trailers_fit(&self, trailers: &HeaderMap) -> bool {
-        let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        trailers.len() <= self.limits.trailer_fields && bytes <= self.limits.trailer_bytes
     }
 
     /// How much longer the client may be silent: it has earned that with what it has sent.

@@ -234,8 +234,8 @@ impl Forwarder {
             return switched(response, lease).await.map(Answer::Switched);
         }
         headers::check_framing(response.status(), response.headers())?;
-        let passes_trailers = headers::is_grpc(response.headers());
-        let body = |incoming| UpstreamBody::new(incoming, lease, context.upload, deadlines.whole, passes_trailers);
+        let trailers = headers::is_grpc(response.headers()).then(|| self.settings.trailers());
+        let body = |incoming| UpstreamBody::new(incoming, lease, context.upload, deadlines.whole, trailers);
         Ok(Answer::Response(response.map(body)))
     }
 

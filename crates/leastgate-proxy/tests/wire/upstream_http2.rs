@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::server::Builder;
 use http::{HeaderMap, Response, Version};
-use leastgate_testkit::http2::{Client, DATA, HEADERS, RST_STREAM};
+use leastgate_testkit::http2::{Answer, Client, DATA, HEADERS, RST_STREAM};
 use tokio::sync::Semaphore;
 
 use crate::harness::{Connection, Harness, Options, PATIENCE, Upstream, start_as};
@@ -190,6 +190,22 @@ fn what_is_left_of_a_request_ends_with_its_answer() {
     assert_eq!(upstream.requests(), [2]);
 }
 
+/// A call of one message of one byte.
+fn call(client: &mut Client, content_type: &str, bearer: &str) -> Answer {
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "orders.internal"),
+        (":path", "/v1/pkg.Service/Call"),
+        ("authorization", bearer),
+        ("content-type", content_type),
+        ("te", "trailers"),
+    ];
+    let stream = client.open(&fields, 0);
+    client.data(stream, b"\0\0\0\0\x01m", 1);
+    client.answer(stream)
+}
+
 #[test]
 fn grpc_gets_its_trailers_and_nobody_elses() {
     let upstream = Served::start(Builder::new(), |seen, respond| {
@@ -210,18 +226,7 @@ fn grpc_gets_its_trailers_and_nobody_elses() {
         ("application/grpc+proto", Some("trailers"), vec!["connection-x", "grpc-message", "grpc-status"]),
         ("application/json", None, vec![]),
     ] {
-        let fields = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":authority", "orders.internal"),
-            (":path", "/v1/pkg.Service/Call"),
-            ("authorization", &bearer),
-            ("content-type", content_type),
-            ("te", "trailers"),
-        ];
-        let stream = client.open(&fields, 0);
-        client.data(stream, b"\0\0\0\0\x01m", 1);
-        let answer = client.answer(stream);
+        let answer = call(&mut client, content_type, &bearer);
         assert_eq!((answer.status, &answer.body[..]), (200, &b"\0\0\0\0\x01m"[..]));
         let mut names: Vec<_> = answer.trailers.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
@@ -230,6 +235,29 @@ fn grpc_gets_its_trailers_and_nobody_elses() {
         assert_eq!(seen.head.headers.get("te").map(|te| te.to_str().unwrap()), te);
     }
     assert_eq!(harness.events(2).iter().filter(|event| event.contains("\"status\":200")).count(), 2);
+}
+
+#[test]
+fn a_call_whose_trailers_are_over_their_limits_is_cut_and_on_record_as_the_upstreams_fault() {
+    for (fields, length, is_whole) in [(32, 1, true), (33, 1, false), (2, 4_000, true), (2, 4_096, false)] {
+        let upstream = Served::start(Builder::new(), move |seen, respond| {
+            Box::pin(async move {
+                let mut head = Response::new(());
+                head.headers_mut().insert("content-type", seen.head.headers["content-type"].clone());
+                let value = "v".repeat(length);
+                let named = |number: usize| (format!("x-{number:02}").parse().unwrap(), value.parse().unwrap());
+                say_with_trailers(respond, head, (0..fields).map(named).collect()).await;
+            })
+        });
+        let harness = before(upstream.address, "");
+        let mut client = Client::open_with(harness.connect().stream, &[]);
+        let bearer = format!("Bearer {}", harness.token);
+        let answer = call(&mut client, "application/grpc", &bearer);
+        let trailers = if is_whole { fields } else { 0 };
+        assert_eq!((answer.is_whole, answer.trailers.len()), (is_whole, trailers), "{fields} of {length}");
+        let event = harness.events(1).remove(0);
+        assert_eq!(event.contains("upstream_protocol"), !is_whole, "{event}");
+    }
 }
 
 #[test]

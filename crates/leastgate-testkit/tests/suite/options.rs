@@ -9,7 +9,7 @@ use leastgate_testkit::policies::ORDERS;
 use leastgate_testkit::raw::RawClient;
 use leastgate_testkit::token::Token;
 
-use crate::fixtures::{Orders, with_body, with_policy};
+use crate::fixtures::{Orders, with_body, with_policy, with_policy_and};
 
 #[test]
 fn host_rewrite_sends_the_endpoints_own() {
@@ -132,6 +132,19 @@ fn an_api_has_limits_of_its_own() {
         .upstream
         .on("/v1/orders/7b0e", leastgate_testkit::recorder::Answer::steps([leastgate_testkit::recorder::Step::Hold]));
     assert_eq!(orders.gateway.get(orders.reader(), "/v1/orders/7b0e").status, 504);
+}
+
+#[test]
+fn a_body_may_be_of_any_size_where_that_is_said() {
+    let body = vec![b'a'; 17 << 20];
+    let anywhere = with_policy_and(ORDERS, |setup| setup.limit("body: none"));
+    let policy = ORDERS.replace("    disclose: full\n", "    limits: { body: none }\n");
+    let in_this_api = with_policy_and(&policy, |setup| setup.limit("body: 10B"));
+    for orders in [anywhere, in_this_api] {
+        let request = with_body("POST", "/v1/orders", orders.token("WRITER"), &body);
+        assert_eq!(orders.gateway.exchange(request).status, 200);
+        assert_eq!(orders.upstream.requests()[0].body_length, 17 << 20);
+    }
 }
 
 #[test]
