@@ -159,6 +159,16 @@ fn the_soak_has_failed_no_judgement() {
     assert_eq!(row, Some("| judgements that failed | none | none |"));
 }
 
+/// Whoever doubts a figure can measure it again.
+#[test]
+fn every_table_is_of_a_revision_that_can_be_had() {
+    for file in ["conformance.tsv", "faults.tsv", "soak-summary.tsv"] {
+        let text = fs::read_to_string(paths::workspace().join("benches/results").join(file)).unwrap();
+        let conditions = text.lines().next().unwrap();
+        assert!(conditions.contains("of revision") && !conditions.contains("with changes"), "{file}: {conditions}");
+    }
+}
+
 /// A file of results as a table: its first line says on what it was measured.
 fn measured(file: &str) -> String {
     let text = fs::read_to_string(paths::workspace().join("benches/results").join(file)).unwrap();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leastgate_testkit::deadline::PATIENCE;
+use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::request;
 use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::raw::NoReply;
@@ -60,7 +60,7 @@ fn what_is_not_one_clean_response_is_502_and_the_connection_is_not_used_again() 
     ];
     for (number, (what, answer)) in lies.iter().enumerate() {
         let path = format!("/v1/orders/{:x}", number + 0xa00);
-        orders.upstream.on(&path, Answer::steps([Step::send(answer), Step::Close]));
+        orders.upstream.on(&path, Answer::steps([Step::send(answer)]));
         let reply = orders.gateway.get(orders.reader(), &path);
         assert_eq!(
             (reply.status, reply.problem().as_deref()),
@@ -70,6 +70,7 @@ fn what_is_not_one_clean_response_is_502_and_the_connection_is_not_used_again() 
         );
         assert_eq!(reply.head.one("proxy-status"), Some("leastgate; error=http_protocol_error"), "{what}");
         assert_eq!(reason_of(&orders, &path), "upstream_protocol", "{what}");
+        until_true("the end of the connection it came over", PATIENCE, || orders.upstream.open() == 0);
         let canary = orders.gateway.get(orders.reader(), "/v1/orders");
         assert!(canary.text().contains("\"/v1/orders\""), "{what}: the canary got {}", canary.text());
     }

@@ -30,6 +30,7 @@ mod metrics;
 mod mutations;
 mod names;
 mod options;
+mod overload;
 mod protocols;
 mod readme;
 mod refusals;
