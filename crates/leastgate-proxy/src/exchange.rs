@@ -8,11 +8,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use hyper::body::Incoming;
 use leastgate_policy::{Denial, PolicySnapshot, Preflight, Reason, RequestFacts, Source};
 use leastgate_telemetry::{Origin, Recorder};
 
-use crate::body::{DownloadError, ProxyBody, RequestBody, Upload, UploadFault, UpstreamBody, drain_buffered};
+use crate::body::{DownloadError, ProxyBody, Received, RequestBody, Upload, UploadFault, UpstreamBody, drain_buffered};
 use crate::connection::{ConnectionState, StreamControl};
 use crate::headers::{self, Caller, Handshake};
 use crate::respond::{self, Answering, Authored, Refusal};
@@ -196,7 +195,7 @@ impl Exchange {
 
     /// Answers a refused request. What has arrived of its body is thrown away; if there is more, the connection ends
     /// with the answer, because body bytes must never be read as a request (P19).
-    pub(crate) async fn refuse(self, refused: Refused, body: RequestBody<Incoming>) -> Response<ProxyBody> {
+    pub(crate) async fn refuse(self, refused: Refused, body: RequestBody<Received>) -> Response<ProxyBody> {
         let is_clean = self.throw_away(body, refused.ends_connection()).await;
         self.answer(&refused, is_clean)
     }
@@ -208,7 +207,7 @@ impl Exchange {
     }
 
     /// Answers a preflight.
-    pub(crate) async fn allow_origin(self, asked: &Preflight, body: RequestBody<Incoming>) -> Response<ProxyBody> {
+    pub(crate) async fn allow_origin(self, asked: &Preflight, body: RequestBody<Received>) -> Response<ProxyBody> {
         let is_clean = self.throw_away(body, false).await;
         let response = respond::preflight(asked, &self.answering(Some(asked.case().snapshot()), !is_clean));
         let status = response.status();
@@ -216,7 +215,7 @@ impl Exchange {
     }
 
     /// Whether nothing is left of a body that could be read as a request.
-    async fn throw_away(&self, body: RequestBody<Incoming>, skips: bool) -> bool {
+    async fn throw_away(&self, body: RequestBody<Received>, skips: bool) -> bool {
         http_body::Body::is_end_stream(&body) || !skips && !self.expects_continue && drain_buffered(body).await
     }
 
@@ -265,7 +264,7 @@ impl Exchange {
         }
         *response.version_mut() = http::Version::HTTP_11;
         if let Some(entry) = &self.entry {
-            entry.streams();
+            entry.streams(response.body().due());
         }
         // Over HTTP/2 an upstream may end even such a response with a frame of its own, or say something in it.
         let has_none = self.method == Method::HEAD
@@ -286,7 +285,7 @@ impl Exchange {
         headers::name_upgrade(response.headers_mut());
         *response.version_mut() = http::Version::HTTP_11;
         if let Some(entry) = &self.entry {
-            entry.streams();
+            entry.streams(None);
         }
         let connection = Rc::clone(&self.connection.0);
         let idle = self.worker.settings.limits.stream_idle;

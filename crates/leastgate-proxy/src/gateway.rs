@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 use leastgate_policy::host::name_host;
@@ -20,7 +20,7 @@ use leastgate_policy::{
 use leastgate_telemetry::LimitKind;
 use tower::Service;
 
-use crate::body::{ProxyBody, RequestBody, Upload};
+use crate::body::{ProxyBody, Received, RequestBody, Upload};
 use crate::connection::{ConnectionState, StreamControl};
 use crate::exchange::{Exchange, Refused};
 use crate::headers::{self, Screen};
@@ -35,7 +35,7 @@ pub struct Gateway {
     connection: Rc<ConnectionState>,
 }
 
-type ClientBody = RequestBody<Incoming>;
+type ClientBody = RequestBody<Received>;
 
 /// A request that the gateway answers by itself, with its body if that is still at hand.
 enum Turned {
@@ -71,7 +71,8 @@ impl Gateway {
         let upload = Rc::new(Upload::new());
         let mut exchange = Exchange::begin(&self.worker, self.source, &self.connection, stream, &parts, &upload);
         let record = (!incoming.is_end_stream()).then(|| exchange.record().handle());
-        let body = RequestBody::new(incoming, self.worker.settings.body(), upload, record);
+        let received = Received::new(incoming, parts.version == Version::HTTP_2);
+        let body = RequestBody::new(received, self.worker.settings.body(), upload, record);
         match self.judge(&mut exchange, parts, body) {
             Err(turned) => match *turned {
                 Turned::Refused(refused, body) => exchange.refuse(refused, body).await,

@@ -1,5 +1,6 @@
 //! Requests that last: each one older than 50 ms is decided again when it enters this view, and then whenever the policy
-//! or a token changes and once a second, because expiries are whole seconds. What would now be refused is cut (P29).
+//! or a token changes and once a second, because expiries are whole seconds. What would now be refused is cut (P29), and
+//! so is a response that has had all the time there is for it.
 //!
 //! One task a worker looks at all of them, so that a short request pays for an entry in a list and not for a timer.
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use leastgate_policy::{Decision, Denial, PolicySnapshot, RequestFacts, Timestamp, decide};
+use leastgate_policy::{Decision, Denial, PolicySnapshot, Reason, RequestFacts, Timestamp, decide};
 use leastgate_telemetry::RecordHandle;
 use slab::Slab;
 use tokio::sync::Notify;
@@ -50,6 +51,8 @@ pub(crate) struct Underway {
     reported: Cell<bool>,
     /// Whether its response is on the way: it can then only be cut off, not answered.
     streaming: Cell<bool>,
+    /// When that has taken too long.
+    due: Cell<Option<Instant>>,
     denial: RefCell<Option<Denial>>,
     waiting: RefCell<Option<Waker>>,
 }
@@ -129,6 +132,7 @@ impl Underway {
             entered: Cell::new(false),
             reported: Cell::new(false),
             streaming: Cell::new(false),
+            due: Cell::new(None),
             denial: RefCell::new(None),
             waiting: RefCell::new(None),
         }
@@ -136,6 +140,11 @@ impl Underway {
 
     fn review(&self, snapshot: &Arc<PolicySnapshot>, judging: &Judged, is_stale: bool, now: Instant) {
         self.look_after_client(now);
+        if self.due.get().is_some_and(|due| due <= now) {
+            self.due.set(None);
+            self.record.failed(Reason::UpstreamTimeout.as_str());
+            self.cut();
+        }
         let age = now - self.began;
         if age < LONG || self.denial.borrow().is_some() {
             return;
@@ -196,9 +205,10 @@ impl Entry {
         std::future::poll_fn(|cx| self.underway.poll_denied(cx)).await
     }
 
-    /// The response begins: from now on it can only be cut.
-    pub(crate) fn streams(&self) {
+    /// The response begins: from now on it can only be cut. It is when it is not over in time, if there is such a time.
+    pub(crate) fn streams(&self, due: Option<Instant>) {
         self.underway.streaming.set(true);
+        self.underway.due.set(due);
         if self.underway.denial.borrow().is_some() {
             self.underway.cut();
         }

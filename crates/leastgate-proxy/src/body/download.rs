@@ -7,11 +7,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use leastgate_policy::Reason;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use super::{TrailerLimits, Upload};
+use super::{BrokenOff, Received, TrailerLimits, Upload};
 use crate::headers;
 use crate::upstream::Lease;
 
@@ -19,9 +18,7 @@ use crate::upstream::Lease;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DownloadError {
     #[error("the upstream broke the response off: {0}")]
-    Upstream(#[source] hyper::Error),
-    #[error("the response took longer than allowed")]
-    TimedOut,
+    Upstream(#[source] BrokenOff),
     #[error("the response's trailers are over their limit")]
     TrailersTooLarge,
 }
@@ -30,7 +27,6 @@ impl DownloadError {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::Upstream(_) | Self::TrailersTooLarge => Reason::UpstreamProtocol,
-            Self::TimedOut => Reason::UpstreamTimeout,
         }
     }
 }
@@ -38,28 +34,32 @@ impl DownloadError {
 /// A response's body, with the connection it comes over.
 #[derive(Debug)]
 pub(crate) struct UpstreamBody {
-    incoming: Incoming,
+    received: Received,
     lease: Option<Lease>,
     upload: Rc<Upload>,
-    whole: Option<Pin<Box<Sleep>>>,
+    due: Option<Instant>,
     /// Those that are passed on, if any are.
     trailers: Option<TrailerLimits>,
 }
 
 impl UpstreamBody {
     pub(crate) fn new(
-        incoming: Incoming,
+        received: Received,
         lease: Lease,
         upload: &Rc<Upload>,
-        whole: Option<Instant>,
+        due: Option<Instant>,
         trailers: Option<TrailerLimits>,
     ) -> Self {
-        let whole = whole.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        let mut body = Self { incoming, lease: Some(lease), upload: Rc::clone(upload), whole, trailers };
-        if body.incoming.is_end_stream() {
+        let mut body = Self { received, lease: Some(lease), upload: Rc::clone(upload), due, trailers };
+        if body.received.is_end_stream() {
             body.release();
         }
         body
+    }
+
+    /// When it has taken too long: who watches the client too has to look, for behind a slow one nobody asks the body.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
     }
 
     /// The response is read whole: its connection goes back to the pool, unless the request was not sent whole. Then
@@ -79,13 +79,10 @@ impl Body for UpstreamBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
-            Poll::Pending => match &mut this.whole {
-                Some(whole) => whole.as_mut().poll(cx).map(|()| Some(Err(DownloadError::TimedOut))),
-                None => Poll::Pending,
-            },
+        match Pin::new(&mut this.received).poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
-                if this.incoming.is_end_stream() {
+                if this.received.is_end_stream() {
                     this.release();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -113,10 +110,10 @@ impl Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.received.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.received.size_hint()
     }
 }

@@ -4,6 +4,7 @@
 mod download;
 mod drain;
 mod outbound;
+mod received;
 mod request;
 mod response;
 mod trailers;
@@ -11,6 +12,7 @@ mod trailers;
 pub(crate) use download::{DownloadError, UpstreamBody};
 pub(crate) use drain::drain_buffered;
 pub(crate) use outbound::{OutboundBody, Stop, Turn};
+pub(crate) use received::{BrokenOff, Received};
 pub(crate) use request::{BodyLimits, RequestBody, Upload, UploadFault};
 pub use response::{BodyError, ProxyBody};
 pub(crate) use trailers::TrailerLimits;

@@ -10,10 +10,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use smallvec::SmallVec;
 
-use super::{RequestBody, UploadFault};
+use super::{Received, RequestBody, UploadFault};
 use crate::untaken::Untaken;
 
 /// Word that an exchange is over, to the tasks in which hyper sends its request and waits for its answer.
@@ -61,14 +60,14 @@ impl Turn {
 /// The body of every request that goes upstream.
 #[derive(Debug)]
 pub(crate) struct OutboundBody {
-    content: Option<RequestBody<Incoming>>,
+    content: Option<RequestBody<Received>>,
     stop: Option<Rc<Stop>>,
     /// Where to say so when its turn has come.
     turn: RefCell<Option<Rc<Turn>>>,
 }
 
 impl OutboundBody {
-    pub(crate) fn new(content: RequestBody<Incoming>) -> Self {
+    pub(crate) fn new(content: RequestBody<Received>) -> Self {
         Self { content: Some(content), stop: None, turn: RefCell::default() }
     }
 

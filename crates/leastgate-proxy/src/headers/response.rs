@@ -24,6 +24,8 @@ pub(crate) enum BadResponse {
     UnknownCoding,
     #[error("its Connection is not a list of names")]
     NoNames,
+    #[error("it has no content, and says how that is framed")]
+    BodyOfNothing,
 }
 
 /// Leaves of an answer's body its length alone, as a HEAD wants it: over HTTP/1.1 hyper does that by itself, over HTTP/2
@@ -41,6 +43,9 @@ const LENGTH_DIGITS: usize = 19;
 pub(crate) fn check_framing(status: StatusCode, headers: &HeaderMap) -> Result<(), BadResponse> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(BadResponse::SwitchedProtocols);
+    }
+    if status == StatusCode::NO_CONTENT && announces_body(headers) {
+        return Err(BadResponse::BodyOfNothing);
     }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next();
@@ -61,6 +66,21 @@ pub(crate) fn check_framing(status: StatusCode, headers: &HeaderMap) -> Result<(
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
         _ => Err(BadResponse::UnknownCoding),
     }
+}
+
+/// Whether a body is announced that is more than nothing.
+fn announces_body(headers: &HeaderMap) -> bool {
+    let is_nothing = |length: &HeaderValue| length.as_bytes().iter().all(|&digit| digit == b'0');
+    headers.contains_key(header::TRANSFER_ENCODING) || !headers.get_all(header::CONTENT_LENGTH).iter().all(is_nothing)
+}
+
+/// Whether another exchange may follow over the same connection (P20). Not after a response of HTTP/1.0: hyper would send
+/// the next request as such, which has no chunks, so that a body of no known length would be none. And not after a 304
+/// that names a coding: it has no body, and an upstream that sends one all the same would answer the next request with it.
+pub(crate) fn may_be_followed<B>(response: &Response<B>) -> bool {
+    let is_doubtful =
+        response.status() == StatusCode::NOT_MODIFIED && response.headers().contains_key(header::TRANSFER_ENCODING);
+    response.version() >= Version::HTTP_11 && !is_doubtful
 }
 
 fn is_length(digits: &[u8]) -> bool {
@@ -113,6 +133,30 @@ mod tests {
             check_framing(StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new()),
             Err(BadResponse::SwitchedProtocols)
         );
+    }
+
+    #[test]
+    fn what_has_no_content_says_nothing_of_its_framing() {
+        let check = |fields: &[(&str, &str)]| check_framing(StatusCode::NO_CONTENT, &map(fields)).err();
+        assert_eq!([check(&[]), check(&[("content-length", "0")])], [None, None]);
+        for field in [("content-length", "5"), ("transfer-encoding", "chunked")] {
+            assert_eq!(check(&[field]), Some(BadResponse::BodyOfNothing), "{field:?}");
+        }
+    }
+
+    #[test]
+    fn another_exchange_follows_where_its_request_and_this_response_are_framed_beyond_doubt() {
+        let follows = |version, status, fields: &[(&str, &str)]| {
+            let mut response = Response::new(());
+            (*response.version_mut(), *response.status_mut(), *response.headers_mut()) = (version, status, map(fields));
+            may_be_followed(&response)
+        };
+        let chunked = [("transfer-encoding", "chunked")];
+        assert!(follows(Version::HTTP_11, StatusCode::OK, &chunked));
+        assert!(follows(Version::HTTP_2, StatusCode::OK, &[]));
+        assert!(follows(Version::HTTP_11, StatusCode::NOT_MODIFIED, &[("content-length", "5")]));
+        assert!(!follows(Version::HTTP_11, StatusCode::NOT_MODIFIED, &chunked));
+        assert!(!follows(Version::HTTP_10, StatusCode::OK, &[("connection", "keep-alive")]));
     }
 
     #[test]

@@ -107,7 +107,7 @@ async fn send(
     };
     match sent {
         Ok(response) => {
-            lease.answered();
+            lease.answered(&response);
             Ok(response)
         }
         Err(failure) => Err(unanswered(lease, failure, terms.upload)),
@@ -180,7 +180,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::body::{BodyLimits, RequestBody};
+    use crate::body::{BodyLimits, Received, RequestBody};
     use crate::upstream::pool::tests::pool_of;
 
     /// A request with a body as hyper's server hands it over.
@@ -199,6 +199,7 @@ mod tests {
         };
         request
             .unwrap()
+            .map(|body| Received::new(body, false))
             .map(|body| OutboundBody::new(RequestBody::new(body, BodyLimits::TIGHT, Rc::new(Upload::new()), None)))
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Check {
 }
 
 impl Check {
-    /// Whether the answer comes in time and is a 2xx.
+    /// Whether the answer comes in time, and is a 2xx that a request's answer could be framed like.
     pub(super) async fn is_passed(&self, connection: Connection, target: &Target) -> bool {
         let mut request = headers::own_request(&self.path, target.authority.as_ref(), OutboundBody::empty());
         let answer = async {
@@ -35,6 +35,8 @@ impl Check {
                 }
             }
         };
-        matches!(timeout(DEADLINE, answer).await, Ok(Ok(response)) if response.status().is_success())
+        let Ok(Ok(response)) = timeout(DEADLINE, answer).await else { return false };
+        // One that frames this answer so that no other of it would be passed on is not well.
+        response.status().is_success() && headers::check_framing(response.status(), response.headers()).is_ok()
     }
 }

@@ -25,7 +25,7 @@ use super::lease::Lease;
 use super::pool::{Pool, PoolSettings};
 use super::target::Target;
 use super::tls::UpstreamTls;
-use crate::body::{OutboundBody, RequestBody, Upload, UploadFault, UpstreamBody};
+use crate::body::{OutboundBody, Received, RequestBody, Upload, UploadFault, UpstreamBody};
 use crate::headers::{self, BadResponse, Framing, Handshake, Identity, Outgoing};
 use crate::settings::Settings;
 use crate::trace::Trace;
@@ -204,7 +204,7 @@ impl Forwarder {
     /// Sends an authorized request and waits for the head of its response.
     pub(crate) async fn forward(
         &self,
-        request: AuthorizedRequest<RequestBody<Incoming>>,
+        request: AuthorizedRequest<RequestBody<Received>>,
         context: &ForwardContext<'_>,
     ) -> Result<Answer, Failed> {
         let (request, permit) = request.into_parts();
@@ -214,7 +214,7 @@ impl Forwarder {
 
     async fn send(
         &self,
-        mut request: Request<RequestBody<Incoming>>,
+        mut request: Request<RequestBody<Received>>,
         permit: &Permit,
         context: &ForwardContext<'_>,
     ) -> Result<Answer, ForwardError> {
@@ -235,7 +235,9 @@ impl Forwarder {
         }
         headers::check_framing(response.status(), response.headers())?;
         let trailers = headers::is_grpc(response.headers()).then(|| self.settings.trailers());
-        let body = |incoming| UpstreamBody::new(incoming, lease, context.upload, deadlines.whole, trailers);
+        let is_http2 = lease.is_http2();
+        let received = |incoming| Received::new(incoming, is_http2);
+        let body = |incoming| UpstreamBody::new(received(incoming), lease, context.upload, deadlines.whole, trailers);
         Ok(Answer::Response(response.map(body)))
     }
 
@@ -259,7 +261,7 @@ async fn switched(mut response: Response<Incoming>, lease: Lease) -> Result<Swit
     Ok(Switched { head: response.map(drop), upstream, lease })
 }
 
-fn prepare(request: &mut Request<RequestBody<Incoming>>, permit: &Permit, context: &ForwardContext<'_>) {
+fn prepare(request: &mut Request<RequestBody<Received>>, permit: &Permit, context: &ForwardContext<'_>) {
     let out = Outgoing {
         credential: permit.case().snapshot().credential_header(),
         peer: context.peer,
@@ -285,7 +287,7 @@ fn origin_form(received: &Uri) -> Uri {
     received.path_and_query().cloned().map_or_else(|| Uri::from(PathAndQuery::from_static("/")), Uri::from)
 }
 
-fn framing(body: &RequestBody<Incoming>) -> Framing {
+fn framing(body: &RequestBody<Received>) -> Framing {
     match body.size_hint().exact() {
         _ if body.is_end_stream() => Framing::Empty,
         Some(_) => Framing::Sized,

@@ -6,6 +6,7 @@ use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connect::ConnectError;
+use super::frames::Framed;
 use super::http1::RESPONSE_HEAD;
 use super::places::{Place, Places};
 use super::socket::Socket;
@@ -25,6 +27,9 @@ use crate::body::{OutboundBody, Stop, Turn};
 
 /// Bytes of one request's body that are taken from the client before its upstream takes them.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams whose reset is remembered for a second, for what crosses with it.
+const RESETS: usize = 1_000;
 
 /// The largest there is (RFC 9113 §6.9.1).
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
@@ -35,7 +40,6 @@ pub(super) struct Http2Terms {
     streams: u32,
     stream_window: u32,
     header_table: u32,
-    error_resets: usize,
     ping: Duration,
     ping_timeout: Duration,
 }
@@ -46,7 +50,6 @@ impl From<&Limits> for Http2Terms {
             streams: limits.http2_streams,
             stream_window: limits.http2_stream_window,
             header_table: limits.http2_header_table,
-            error_resets: limits.http2_error_resets,
             ping: limits.http2_ping,
             ping_timeout: limits.http2_ping_timeout,
         }
@@ -78,14 +81,14 @@ impl Drop for Http2 {
 
 impl Http2 {
     pub(super) async fn open(
-        mut socket: Socket,
+        socket: Socket,
         place: Place,
         places: &Rc<Places>,
         terms: &Http2Terms,
     ) -> Result<Rc<Self>, ConnectError> {
-        let heard = socket.heard();
-        let tasks = Tasks::default();
-        let (sender, link) = builder(tasks.clone(), terms).handshake(TokioIo::new(socket)).await?;
+        let (tasks, heard) = (Tasks::default(), Arc::default());
+        let io = TokioIo::new(Framed::new(socket, &heard));
+        let (sender, link) = builder(tasks.clone(), terms).handshake(io).await?;
         let driven = Rc::new(Driven { link: RefCell::new(Some(link)), waker: RefCell::default() });
         tasks.execute(Rc::clone(&driven).drive());
         let now = Instant::now();
@@ -102,6 +105,8 @@ impl Http2 {
             _place: place,
         });
         connection.driven.settled(&heard).await?;
+        let (driven, places) = (Rc::clone(&connection.driven), Rc::clone(places));
+        connection.tasks.execute(async move { driven.call_when_more_are_taken(&heard, &places).await });
         Ok(connection)
     }
 
@@ -190,26 +195,31 @@ pub(super) fn is_of_one_stream(error: &hyper::Error) -> bool {
     cause.is_some_and(h2::Error::is_reset)
 }
 
-/// No request is sent before the upstream has said how many it takes. All streams together may stand still, because
-/// their clients do, and the connection still has a window for the next.
+/// No request is sent before the upstream has said how many it takes.
+///
+/// What is on one stream must not end the others (P24), and h2 counts some of it over the whole life of a connection. The
+/// largest window for all streams together costs nothing, because each has its own; from it h2 works out how many small
+/// frames may wait for clients that take nothing. A frame that crosses with the reset of its stream counts as an error,
+/// once the reset is forgotten: there may be any number of them.
 fn builder(tasks: Tasks, terms: &Http2Terms) -> http2::Builder<Tasks> {
     let mut builder = http2::Builder::new(tasks);
     builder
         .timer(TokioTimer::new())
         .initial_max_send_streams(0)
         .initial_stream_window_size(terms.stream_window)
-        .initial_connection_window_size(terms.stream_window.saturating_mul(terms.streams).min(LARGEST_WINDOW))
+        .initial_connection_window_size(LARGEST_WINDOW)
         .max_header_list_size(u32::try_from(RESPONSE_HEAD).unwrap_or(u32::MAX))
         .header_table_size(terms.header_table)
         .max_send_buf_size(SEND_BUFFER)
-        .max_local_error_reset_streams(terms.error_resets)
+        .max_concurrent_reset_streams(RESETS)
+        .max_local_error_reset_streams(None)
         .keep_alive_interval(terms.ping)
         .keep_alive_timeout(terms.ping_timeout)
         .keep_alive_while_idle(true);
     builder
 }
 
-type Link = http2::Connection<TokioIo<Socket>, OutboundBody, Tasks>;
+type Link = http2::Connection<TokioIo<Framed<Socket>>, OutboundBody, Tasks>;
 
 /// hyper's half of a connection, where it can be asked without waiting for its task to run.
 struct Driven {
@@ -266,6 +276,19 @@ impl Driven {
                 return Ok(());
             }
             more.await;
+        }
+    }
+
+    /// Calls those who wait for one of its requests to end, when the upstream takes more of them than before.
+    async fn call_when_more_are_taken(&self, heard: &Notify, places: &Places) {
+        let mut taken = self.most_streams();
+        loop {
+            heard.notified().await;
+            let now = self.most_streams();
+            if now > taken {
+                places.call_all();
+            }
+            taken = now;
         }
     }
 

@@ -11,6 +11,7 @@ use super::http2::Stream;
 use super::pool::Pool;
 use super::target::{Endpoint, Pending, Target};
 use crate::body::OutboundBody;
+use crate::headers;
 
 /// Dropped, what is left of the request and its response is cancelled: a connection of its own is closed, a stream is
 /// reset. [`Lease::give_back`] is the only way home for a connection.
@@ -18,6 +19,8 @@ use crate::body::OutboundBody;
 pub(crate) struct Lease {
     lent: Lent,
     is_reused: bool,
+    /// No other request may go over it.
+    is_last: bool,
     pending: Pending,
     pool: Rc<Pool>,
 }
@@ -30,7 +33,7 @@ pub(super) enum Lent {
 
 impl Lease {
     pub(super) fn new(pool: &Rc<Pool>, pending: Pending, lent: Lent, is_reused: bool) -> Self {
-        Self { lent, is_reused, pending, pool: Rc::clone(pool) }
+        Self { lent, is_reused, is_last: false, pending, pool: Rc::clone(pool) }
     }
 
     /// Whether another request went over it before.
@@ -64,8 +67,9 @@ impl Lease {
         }
     }
 
-    /// A response has come: the endpoint is well.
-    pub(crate) fn answered(&self) {
+    /// A response has come: the endpoint is well. What it says may make this the last exchange over its connection.
+    pub(crate) fn answered(&mut self, response: &Response<Incoming>) {
+        self.is_last = !headers::may_be_followed(response);
         self.pending.endpoint().health.answered();
         if let Lent::Stream(stream) = &self.lent {
             stream.answered();
@@ -89,10 +93,12 @@ impl Lease {
 
     /// Returns the connection after an exchange of which both halves were whole.
     pub(crate) fn give_back(self) {
-        let Self { lent, pending, pool, .. } = self;
+        let Self { lent, is_last, pending, pool, .. } = self;
         let endpoint = Rc::clone(pending.endpoint());
         drop(pending);
-        if let Lent::Exclusive(connection) = lent {
+        if let Lent::Exclusive(connection) = lent
+            && !is_last
+        {
             endpoint.keep(connection);
             pool.call_next();
         }

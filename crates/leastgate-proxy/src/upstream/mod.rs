@@ -17,6 +17,7 @@ mod attempt;
 mod check;
 mod connect;
 mod forward;
+mod frames;
 mod health;
 mod http1;
 mod http2;

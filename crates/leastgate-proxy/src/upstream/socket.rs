@@ -2,19 +2,16 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio_rustls::client::TlsStream;
 
 /// A connected socket.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Stream,
-    heard: Option<Arc<Notify>>,
 }
 
 #[derive(Debug)]
@@ -25,13 +22,13 @@ enum Stream {
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self { stream: Stream::Plain(stream), heard: None }
+        Self { stream: Stream::Plain(stream) }
     }
 }
 
 impl From<TlsStream<TcpStream>> for Socket {
     fn from(stream: TlsStream<TcpStream>) -> Self {
-        Self { stream: Stream::Tls(Box::new(stream)), heard: None }
+        Self { stream: Stream::Tls(Box::new(stream)) }
     }
 }
 
@@ -43,24 +40,14 @@ impl Socket {
             Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
-
-    /// Tells whenever something has come, or the end.
-    pub(super) fn heard(&mut self) -> Arc<Notify> {
-        Arc::clone(self.heard.get_or_insert_default())
-    }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, heard } = self.get_mut();
-        let read = match stream {
+        match &mut self.get_mut().stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        };
-        if let (Some(heard), true) = (heard, read.is_ready()) {
-            heard.notify_waiters();
         }
-        read
     }
 }
 

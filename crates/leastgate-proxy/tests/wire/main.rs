@@ -31,6 +31,7 @@ mod tunnels;
 mod upstream_checks;
 mod upstream_http2;
 mod upstream_http2_ends;
+mod upstream_http2_neighbours;
 mod upstream_http2_windows;
 mod upstream_tls;
 mod upstream_tls_reload;

@@ -1,5 +1,6 @@
 //! Upstreams that are dead, slow or send garbage: never a hang, never an answer to the wrong request.
 
+use std::io::Read;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -8,7 +9,10 @@ use crate::harness::{Connection, OK, PATIENCE, Upstream, harness, harness_with, 
 
 #[test]
 fn each_failure_has_its_status() {
-    let answers: [(&str, u16); 13] = [
+    let answers: [(&str, u16); 16] = [
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\nok", 502),
+        ("HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 502),
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", 204),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 502),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok", 502),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2, 3\r\n\r\nok", 502),
@@ -52,6 +56,49 @@ fn an_absent_upstream_is_a_503_that_says_when_to_come_back() {
     assert!(reply.has("retry-after: 1") && reply.has("proxy-status: leastgate; error=destination_unavailable"));
     client.send(harness.head("POST /v1/a", "Content-Length: 2\r\n") + "hi");
     assert_eq!(client.reply().status, 503);
+}
+
+#[test]
+fn after_a_response_of_http10_the_next_request_has_a_connection_and_a_body_of_its_own() {
+    const KEPT: &str = "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok";
+    let harness = harness(|upstream| {
+        for _ in 0..2 {
+            upstream.read_head();
+            if upstream.received().contains("chunked") {
+                upstream.read_until("0\r\n\r\n");
+            }
+            upstream.write(KEPT);
+        }
+    });
+    let mut client = harness.connect();
+    client.send(harness.head("GET /v1/a", ""));
+    assert_eq!(client.reply().status, 200);
+    client.send(harness.head("PUT /v1/a", "Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\n0\r\n\r\n");
+    assert_eq!(client.reply().status, 200);
+    let received = harness.upstream.all();
+    assert!(received.contains("PUT /v1/a HTTP/1.1\r\n") && received.contains("5\r\nhello\r\n0\r\n\r\n"), "{received}");
+}
+
+#[test]
+fn a_client_that_is_slower_than_its_upstream_has_no_more_time_for_it() {
+    let harness = harness_with(
+        |upstream| {
+            upstream.read_until("\r\n\r\n");
+            upstream.write("HTTP/1.1 200 OK\r\ncontent-length: 67108864\r\n\r\n");
+            upstream.write_bytes(&vec![b'x'; 64 << 20]);
+        },
+        |limits| {
+            (limits.upstream_total, limits.response_stall) = (Some(Duration::from_millis(300)), PATIENCE * 2);
+        },
+    );
+    let mut client = harness.connect();
+    client.send(harness.head("GET /v1/a", ""));
+    let began = std::time::Instant::now();
+    while client.stream.read(&mut [0; 8 * 1024]).is_ok_and(|read| read > 0) && harness.in_flight() > 0 {
+        assert!(began.elapsed() < PATIENCE, "it is still served");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(harness.events(1)[0].contains("upstream_timeout"), "{}", harness.events(1)[0]);
 }
 
 #[test]
