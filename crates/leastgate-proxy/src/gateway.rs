@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::request::Parts;
 use http::{Request, Response, Version};
@@ -231,8 +231,8 @@ impl Gateway {
         let reason = error.reason();
         let denial = Denial::of_permit(permit, reason, None);
         match error.fault() {
-            Fault::Client => exchange.record().denied(&denial, Duration::ZERO),
-            Fault::Gateway => exchange.record().failed(reason.as_str()),
+            // The decision stands, whoever's fault it is: the upstream may have acted on what it got.
+            Fault::Client | Fault::Gateway => exchange.record().failed(reason.as_str()),
             Fault::Upstream => exchange.record().upstream_failed(reason),
         }
         let upstream = permit.case().api().map_or("", |api| &*api.upstream);

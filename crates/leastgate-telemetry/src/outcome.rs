@@ -78,7 +78,9 @@ impl<'a> Outcome<'a> {
         let place = self.facts.place.take();
         let class = self.facts.verdict.map_or(Class::Unauthenticated, |verdict| verdict.class);
         let now = after(self.facts.arrival, std::time::Duration::from_millis(self.totals.duration_ms));
-        if class == Class::Unauthenticated && !worker.core.pipeline.flood().admit(self.facts.source(), now) {
+        let is_of_flood = || !worker.core.pipeline.flood().admit(self.facts.source(), now);
+        // Whoever took a place was promised a line of its own.
+        if place.is_none() && class == Class::Unauthenticated && is_of_flood() {
             return;
         }
         let queue = match (place, class) {

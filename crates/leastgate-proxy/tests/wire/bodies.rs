@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-use crate::harness::{Connection, OK, harness, harness_with};
+use crate::harness::{Connection, OK, POLICY, Upstream, harness, harness_with, start_with};
 
 #[test]
 fn a_body_is_asked_for_only_when_the_request_is_allowed() {
@@ -71,6 +71,28 @@ fn a_body_that_comes_too_slowly_is_a_408() {
     assert!(reply.has("connection: close"));
     let event = harness.events(1).remove(0);
     assert!(event.contains("request_timeout"), "{event}");
+}
+
+#[test]
+fn what_was_let_through_stays_so_on_record_whatever_its_client_does_then() {
+    let upstream = Upstream::start(|upstream| while upstream.read_some().is_some() {});
+    let policy = POLICY.replace("GET /healthz", "POST /open");
+    let harness = start_with(upstream, |limits| limits.body = 1_000, Some(&policy));
+    for (rest, status, error) in [
+        ("zz\r\n".to_owned(), 400, "request_malformed"),
+        (format!("3e8\r\n{}\r\n", "x".repeat(1_000)), 413, "body_too_large"),
+    ] {
+        let mut client = harness.connect();
+        let head = "POST /open HTTP/1.1\r\nHost: orders.internal\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}5\r\n{error:.5}\r\n"));
+        harness.upstream.wait_for(&error[..5]);
+        client.send(rest);
+        assert_eq!(client.reply().status, status);
+        let event = harness.events(1).into_iter().find(|event| event.contains(error)).unwrap_or_default();
+        let event: serde_json::Value = serde_json::from_str(&event).unwrap();
+        let said = (&event["decision"]["effect"], &event["decision"]["reason"], &event["response"]["error"]);
+        assert_eq!(said, (&"allow".into(), &"public_rule".into(), &error.into()), "{event}");
+    }
 }
 
 #[test]
