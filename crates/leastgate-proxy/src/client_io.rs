@@ -203,7 +203,7 @@ mod tests {
 
     fn io(limits: PhaseLimits) -> (ClientIo<Guarded>, DuplexStream, Rc<ConnectionState>) {
         let (ours, theirs) = tokio::io::duplex(64);
-        let state = Rc::new(ConnectionState::new(limits, SocketWatch::default()));
+        let state = Rc::new(ConnectionState::new(limits, SocketWatch::default(), None));
         let guarded = StallGuard::new(ours, Rc::clone(&state), Duration::from_secs(30));
         (ClientIo::new(guarded, Rc::clone(&state)), theirs, state)
     }

@@ -107,7 +107,7 @@ mod tests {
         const LONG: Duration = Duration::from_secs(3600);
         let (ours, theirs) = tokio::io::duplex(room);
         let limits = PhaseLimits { first_byte: LONG, head: LONG, idle: LONG, http2_idle: LONG };
-        let state = Rc::new(ConnectionState::new(limits, SocketWatch::default()));
+        let state = Rc::new(ConnectionState::new(limits, SocketWatch::default(), None));
         (StallGuard::new(ours, state, LIMIT), theirs)
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use leastgate_policy::{Denial, PolicySnapshot, Preflight, Reason, RequestFacts, Source};
-use leastgate_telemetry::{Origin, Recorder};
+use leastgate_telemetry::{LimitKind, Origin, Recorder};
 
 use crate::body::{DownloadError, ProxyBody, Received, RequestBody, Upload, UploadFault, UpstreamBody, drain_buffered};
 use crate::connection::{ConnectionState, StreamControl};
@@ -105,6 +105,11 @@ impl Refused {
         }
     }
 
+    /// Whether it was refused for what it is, and not for the state of the gateway or of an upstream.
+    fn is_of_request(&self) -> bool {
+        self.reason().status().is_some_and(|status| (400..500).contains(&status))
+    }
+
     /// After bytes whose meaning is in doubt, nothing more is read from the connection (P16, P18).
     fn ends_connection(&self) -> bool {
         matches!(self.reason(), Reason::RequestMalformed | Reason::HeadTooLarge)
@@ -173,14 +178,16 @@ impl Exchange {
         std::str::from_utf8(&self.decision).unwrap_or_default()
     }
 
-    /// Takes a place among the requests in flight. `false`: there is none.
-    pub(crate) fn enter(&mut self) -> bool {
-        self.place = self.worker.shared.in_flight.enter();
-        self.place.is_some()
+    /// Takes a place among the requests in flight, or says of which there are too many.
+    pub(crate) fn enter(&mut self) -> Result<(), LimitKind> {
+        let of_source = self.connection.0.in_flight_of_source();
+        self.place = Some(self.worker.shared.in_flight.enter(of_source)?);
+        Ok(())
     }
 
     /// From now on the request is decided again whenever what was decided on changes.
     pub(crate) fn watch(&mut self, facts: RequestFacts) {
+        self.connection.0.lets_through();
         let stream = self.stream.clone();
         self.entry = Some(Streams::enter(&self.worker, facts, &self.connection.0, stream, self.recorder.handle()));
     }
@@ -224,6 +231,9 @@ impl Exchange {
         let snapshot = refusal.denial.map(|denial| &**denial.case().snapshot());
         let answering = self.answering(snapshot, !is_clean || refused.ends_connection());
         let authored = respond::refuse(&refusal, &answering);
+        if refused.is_of_request() {
+            self.connection.0.refuses();
+        }
         self.send(authored, is_clean)
     }
 
@@ -240,7 +250,10 @@ impl Exchange {
         }
     }
 
-    fn send(self, Authored { mut response, status }: Authored, is_clean: bool) -> Response<ProxyBody> {
+    /// Sends an answer of the gateway's own. It is small, and done with when it is handed over: as long as its client does
+    /// not take it, it is no request in flight that others could not have.
+    fn send(mut self, Authored { mut response, status }: Authored, is_clean: bool) -> Response<ProxyBody> {
+        self.place = None;
         if !is_clean {
             self.connection.0.client_is_sending();
         }

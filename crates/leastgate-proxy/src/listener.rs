@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -154,7 +155,7 @@ impl Service<(TcpStream, Source, Place)> for Serve {
     fn call(&mut self, (stream, source, place): (TcpStream, Source, Place)) -> Self::Future {
         let worker = Rc::clone(&self.worker);
         Box::pin(async move {
-            connection::serve(stream, source, worker).await;
+            connection::serve(stream, source, place.in_flight.clone(), worker).await;
             drop(place);
             Ok(())
         })
@@ -166,19 +167,28 @@ pub(crate) fn permits(connections: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)))
 }
 
-/// How many connections each source has open: an IPv6 host is counted by its network. It never holds more entries than there are connections.
+/// How many connections each source has open, and how many requests are in flight on them: an IPv6 host is counted by its
+/// network. It never holds more entries than there are connections.
 #[derive(Debug)]
 pub(crate) struct Sources {
     most: usize,
     open: Arc<Counts>,
 }
 
-type Counts = Mutex<HashMap<u128, usize>>;
+type Counts = Mutex<HashMap<u128, Counted>>;
+
+#[derive(Debug, Default)]
+struct Counted {
+    connections: usize,
+    in_flight: Arc<AtomicUsize>,
+}
 
 /// A source's claim to one connection.
 #[derive(Debug)]
 pub(crate) struct Place {
     counted: Option<(u128, Arc<Counts>)>,
+    /// The requests of a source that is counted, on all its connections.
+    in_flight: Option<Arc<AtomicUsize>>,
 }
 
 impl Sources {
@@ -189,26 +199,27 @@ impl Sources {
     /// A trusted proxy speaks for many clients and is not counted.
     fn take(&self, source: IpAddr, is_trusted: bool) -> Option<Place> {
         if is_trusted {
-            return Some(Place { counted: None });
+            return Some(Place { counted: None, in_flight: None });
         }
         let source = network_of(source);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(source).or_insert(0);
-        if *count >= self.most {
+        let counted = open.entry(source).or_default();
+        if counted.connections >= self.most {
             return None;
         }
-        *count += 1;
-        Some(Place { counted: Some((source, Arc::clone(&self.open))) })
+        counted.connections += 1;
+        let in_flight = Some(Arc::clone(&counted.in_flight));
+        Some(Place { counted: Some((source, Arc::clone(&self.open))), in_flight })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let Some((source, open)) = self.counted.take() else { return };
-        if let Entry::Occupied(mut count) = open.lock().unwrap_or_else(PoisonError::into_inner).entry(source) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+        if let Entry::Occupied(mut counted) = open.lock().unwrap_or_else(PoisonError::into_inner).entry(source) {
+            counted.get_mut().connections -= 1;
+            if counted.get().connections == 0 {
+                counted.remove();
             }
         }
     }

@@ -261,7 +261,7 @@ apis:
         recorder.permitted(&permit, Duration::ZERO);
         let day = Duration::from_secs(86_400);
         let limits = PhaseLimits { first_byte: day, head: day, idle: day, http2_idle: day };
-        let connection = Rc::new(ConnectionState::new(limits, SocketWatch::default()));
+        let connection = Rc::new(ConnectionState::new(limits, SocketWatch::default(), None));
         Underway::new(facts, connection, None, recorder.handle())
     }
 

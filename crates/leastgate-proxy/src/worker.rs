@@ -129,7 +129,11 @@ impl Shared {
             sources: Sources::new(limits.connections_per_source),
             failures: SourceFailures::new(failures.rate.per / failures.rate.count.max(1), failures.burst),
             complaints: Complaints::default(),
-            in_flight: InFlight { count: Arc::default(), most: limits.in_flight },
+            in_flight: InFlight {
+                count: Arc::default(),
+                most: limits.in_flight,
+                most_of_source: limits.in_flight_per_source,
+            },
             draining: AtomicBool::new(false),
             cut: AtomicUsize::new(0),
         }
@@ -141,17 +145,34 @@ impl Shared {
 pub(crate) struct InFlight {
     count: Arc<AtomicUsize>,
     most: usize,
+    most_of_source: usize,
 }
 
 /// One of them.
 #[derive(Debug)]
-pub(crate) struct InFlightPlace(Arc<AtomicUsize>);
+pub(crate) struct InFlightPlace {
+    /// Held for their drop.
+    _of_source: Option<Counted>,
+    _of_all: Counted,
+}
+
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn below(most: usize, count: &Arc<AtomicUsize>) -> Option<Self> {
+        let counted = Self(Arc::clone(count));
+        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)
+    }
+}
 
 impl InFlight {
-    /// A place, unless the cap is reached.
-    pub(crate) fn enter(&self) -> Option<InFlightPlace> {
-        let place = InFlightPlace(Arc::clone(&self.count));
-        (self.count.fetch_add(1, Ordering::Relaxed) < self.most).then_some(place)
+    /// A place, unless a cap is reached: that of the source first, whose requests are nobody else's business.
+    pub(crate) fn enter(&self, of_source: Option<&Arc<AtomicUsize>>) -> Result<InFlightPlace, LimitKind> {
+        let within = |count| Counted::below(self.most_of_source, count).ok_or(LimitKind::InFlightPerSource);
+        let of_source = of_source.map(within).transpose()?;
+        let of_all = Counted::below(self.most, &self.count).ok_or(LimitKind::InFlight)?;
+        Ok(InFlightPlace { _of_source: of_source, _of_all: of_all })
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -159,7 +180,7 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlightPlace {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -114,6 +114,8 @@ limits! {
     connections_per_source: usize = 256, "256", NUMBER, number;
     /// Most requests in flight at a time.
     in_flight: usize = 10_000, "10000", NUMBER, number;
+    /// Most requests in flight at a time on the connections of one address, trusted proxies excepted.
+    in_flight_per_source: usize = 2_500, "2500", NUMBER, number;
     /// How many failed authentications of one address are answered before 429.
     failures_per_source: FailureLimit =
         FailureLimit { rate: Rate::per_second(20), burst: 100 }, "{}", Shape::Object(FAILURE_FIELDS), FailureLimit::read;

@@ -13,6 +13,8 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 
 use hyper::server::conn::http1;
@@ -64,9 +66,9 @@ pub(crate) fn server(settings: &Settings) -> http1::Builder {
 }
 
 /// Serves a connection until either side is done with it.
-pub(crate) async fn serve(stream: TcpStream, source: Source, worker: Rc<Worker>) {
+pub(crate) async fn serve(stream: TcpStream, source: Source, in_flight: Option<Arc<AtomicUsize>>, worker: Rc<Worker>) {
     let socket = ClientSocket::new(stream);
-    let state = Rc::new(ConnectionState::new(worker.settings.phases, socket.watch()));
+    let state = Rc::new(ConnectionState::new(worker.settings.phases, socket.watch(), in_flight));
     let socket = StallGuard::new(socket, Rc::clone(&state), worker.settings.limits.response_stall);
     let serving = Serving { worker, source, state };
     let _registered = serving.worker.connections.register(&serving.state);

@@ -3,6 +3,8 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -39,6 +41,10 @@ pub(crate) struct PhaseLimits {
 /// How long a client may take to notice that an idle HTTP/2 connection was told to go.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// How many requests in a row may be refused over an HTTP/2 connection. Each may leave an entry in its table of fields
+/// that keeps the whole frame it came in, for as long as the connection lives: h2 copies no value of a pseudo-header.
+const REFUSALS: u32 = 16;
+
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -58,6 +64,8 @@ pub(crate) struct ConnectionState {
     deadline: Cell<Instant>,
     expired: Cell<Option<Phase>>,
     requests: Cell<u64>,
+    /// Refused in a row, without one let through between.
+    refusals: Cell<u32>,
     sending: Cell<bool>,
     stalled: Cell<bool>,
     /// Since when it has been told to go.
@@ -67,13 +75,15 @@ pub(crate) struct ConnectionState {
     /// The stream for which the service was called last, until its task is born.
     called: RefCell<Option<Rc<StreamControl>>>,
     socket: SocketWatch,
+    /// How many requests of its source are in flight, where that is counted.
+    in_flight: Option<Arc<AtomicUsize>>,
     /// The tunnel that begins where HTTP ends, until whoever drives the connection takes it.
     tunnel: RefCell<Option<Box<Tunnel>>>,
     is_handed_over: Cell<bool>,
 }
 
 impl ConnectionState {
-    pub(crate) fn new(limits: PhaseLimits, socket: SocketWatch) -> Self {
+    pub(crate) fn new(limits: PhaseLimits, socket: SocketWatch, in_flight: Option<Arc<AtomicUsize>>) -> Self {
         let opened = Instant::now();
         Self {
             limits,
@@ -85,6 +95,7 @@ impl ConnectionState {
             deadline: Cell::new(opened + limits.first_byte),
             expired: Cell::new(None),
             requests: Cell::new(0),
+            refusals: Cell::new(0),
             sending: Cell::new(false),
             stalled: Cell::new(false),
             draining: Cell::new(None),
@@ -92,6 +103,7 @@ impl ConnectionState {
             driver: RefCell::new(None),
             called: RefCell::new(None),
             socket,
+            in_flight,
             tunnel: RefCell::new(None),
             is_handed_over: Cell::new(false),
         }
@@ -162,7 +174,30 @@ impl ConnectionState {
     }
 
     fn is_idle(&self) {
-        self.enter(Phase::Idle, if self.is_http2() { self.limits.http2_idle } else { self.limits.idle });
+        let lasts = match self.protocol.get() {
+            Protocol::Http1 => self.limits.idle,
+            Protocol::Http2 if self.is_draining() => GOODBYE,
+            Protocol::Http2 => self.limits.http2_idle,
+        };
+        self.enter(Phase::Idle, lasts);
+    }
+
+    /// A request was let through.
+    pub(crate) fn lets_through(&self) {
+        self.refusals.set(0);
+    }
+
+    /// A request was refused for what it was. A connection of HTTP/2 that brings nothing else is told to go.
+    pub(crate) fn refuses(&self) {
+        self.refusals.set(self.refusals.get().saturating_add(1));
+        if self.is_http2() && self.refusals.get() >= REFUSALS {
+            self.drain();
+        }
+    }
+
+    /// How many requests of its source are in flight, where that is counted.
+    pub(crate) fn in_flight_of_source(&self) -> Option<&Arc<AtomicUsize>> {
+        self.in_flight.as_ref()
     }
 
     /// An idle time has run out. HTTP/2 has a word for that, and the client a moment to hear it. Whether the connection
@@ -308,7 +343,7 @@ mod tests {
             idle: Duration::from_secs(60),
             http2_idle: Duration::from_secs(120),
         };
-        let state = ConnectionState::new(limits, SocketWatch::default());
+        let state = ConnectionState::new(limits, SocketWatch::default(), None);
         state.exchange_begins();
         assert!(!state.is_worn_out(2, Duration::from_secs(60)));
         state.exchange_begins();
@@ -328,6 +363,7 @@ mod tests {
                 http2_idle: Duration::from_secs(120),
             },
             SocketWatch::default(),
+            None,
         );
         state.bytes_arrived();
         state.speaks_http2();

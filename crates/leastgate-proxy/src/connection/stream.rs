@@ -151,7 +151,7 @@ mod tests {
 
     fn state() -> ConnectionState {
         let limits = PhaseLimits { first_byte: STALL, head: STALL, idle: STALL, http2_idle: STALL };
-        ConnectionState::new(limits, SocketWatch::default())
+        ConnectionState::new(limits, SocketWatch::default(), None)
     }
 
     async fn sleep(seconds: u64) {

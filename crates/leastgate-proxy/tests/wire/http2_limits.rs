@@ -145,6 +145,30 @@ fn an_old_connection_is_told_to_go() {
     assert_eq!(client.goaway.map(|(_, code)| code), Some(0));
 }
 
+/// What a refused request leaves in the connection's table of fields is held as long as the connection lives.
+#[test]
+fn a_connection_that_brings_nothing_but_refusals_is_told_to_go_and_does_not_stay() {
+    const REFUSALS: usize = 16;
+    let harness = answering();
+    for hears in [true, false] {
+        let mut client = connect(&harness, &[]);
+        let refused = |client: &mut Client| {
+            let stream = client.open(&head("GET", "/v1/a", "Bearer nonsense"), END_STREAM);
+            assert_eq!(client.answer(stream).status, 401);
+        };
+        (0..REFUSALS - 1).for_each(|_| refused(&mut client));
+        canary(&harness, &mut client);
+        (0..REFUSALS - 1).for_each(|_| refused(&mut client));
+        assert!(client.goaway.is_none());
+        client.takes = hears;
+        refused(&mut client);
+        let told = Instant::now();
+        client.read_to_end();
+        assert_eq!(client.goaway.map(|(_, code)| code), Some(0));
+        assert!(told.elapsed() < PATIENCE / 2, "{:?}", told.elapsed());
+    }
+}
+
 /// Crumbs of a cookie are fields of their own until they are judged: joined first, any number of them would be one.
 #[test]
 fn every_crumb_of_a_cookie_is_a_field() {

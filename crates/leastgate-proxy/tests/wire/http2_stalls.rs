@@ -41,6 +41,20 @@ fn bodies_go_both_ways_within_their_windows() {
 }
 
 #[test]
+fn refusals_that_nobody_takes_are_no_requests_in_flight() {
+    let harness = harness_with(|upstream| upstream.answer_all(OK), |limits| limits.in_flight = 1);
+    let mut stalled = connect(&harness, &[(INITIAL_WINDOW_SIZE, 0)]);
+    for _ in 0..10 {
+        let stream = stalled.open(&head("GET", "/v1/a", "Bearer nonsense"), END_STREAM);
+        while stalled.so_far(stream).is_none_or(|answer| answer.status == 0) {
+            stalled.read().expect("the head of a refusal");
+        }
+        assert_eq!(stalled.so_far(stream).map(|answer| (answer.status, answer.is_whole)), Some((401, false)));
+    }
+    canary(&harness, &mut connect(&harness, &[]));
+}
+
+#[test]
 fn a_client_that_takes_nothing_of_one_stream_loses_that_stream() {
     let harness = harness_with(
         |upstream| {

@@ -24,10 +24,13 @@ pub enum LimitKind {
     ConnectionsPerSource,
     /// Too many requests in flight.
     InFlight,
+    /// Too many requests in flight of one peer.
+    InFlightPerSource,
 }
 
 impl LimitKind {
-    const ALL: [Self; 4] = [Self::Source, Self::Connections, Self::ConnectionsPerSource, Self::InFlight];
+    const ALL: [Self; 5] =
+        [Self::Source, Self::Connections, Self::ConnectionsPerSource, Self::InFlight, Self::InFlightPerSource];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -35,6 +38,7 @@ impl LimitKind {
             Self::Connections => "connections",
             Self::ConnectionsPerSource => "connections_per_source",
             Self::InFlight => "in_flight",
+            Self::InFlightPerSource => "in_flight_per_source",
         }
     }
 }

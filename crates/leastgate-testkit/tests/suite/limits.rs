@@ -81,6 +81,29 @@ fn over_the_cap_in_flight_a_request_gets_503_and_nothing_reaches_the_upstream() 
 }
 
 #[test]
+fn over_its_share_of_those_in_flight_a_source_gets_503_and_others_are_served() {
+    let orders = Orders::start_with(|setup| setup.limit("in_flight_per_source: 2"));
+    let gate = Gate::default();
+    orders.upstream.on("/v1/orders/01", Answer::steps([Step::Wait(gate.clone()), Step::Echo]));
+    let mut held: Vec<RawClient> = (0..2).map(|_| orders.gateway.client()).collect();
+    for client in &mut held {
+        client.send(request("GET", "/v1/orders/01", Some(orders.reader())));
+    }
+    until_true("two requests in flight", PATIENCE, || orders.upstream.count() == 2);
+    let ask = request("GET", "/v1/orders", Some(orders.reader()));
+    let reply = orders.gateway.exchange(&ask);
+    assert_eq!((reply.status, reply.problem().as_deref()), (503, Some("overloaded")));
+    assert_eq!(from(&orders.gateway, 1, &ask).status, 200, "another source");
+    let limited = orders.gateway.metrics().sum("leastgate_limited_total", &["in_flight_per_source"]);
+    assert_eq!(limited, 1.0);
+    gate.open();
+    for client in &mut held {
+        assert_eq!(client.read().unwrap().status, 200);
+    }
+    until_true("room again", PATIENCE, || orders.gateway.get(orders.reader(), "/v1/orders").status == 200);
+}
+
+#[test]
 fn a_body_over_its_cap_is_413_in_either_framing() {
     let orders = Orders::start_with(|setup| setup.limit("body: 1KiB"));
     let writer = orders.token("WRITER");
