@@ -13,8 +13,8 @@ const LOCKED: &[&str] = &["--locked"];
 /// left over in the end. Writes benches/results/soak.tsv, soak.svg and soak-summary.tsv, which ARCHITECTURE.md prints.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How long; parts of a minute too. In less than ten the memory is still warming up
-    #[arg(long, default_value_t = 15.0)]
+    /// How long; parts of a minute too. In less than half an hour a slow climb of memory is told, not judged
+    #[arg(long, default_value_t = 30.0)]
     minutes: f64,
     /// What sizes, pauses and disturbances are drawn from; another one for each run unless it is given
     #[arg(long)]

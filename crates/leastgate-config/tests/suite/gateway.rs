@@ -110,7 +110,7 @@ fn a_bad_value_of_the_environment_is_an_error_at_its_name() {
     let errors = load_gateway(&GatewayInputs { env, ..folder.inputs() }).expect_err("accepted");
     assert_eq!(
         errors.summary_line(),
-        "LEASTGATE__LIMITS__BODY:1:1: `sixteen`: expected a size such as 512B, 8KiB or 16MiB"
+        "LEASTGATE__LIMITS__BODY:1:1: `sixteen`: expected a size such as 512B, 8KiB or 16MiB, or none"
     );
 }
 

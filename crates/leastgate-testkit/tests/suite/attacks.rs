@@ -322,7 +322,7 @@ fn check_events(orders: &Orders, attacks: &[Attack], outcomes: &[Outcome], fault
 }
 
 fn check_row_events(attack: &Attack, outcome: &Outcome, events: &[Value]) -> Result<(), String> {
-    let reasons: Vec<&str> = events.iter().map(|event| event["decision"]["reason"].as_str().unwrap_or("-")).collect();
+    let reasons: Vec<&str> = events.iter().map(|event| reason(event).unwrap_or("-")).collect();
     if events.len() != outcome.requests {
         return Err(format!("{} requests, audit events {reasons:?}", outcome.requests));
     }
@@ -336,13 +336,20 @@ fn check_row_events(attack: &Attack, outcome: &Outcome, events: &[Value]) -> Res
     for (event, answer) in events.iter().zip(&outcome.answers) {
         let Ok(reply) = answer else { continue };
         let concealed = reply.status == 404;
-        if let (Some(problem), Some(reason), false) = (reply.problem(), event["decision"]["reason"].as_str(), concealed)
+        if let (Some(problem), Some(reason), false) = (reply.problem(), reason(event), concealed)
             && !same_problem(&problem, reason)
         {
             return Err(format!("problem {problem} for the reason {reason}"));
         }
     }
     Ok(())
+}
+
+/// Why a request got the answer it got: what the gateway found wrong after it had let it through, else its decision.
+fn reason(event: &Value) -> Option<&str> {
+    let is_own = event["response"]["origin"] == "gateway";
+    let error = event["response"]["error"].as_str().filter(|error| is_own && *error != "broken_off");
+    error.or_else(|| event["decision"]["reason"].as_str())
 }
 
 /// The problem types whose name is not the reason's, from the scope language's table.

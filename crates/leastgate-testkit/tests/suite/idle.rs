@@ -17,8 +17,10 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream
 
 use crate::fixtures::Orders;
 
-/// What one may cost at most, in any build; what is aimed at stands in the table.
-const BOUND: u64 = 96 << 10;
+/// What one may cost in the build that ships; what is aimed at stands in the table.
+const HTTP1: u64 = 15 << 10;
+const HTTP1_TLS: u64 = 24 << 10;
+const HTTP2: u64 = 30 << 10;
 
 /// Files that a process has open beside its connections.
 const BESIDE: u64 = 500;
@@ -38,7 +40,7 @@ fn patient(setup: Setup) -> Setup {
 }
 
 /// Opens so many, lets each be served once, and looks at what the gateway takes then.
-fn measure<C>(name: &str, orders: &Orders, serve: impl Fn(&Orders) -> C) {
+fn measure<C>(name: &str, bound: u64, orders: &Orders, serve: impl Fn(&Orders) -> C) {
     let promise = "aim: 15 KiB each".to_owned();
     let name = format!("idle connections: {} of {name}", count());
     if !may_open(count() as u64 + BESIDE) {
@@ -50,7 +52,9 @@ fn measure<C>(name: &str, orders: &Orders, serve: impl Fn(&Orders) -> C) {
     let before = settled(orders.gateway.id());
     let open: Vec<C> = (0..count()).map(|_| serve(orders)).collect();
     let each = settled(orders.gateway.id()).saturating_sub(before) / count() as u64;
-    assert!(each <= BOUND, "{name}: {each} bytes each");
+    // A debug build, and a few connections among which what all of them share is divided, cost several times as much.
+    let bound = results::sized(bound * 4, bound);
+    assert!(each <= bound, "{name}: {each} bytes each");
     let refused = orders.gateway.metrics().sum("leastgate_limited_total", &[]);
     assert_eq!(refused, 0.0, "all {} are connected", open.len() + warm.len());
     results::record("faults", &name, &[("promise", promise), ("measured", format!("{} each", results::bytes(each)))]);
@@ -90,7 +94,7 @@ fn connect(orders: &Orders) -> TcpStream {
 #[test]
 fn an_idle_connection_of_http1_costs_little() {
     let orders = Orders::start_with(patient);
-    measure("h1", &orders, |orders| {
+    measure("h1", HTTP1, &orders, |orders| {
         let mut stream = connect(orders);
         stream.write_all(request("GET", "/v1/orders", Some(orders.reader())).as_bytes()).unwrap();
         read_answer(&mut stream);
@@ -102,7 +106,7 @@ fn an_idle_connection_of_http1_costs_little() {
 fn an_idle_connection_of_http2_costs_little() {
     let orders = Orders::start_with(patient);
     let bearer = format!("Bearer {}", orders.reader().secret());
-    measure("h2", &orders, |orders| {
+    measure("h2", HTTP2, &orders, |orders| {
         let mut client = Client::open_with(connect(orders), &[]);
         let stream = client.open(&head("GET", "/v1/orders", &bearer), END_STREAM);
         assert_eq!(client.answer(stream).status, 200);
@@ -121,7 +125,7 @@ fn an_idle_connection_of_http1_over_tls_costs_little() {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(made.cert.der().to_vec())).unwrap();
     let config = Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
-    measure("h1 over TLS", &orders, |orders| {
+    measure("h1 over TLS", HTTP1_TLS, &orders, |orders| {
         let connection = ClientConnection::new(Arc::clone(&config), "orders.test".try_into().unwrap()).unwrap();
         let mut stream = StreamOwned::new(connection, connect(orders));
         stream.write_all(request("GET", "/v1/orders", Some(orders.reader())).as_bytes()).unwrap();
