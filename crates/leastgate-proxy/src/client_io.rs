@@ -159,6 +159,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<T> {
             match &mut this.shutdown {
                 Shutdown::Open => {
                     ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+                    this.state.shuts();
                     this.shutdown =
                         Shutdown::HalfClosed { until: Box::pin(tokio::time::sleep(LINGER)), left: LINGER_BYTES };
                 }

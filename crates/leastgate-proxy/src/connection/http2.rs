@@ -1,13 +1,16 @@
 //! hyper's HTTP/2 server with our caps, whose streams run under their own control.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioTimer;
 use tokio::task::spawn_local;
 
+use super::Server;
 use super::state::ConnectionState;
 use super::stream::{self, LARGEST_PART};
 use crate::settings::Settings;
@@ -52,5 +55,38 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
                 None => task.await,
             }
         });
+    }
+}
+
+/// A connection of hyper's that is held on to where hyper lets go of it. hyper resets a CONNECT that announces content and
+/// says that the connection is over, although it is not: dropped then, it would take every other stream along without a
+/// word. Polled again it goes on. The h2 crate itself ends no connection before our side of the socket is shut.
+pub(super) struct HeldOnTo<'a, C> {
+    connection: Pin<&'a mut C>,
+    /// How many more such streams are put up with.
+    resets: usize,
+}
+
+impl<'a, C> HeldOnTo<'a, C> {
+    pub(super) fn new(connection: Pin<&'a mut C>, resets: usize) -> Self {
+        Self { connection, resets }
+    }
+}
+
+impl<C: Server> Server for HeldOnTo<'_, C> {
+    fn shut_down(mut self: Pin<&mut Self>) {
+        self.connection.as_mut().shut_down();
+    }
+
+    fn poll_end(mut self: Pin<&mut Self>, state: &ConnectionState, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        loop {
+            ready!(self.connection.as_mut().poll_end(state, cx))?;
+            if state.is_shut() {
+                return Poll::Ready(Ok(()));
+            }
+            state.breaks_rules();
+            let Some(left) = self.resets.checked_sub(1) else { return Poll::Ready(Ok(())) };
+            self.resets = left;
+        }
     }
 }

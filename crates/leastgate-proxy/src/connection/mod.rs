@@ -32,6 +32,7 @@ use crate::settings::Settings;
 use crate::tls::Alpn;
 use crate::worker::Worker;
 
+use http2::HeldOnTo;
 pub(crate) use http2::PREFACE;
 pub(crate) use registry::Connections;
 pub(crate) use state::{ConnectionState, Phase, PhaseLimits, Protocol};
@@ -132,7 +133,9 @@ impl Serving {
         let gateway = self.gateway();
         let service = service_fn(move |request| gateway.clone().call(request));
         let server = http2::server(&self.worker.settings, &self.state);
-        run(pin!(server.serve_connection(TokioIo::new(io), service)), &self.state).await
+        let connection = pin!(server.serve_connection(TokioIo::new(io), service));
+        let mut connection = HeldOnTo::new(connection, self.worker.settings.limits.http2_error_resets);
+        run(Pin::new(&mut connection), &self.state).await
     }
 
     fn gateway(&self) -> Gateway {
@@ -177,13 +180,11 @@ async fn protocol(io: &mut ClientIo<ClientStream>, state: &ConnectionState) -> O
 }
 
 /// What hyper's two servers have in common.
-trait Server: Future<Output = hyper::Result<()>> {
+trait Server {
     fn shut_down(self: Pin<&mut Self>);
 
     /// Goes on to the end of the protocol, and closes the socket unless it was handed over.
-    fn poll_end(self: Pin<&mut Self>, _: &ConnectionState, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.poll(cx)
-    }
+    fn poll_end(self: Pin<&mut Self>, state: &ConnectionState, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
 }
 
 impl<I, S> Server for http1::Connection<I, S>
@@ -216,6 +217,10 @@ where
     fn shut_down(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
+
+    fn poll_end(self: Pin<&mut Self>, _: &ConnectionState, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.poll(cx)
+    }
 }
 
 /// Runs a connection until its end, its drain or its cut.
@@ -238,6 +243,9 @@ async fn run(mut connection: Pin<&mut impl Server>, state: &ConnectionState) -> 
 /// Why hyper refused bytes that never became a request, and the status it answered with; `None` when every request of
 /// the connection has its own record.
 fn refused_by_hyper(end: &End, state: &ConnectionState) -> Option<(Reason, Option<u16>)> {
+    if state.is_broken() {
+        return Some((Reason::RequestMalformed, None));
+    }
     let End::Failed(error) = end else { return None };
     if state.is_http2() {
         return breaks_http2(error).then_some((Reason::RequestMalformed, None));

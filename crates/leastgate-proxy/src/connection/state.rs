@@ -71,6 +71,8 @@ pub(crate) struct ConnectionState {
     /// Since when it has been told to go.
     draining: Cell<Option<Instant>>,
     cut: Cell<bool>,
+    is_shut: Cell<bool>,
+    is_broken: Cell<bool>,
     driver: RefCell<Option<Waker>>,
     /// The stream for which the service was called last, until its task is born.
     called: RefCell<Option<Rc<StreamControl>>>,
@@ -100,6 +102,8 @@ impl ConnectionState {
             stalled: Cell::new(false),
             draining: Cell::new(None),
             cut: Cell::new(false),
+            is_shut: Cell::new(false),
+            is_broken: Cell::new(false),
             driver: RefCell::new(None),
             called: RefCell::new(None),
             socket,
@@ -290,6 +294,25 @@ impl ConnectionState {
     pub(crate) fn cut(&self) {
         self.cut.set(true);
         self.wake();
+    }
+
+    /// Our side of the socket is closed.
+    pub(crate) fn shuts(&self) {
+        self.is_shut.set(true);
+    }
+
+    pub(super) fn is_shut(&self) -> bool {
+        self.is_shut.get()
+    }
+
+    /// The client breaks a rule that hyper has no error for: the connection goes when what is under way is done.
+    pub(super) fn breaks_rules(&self) {
+        self.is_broken.set(true);
+        self.drain();
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.get()
     }
 
     /// Whether a stream that begins now shows that the client has not heard, or does not want to hear, that it is to go.

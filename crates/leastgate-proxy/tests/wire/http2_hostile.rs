@@ -1,15 +1,30 @@
 //! HTTP/2 from clients that break its rules, leave things half said, or do too much of something.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use leastgate_testkit::http2::{
     CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, WINDOW_UPDATE, frame,
 };
 
-use crate::harness::{PATIENCE, harness_with};
+use crate::harness::{Connection, Harness, OK, PATIENCE, harness, harness_with};
 use crate::http2::{answering, canary, connect, head, request};
 
+const INTERNAL_ERROR: u32 = 2;
 const ENHANCE_YOUR_CALM: u32 = 11;
+
+const CONNECT: [(&str, &str); 3] =
+    [(":method", "CONNECT"), (":authority", "orders.internal:80"), ("content-length", "5")];
+
+/// Its upstream takes its time, so that requests are under way together.
+fn answering_in_time() -> Harness {
+    harness(|upstream| {
+        while upstream.read_until("\r\n\r\n") {
+            thread::sleep(Duration::from_millis(500));
+            upstream.write(OK);
+        }
+    })
+}
 
 #[test]
 fn what_breaks_a_connection_is_on_record_once() {
@@ -29,6 +44,40 @@ fn what_breaks_a_connection_is_on_record_once() {
         assert!(events.len() == 1 && events[0].contains("request_malformed"), "{broken:?}: {events:?}");
         assert!(harness.upstream.received().is_empty());
     }
+}
+
+/// For hyper it is the end of the connection, without a word to anybody.
+#[test]
+fn a_connect_with_content_ends_its_stream_and_its_connection_gracefully() {
+    let harness = answering_in_time();
+    let mut client = connect(&harness, &[]);
+    let under_way = [0; 2].map(|_| request(&harness, &mut client, "GET", "/v1/slow"));
+    harness.until_in_flight(2);
+    let stream = client.open(&CONNECT, 0);
+    assert_eq!(client.answer(stream).reset, Some(INTERNAL_ERROR));
+    for stream in under_way {
+        assert_eq!(client.answer(stream).status, 200);
+    }
+    client.read_to_end();
+    assert_eq!(client.goaway, Some((stream, 0)));
+    let events = harness.events(3);
+    let malformed = events.iter().filter(|event| event.contains("request_malformed")).count();
+    assert!(events.len() == 3 && malformed == 1, "{events:?}");
+}
+
+/// What is under way would otherwise keep such a connection for as long as it likes.
+#[test]
+fn many_connects_with_content_end_the_connection_at_once() {
+    let harness = harness_with(Connection::wait_until_closed, |limits| limits.http2_error_resets = 3);
+    let mut client = connect(&harness, &[]);
+    let under_way = request(&harness, &mut client, "GET", "/v1/forever");
+    harness.until_in_flight(1);
+    let streams = [0; 4].map(|_| client.open(&CONNECT, END_STREAM));
+    client.read_to_end();
+    assert!(streams.into_iter().chain([under_way]).all(|stream| client.answer(stream).status == 0));
+    let events = harness.events(2);
+    let malformed = events.iter().filter(|event| event.contains("request_malformed")).count();
+    assert!(events.len() == 2 && malformed == 1, "{events:?}");
 }
 
 #[test]
