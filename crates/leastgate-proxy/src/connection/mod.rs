@@ -48,6 +48,8 @@ const READ_BUFFER: usize = 64 * 1024;
 enum End {
     Closed,
     Cut,
+    /// What the client said first is not the beginning of what the handshake agreed on.
+    NotAsAgreed,
     Failed(hyper::Error),
 }
 
@@ -110,9 +112,9 @@ impl Serving {
     async fn speak(&self, stream: ClientStream) -> End {
         let mut io = ClientIo::new(stream, Rc::clone(&self.state));
         match protocol(&mut io, &self.state).await {
-            None => End::Cut,
-            Some(Protocol::Http1) => Box::pin(self.speak_http1(io)).await,
-            Some(Protocol::Http2) => Box::pin(self.speak_http2(io)).await,
+            Err(end) => end,
+            Ok(Protocol::Http1) => Box::pin(self.speak_http1(io)).await,
+            Ok(Protocol::Http2) => Box::pin(self.speak_http2(io)).await,
         }
     }
 
@@ -142,9 +144,9 @@ impl Serving {
         Gateway::new(Rc::clone(&self.worker), self.source, Rc::clone(&self.state))
     }
 
-    /// Leaves a record of bytes that hyper refused.
+    /// Leaves a record of bytes that were refused before there was a request.
     fn tell(&self, end: &End) {
-        if let Some((reason, status)) = refused_by_hyper(end, &self.state) {
+        if let Some((reason, status)) = refused(end, &self.state) {
             let peer = SocketAddr::new(self.source.peer, self.source.port);
             self.worker.telemetry.connection_error(peer, self.worker.clock.now(), reason, status);
         }
@@ -161,13 +163,13 @@ async fn until_cut<F: Future>(future: F, state: &ConnectionState) -> Option<F::O
     .await
 }
 
-/// What the client speaks: what the handshake agreed on, else what its first bytes say. `None`: the connection was cut
+/// What the client speaks: what the handshake agreed on, else what its first bytes say. An error: the connection was cut
 /// meanwhile, or does not begin as agreed.
-async fn protocol(io: &mut ClientIo<ClientStream>, state: &ConnectionState) -> Option<Protocol> {
+async fn protocol(io: &mut ClientIo<ClientStream>, state: &ConnectionState) -> Result<Protocol, End> {
     let agreed = state.tls().map(|made| made.alpn);
     // HTTP/2 over TLS is agreed on, never just begun (RFC 9113 §3.3).
     if matches!(agreed, Some(Alpn::Http1 | Alpn::None)) {
-        return Some(Protocol::Http1);
+        return Ok(Protocol::Http1);
     }
     let begun = poll_fn(|cx| {
         if state.is_draining() && state.phase() == Phase::FirstByte {
@@ -175,8 +177,12 @@ async fn protocol(io: &mut ClientIo<ClientStream>, state: &ConnectionState) -> O
         }
         io.poll_protocol(cx)
     });
-    let begun = until_cut(begun, state).await?;
-    (agreed.is_none() || begun == Protocol::Http2).then_some(begun)
+    let begun = until_cut(begun, state).await.ok_or(End::Cut)?;
+    match agreed {
+        Some(_) if begun == Protocol::Http1 && state.phase() == Phase::FirstByte => Err(End::Closed),
+        Some(_) if begun == Protocol::Http1 => Err(End::NotAsAgreed),
+        _ => Ok(begun),
+    }
 }
 
 /// What hyper's two servers have in common.
@@ -240,17 +246,24 @@ async fn run(mut connection: Pin<&mut impl Server>, state: &ConnectionState) -> 
     .await
 }
 
-/// Why hyper refused bytes that never became a request, and the status it answered with; `None` when every request of
+/// Why bytes that never became a request were refused, mostly by hyper, and the status it answered with; `None` when every request of
 /// the connection has its own record.
-fn refused_by_hyper(end: &End, state: &ConnectionState) -> Option<(Reason, Option<u16>)> {
+fn refused(end: &End, state: &ConnectionState) -> Option<(Reason, Option<u16>)> {
     if state.is_broken() {
         return Some((Reason::RequestMalformed, None));
     }
-    let End::Failed(error) = end else { return None };
+    let error = match end {
+        End::Closed | End::Cut => return None,
+        End::NotAsAgreed | End::Failed(_) if state.expired() == Some(Phase::Head) => {
+            return Some((Reason::RequestTimeout, None));
+        }
+        End::NotAsAgreed => return Some((Reason::RequestMalformed, None)),
+        End::Failed(error) => error,
+    };
     if state.is_http2() {
         return breaks_http2(error).then_some((Reason::RequestMalformed, None));
     }
-    if state.expired() == Some(Phase::Head) || error.is_timeout() {
+    if error.is_timeout() {
         return Some((Reason::RequestTimeout, None));
     }
     if error.is_parse_too_large() {

@@ -2,7 +2,7 @@
 //! to those that are too many.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -149,7 +149,7 @@ fn handshakes_that_fail_are_counted_by_their_reason_and_nothing_is_forwarded() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// What a handshake agreed on has the deadlines of what is merely begun.
+/// What a handshake agreed on has the deadlines of what is merely begun, and leaves a record as that does.
 #[test]
 fn http2_that_was_agreed_on_has_to_begin() {
     let authority = Authority::new("servers");
@@ -158,14 +158,31 @@ fn http2_that_was_agreed_on_has_to_begin() {
         limits.head_timeout = Duration::from_millis(300);
     });
     let client = Rustls::new(authority.roots(), rustls::ALL_VERSIONS, &["h2"], None);
-    for begins in [&b""[..], b"PRI * HT", b"GET /v1/a HTTP/1.1\r\n\r\n"] {
+    let mut recorded = 0;
+    for (begins, ends, reason) in [
+        (&b""[..], false, None),
+        (b"", true, None),
+        (b"PRI * HT", false, Some("request_timeout")),
+        (b"PRI * HT", true, Some("request_malformed")),
+        (b"PRI * HTTP/2.0\r\n\r\nXX", false, Some("request_malformed")),
+        (b"GET /v1/a HTTP/1.1\r\n\r\n", false, Some("request_malformed")),
+    ] {
         let mut stream = connect(&harness, &client, "orders.internal");
         stream.write_all(begins).unwrap();
         stream.flush().unwrap();
+        if ends {
+            stream.sock.shutdown(Shutdown::Write).unwrap();
+        }
         let started = Instant::now();
         let mut rest = Vec::new();
         // A cut is no proper close, and nothing was said.
         let _ = stream.read_to_end(&mut rest);
         assert!(rest.is_empty() && started.elapsed() < PATIENCE / 4, "{begins:?}: {rest:?} {:?}", started.elapsed());
+        recorded += usize::from(reason.is_some());
+        let events = harness.events(recorded);
+        assert_eq!(events.len(), recorded, "{begins:?} {ends}: {events:?}");
+        if let Some(reason) = reason {
+            assert!(events[recorded - 1].contains(reason), "{begins:?}: {events:?}");
+        }
     }
 }
