@@ -1,9 +1,10 @@
 //! A client's socket, shared by the IO that hyper drives and by whoever must know that the client is gone: hyper does not
 //! look while bytes of a next request lie in its buffer, and a silent stream writes nothing that could fail.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -32,15 +33,22 @@ pub(crate) fn notice_vanished(socket: &SockRef<'_>) -> io::Result<()> {
 
 /// The socket as the IO owns it. Both halves live on one thread, and no borrow outlives a call.
 #[derive(Debug)]
-pub(crate) struct ClientSocket(Rc<RefCell<TcpStream>>);
+pub(crate) struct ClientSocket(Rc<Shared>);
 
 /// The socket as others see it. It does not keep the socket open.
 #[derive(Debug, Default)]
-pub(crate) struct SocketWatch(Weak<RefCell<TcpStream>>);
+pub(crate) struct SocketWatch(Weak<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    stream: RefCell<TcpStream>,
+    /// Whether anything was ever read from it.
+    has_heard: Cell<bool>,
+}
 
 impl ClientSocket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self(Rc::new(RefCell::new(stream)))
+        Self(Rc::new(Shared { stream: RefCell::new(stream), has_heard: Cell::new(false) }))
     }
 
     pub(crate) fn watch(&self) -> SocketWatch {
@@ -48,7 +56,7 @@ impl ClientSocket {
     }
 
     fn with<R>(&self, poll: impl FnOnce(Pin<&mut TcpStream>) -> R) -> R {
-        poll(Pin::new(&mut *self.0.borrow_mut()))
+        poll(Pin::new(&mut *self.0.stream.borrow_mut()))
     }
 }
 
@@ -57,7 +65,7 @@ impl SocketWatch {
     /// is kept when the socket closes even if there are bytes to read before its end: no system call, no byte taken.
     pub(crate) fn is_client_gone(&self) -> bool {
         let Some(socket) = self.0.upgrade() else { return false };
-        let stream = socket.borrow();
+        let stream = socket.stream.borrow();
         let told = pin!(stream.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
         match told {
             Poll::Ready(Ok(ready)) => ready.is_read_closed(),
@@ -65,11 +73,28 @@ impl SocketWatch {
             Poll::Pending => false,
         }
     }
+
+    /// Whether the client has said anything yet, be it half a handshake.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.0.upgrade().is_some_and(|socket| socket.has_heard.get())
+    }
+
+    /// Whether bytes of the client's lie in the kernel. The reactor may not have told of them: this asks the system.
+    pub(crate) fn has_unread(&self) -> bool {
+        let Some(socket) = self.0.upgrade() else { return false };
+        let stream = socket.stream.borrow();
+        SockRef::from(&*stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|there| there > 0)
+    }
 }
 
 impl AsyncRead for ClientSocket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.with(|stream| stream.poll_read(cx, buf))
+        let before = buf.filled().len();
+        let read = self.with(|stream| stream.poll_read(cx, buf));
+        if buf.filled().len() > before {
+            self.0.has_heard.set(true);
+        }
+        read
     }
 }
 
@@ -87,7 +112,7 @@ impl AsyncWrite for ClientSocket {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.borrow().is_write_vectored()
+        self.0.stream.borrow().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -161,7 +186,7 @@ impl AsyncWrite for ClientStream {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -187,7 +212,7 @@ mod tests {
         let (socket, mut client) = connected().await;
         let watch = socket.watch();
         client.write_all(b"G").await.unwrap();
-        poll_fn(|cx| socket.0.borrow().poll_read_ready(cx)).await.unwrap();
+        poll_fn(|cx| socket.0.stream.borrow().poll_read_ready(cx)).await.unwrap();
         assert!(!watch.is_client_gone());
         drop(client);
         until_gone(&watch).await;
@@ -202,9 +227,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_lies_in_the_kernel_is_seen_before_anybody_waits_for_it() {
+        let (mut socket, mut client) = connected().await;
+        let watch = socket.watch();
+        assert!(!watch.has_unread() && !watch.has_heard());
+        client.write_all(b"G").await.unwrap();
+        assert!(watch.has_unread() && !watch.has_heard());
+        assert_eq!(socket.read(&mut [0; 8]).await.unwrap(), 1);
+        assert!(!watch.has_unread() && watch.has_heard());
+        drop(client);
+        until_gone(&watch).await;
+        assert!(!watch.has_unread(), "an end is nothing to read");
+    }
+
+    #[tokio::test]
     async fn an_accepted_socket_has_its_listeners_probes() {
         let (socket, _client) = connected().await;
-        let stream = socket.0.borrow();
+        let stream = socket.0.stream.borrow();
         let options = SockRef::from(&*stream);
         assert!(options.keepalive().unwrap());
         assert_eq!(options.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);

@@ -79,8 +79,24 @@ pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, stopped: i
             Err(_) => {}
         }
     }
-    while let Some(Ok((stream, peer))) = now_or_never(listener.accept()).await {
+    // A task may only do so much in one go, and knows only what the reactor has told: the kernel has no such bounds.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Some((stream, peer)) = accept_waiting(&listener) {
         admit(&mut connections, stream, peer, &worker).await;
+    }
+}
+
+/// The next connection that is there; one that has gone again is not.
+fn accept_waiting(listener: &std::net::TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true).ok()?;
+                return Some((TcpStream::from_std(stream).ok()?, peer));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return None,
+        }
     }
 }
 
@@ -109,9 +125,9 @@ async fn admit(connections: &mut ConcurrencyLimit<Serve>, stream: TcpStream, add
     }
 }
 
-/// The first answer of a future, if it has one at once.
+/// The first answer of a future, if it has one at once. That its task has done much already is none.
 async fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
+    let mut future = std::pin::pin!(tokio::task::unconstrained(future));
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => Poll::Ready(None),

@@ -16,12 +16,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use leastgate_policy::{Reason, Source};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 use tower::Service;
 
 use crate::client_io::ClientIo;
@@ -44,7 +47,12 @@ const HYPER_FIELDS: usize = 100;
 /// Reads ahead at most this much of a body or of pipelined requests, a connection.
 const READ_BUFFER: usize = 64 * 1024;
 
+/// How long a client that has said nothing yet may take to say it when its connection is to go: it could not know, and
+/// what it sends is a round trip behind its connection or its handshake.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// How a connection ended.
+#[derive(Debug)]
 enum End {
     Closed,
     Cut,
@@ -68,15 +76,24 @@ pub(crate) fn server(settings: &Settings) -> http1::Builder {
     builder
 }
 
-/// Serves a connection until either side is done with it.
-pub(crate) async fn serve(stream: TcpStream, source: Source, in_flight: Option<Arc<AtomicUsize>>, worker: Rc<Worker>) {
+/// Serves a connection until either side is done with it. It is one of the open ones before its task has begun: a drain
+/// would not wait for it otherwise.
+pub(crate) fn serve(
+    stream: TcpStream,
+    source: Source,
+    in_flight: Option<Arc<AtomicUsize>>,
+    worker: Rc<Worker>,
+) -> impl Future<Output = ()> {
     let socket = ClientSocket::new(stream);
     let state = Rc::new(ConnectionState::new(worker.settings.phases, socket.watch(), in_flight));
     let socket = StallGuard::new(socket, Rc::clone(&state), worker.settings.limits.response_stall);
-    let serving = Serving { worker, source, state };
-    let _registered = serving.worker.connections.register(&serving.state);
-    let end = serving.drive(socket).await;
-    serving.tell(&end);
+    let registered = worker.connections.register(&state);
+    async move {
+        let serving = Serving { worker, source, state };
+        let _registered = registered;
+        let end = serving.drive(socket).await;
+        serving.tell(&end);
+    }
 }
 
 /// One connection, as it is served.
@@ -91,14 +108,14 @@ impl Serving {
     async fn drive(&self, socket: StallGuard<ClientSocket>) -> End {
         let stream = match &self.worker.settings.tls {
             None => ClientStream::Plain(socket),
-            Some(tls) => match Box::pin(until_cut(tls.accept(socket), &self.state)).await {
-                None => return End::Cut,
-                Some(Err(error)) => {
+            Some(tls) => match Box::pin(until_gone(tls.accept(socket), &self.state)).await {
+                Err(end) => return end,
+                Ok(Err(error)) => {
                     self.worker.counters.handshake_failed(error.failure());
                     tracing::debug!(%error, peer = %self.source.peer, "a TLS handshake failed");
                     return End::Closed;
                 }
-                Some(Ok((stream, made))) => {
+                Ok(Ok((stream, made))) => {
                     self.state.is_made(made);
                     ClientStream::Tls(Box::new(stream))
                 }
@@ -112,6 +129,7 @@ impl Serving {
     async fn speak(&self, stream: ClientStream) -> End {
         let mut io = ClientIo::new(stream, Rc::clone(&self.state));
         match protocol(&mut io, &self.state).await {
+            Err(End::Closed) => until_cut(io.shutdown(), &self.state).await.map_or(End::Cut, |_| End::Closed),
             Err(end) => end,
             Ok(Protocol::Http1) => Box::pin(self.speak_http1(io)).await,
             Ok(Protocol::Http2) => Box::pin(self.speak_http2(io)).await,
@@ -163,25 +181,33 @@ async fn until_cut<F: Future>(future: F, state: &ConnectionState) -> Option<F::O
     .await
 }
 
-/// What the client speaks: what the handshake agreed on, else what its first bytes say. An error: the connection was cut
-/// meanwhile, or does not begin as agreed.
-async fn protocol(io: &mut ClientIo<ClientStream>, state: &ConnectionState) -> Result<Protocol, End> {
-    let agreed = state.tls().map(|made| made.alpn);
-    // HTTP/2 over TLS is agreed on, never just begun (RFC 9113 §3.3).
-    if matches!(agreed, Some(Alpn::Http1 | Alpn::None)) {
-        return Ok(Protocol::Http1);
-    }
-    let begun = poll_fn(|cx| {
-        if state.is_draining() && state.phase() == Phase::FirstByte {
-            return Poll::Ready(Protocol::Http1);
+/// The same, unless the connection is to go and its client says nothing that would be worth to stay for.
+async fn until_gone<F: Future>(future: F, state: &ConnectionState) -> Result<F::Output, End> {
+    let mut future = pin!(future);
+    let mut grace = None;
+    let gone = poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
         }
-        io.poll_protocol(cx)
+        if !state.is_draining() || !state.is_silent() {
+            return Poll::Pending;
+        }
+        grace.get_or_insert_with(|| Box::pin(sleep(GRACE))).as_mut().poll(cx).map(|()| Err(End::Closed))
     });
-    let begun = until_cut(begun, state).await.ok_or(End::Cut)?;
-    match agreed {
-        Some(_) if begun == Protocol::Http1 && state.phase() == Phase::FirstByte => Err(End::Closed),
-        Some(_) if begun == Protocol::Http1 => Err(End::NotAsAgreed),
-        _ => Ok(begun),
+    until_cut(gone, state).await.unwrap_or(Err(End::Cut))
+}
+
+/// What the client speaks: what the handshake agreed on, else what its first bytes say. An error: the connection has
+/// ended meanwhile, or does not begin as agreed.
+async fn protocol(io: &mut ClientIo<ClientStream>, state: &ConnectionState) -> Result<Protocol, End> {
+    let begun = until_gone(poll_fn(|cx| io.poll_protocol(cx)), state).await?;
+    match state.tls().map(|made| made.alpn) {
+        None => Ok(begun),
+        // HTTP/2 over TLS is agreed on, never just begun (RFC 9113 §3.3).
+        Some(Alpn::Http1 | Alpn::None) => Ok(Protocol::Http1),
+        Some(Alpn::Http2) if begun == Protocol::Http2 => Ok(begun),
+        Some(Alpn::Http2) if state.phase() == Phase::FirstByte => Err(End::Closed),
+        Some(Alpn::Http2) => Err(End::NotAsAgreed),
     }
 }
 
@@ -237,11 +263,19 @@ async fn run(mut connection: Pin<&mut impl Server>, state: &ConnectionState) -> 
         if state.is_cut() {
             return Poll::Ready(End::Cut);
         }
-        if state.is_draining() && !closing {
-            closing = true;
-            connection.as_mut().shut_down();
+        loop {
+            // hyper closes what is idle, with a request in the socket or half of one read: it says so in its answer then.
+            if state.is_draining() && !closing && !state.expects_request() {
+                closing = true;
+                connection.as_mut().shut_down();
+            }
+            if let Poll::Ready(end) = connection.as_mut().poll_end(state, cx) {
+                return Poll::Ready(end.map_or_else(End::Failed, |()| End::Closed));
+            }
+            if closing || !state.is_draining() || state.expects_request() {
+                return Poll::Pending;
+            }
         }
-        connection.as_mut().poll_end(state, cx).map(|end| end.map_or_else(End::Failed, |()| End::Closed))
     })
     .await
 }
@@ -280,4 +314,43 @@ fn refused(end: &End, state: &ConnectionState) -> Option<(Reason, Option<u16>)> 
 fn breaks_http2(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| cause.is_library() && cause.is_go_away())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+    use crate::client_socket::SocketWatch;
+
+    fn state() -> ConnectionState {
+        const LONG: Duration = Duration::from_secs(60);
+        let limits = PhaseLimits { first_byte: LONG, head: LONG, idle: LONG, http2_idle: LONG };
+        ConnectionState::new(limits, SocketWatch::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_silent_in_a_drain_is_let_go_soon() {
+        let state = state();
+        state.drain();
+        let began = Instant::now();
+        assert!(matches!(until_gone(pending::<()>(), &state).await, Err(End::Closed)));
+        assert_eq!(began.elapsed(), GRACE);
+        assert!(matches!(until_gone(sleep(GRACE / 2), &state).await, Ok(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_has_begun_to_speak_is_not() {
+        let state = state();
+        state.drain();
+        let (speaking, waiting) = (until_gone(sleep(GRACE * 9), &state), async {
+            advance(GRACE / 2).await;
+            state.bytes_arrived();
+        });
+        assert!(matches!(tokio::join!(speaking, waiting).0, Ok(())));
+        state.cut();
+        assert!(matches!(until_gone(pending::<()>(), &state).await, Err(End::Cut)));
+    }
 }

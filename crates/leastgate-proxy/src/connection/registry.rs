@@ -16,11 +16,11 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn register(&self, state: &Rc<ConnectionState>) -> Registered<'_> {
+    pub(super) fn register(self: &Rc<Self>, state: &Rc<ConnectionState>) -> Registered {
         if self.draining.get() {
             state.drain();
         }
-        Registered { connections: self, key: self.open.borrow_mut().insert(Rc::clone(state)) }
+        Registered { connections: Rc::clone(self), key: self.open.borrow_mut().insert(Rc::clone(state)) }
     }
 
     pub(crate) fn drain(&self) {
@@ -44,12 +44,12 @@ impl Connections {
     }
 }
 
-pub(super) struct Registered<'a> {
-    connections: &'a Connections,
+pub(super) struct Registered {
+    connections: Rc<Connections>,
     key: usize,
 }
 
-impl Drop for Registered<'_> {
+impl Drop for Registered {
     fn drop(&mut self) {
         let state = self.connections.open.borrow_mut().remove(self.key);
         drop(state.take_tunnel());

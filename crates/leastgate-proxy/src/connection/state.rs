@@ -282,12 +282,28 @@ impl ConnectionState {
         self.is_draining() || self.requests.get() >= requests || self.opened.elapsed() >= age
     }
 
-    /// Answers what is under way with `Connection: close`, and closes an idle connection now.
+    /// Answers what is under way or has arrived with `Connection: close`, and closes an idle connection now.
     pub(crate) fn drain(&self) {
         if self.draining.get().is_none() {
             self.draining.set(Some(Instant::now()));
         }
         self.wake();
+    }
+
+    /// Whether nothing has come of the client yet: in the handshake, if there is one, and then again after it.
+    pub(super) fn is_silent(&self) -> bool {
+        let has_begun = self.phase.get() != Phase::FirstByte || (self.made.get().is_none() && self.socket.has_heard());
+        !has_begun && !self.socket.has_unread()
+    }
+
+    /// Whether a request is on its way that was sent before the client could know that the connection is to go.
+    pub(super) fn expects_request(&self) -> bool {
+        match self.phase.get() {
+            _ if self.is_http2() => false,
+            Phase::Head => true,
+            Phase::Idle => self.socket.has_unread(),
+            Phase::FirstByte | Phase::Exchange => false,
+        }
     }
 
     /// Drops the connection, with whatever is under way on it.

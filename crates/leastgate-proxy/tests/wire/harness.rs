@@ -85,6 +85,8 @@ pub(crate) struct Options<'a> {
     pub(crate) tls: Option<ServerTls>,
     /// The field that tokens come in.
     pub(crate) credential: &'static str,
+    /// The workers' clock, if it is not the system's.
+    pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
 impl Default for Options<'_> {
@@ -97,6 +99,7 @@ impl Default for Options<'_> {
             workers: 2,
             tls: None,
             credential: "authorization",
+            clock: None,
         }
     }
 }
@@ -125,7 +128,7 @@ pub(crate) fn start_as(upstream: Upstream, set: impl FnOnce(&mut Limits), option
         trusted_proxies: Vec::new(),
         tls: options.tls.clone(),
     };
-    let plane = DataPlane::start(config, &authority, &telemetry, &clock).unwrap();
+    let plane = DataPlane::start(config, &authority, &telemetry, options.clock.as_ref().unwrap_or(&clock)).unwrap();
     Harness { plane: Some(plane), upstream, authority, telemetry, token, digest, entry }
 }
 

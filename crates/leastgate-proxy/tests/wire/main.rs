@@ -4,10 +4,12 @@
 
 mod bodies;
 mod certificates;
+mod clocks;
 mod connections;
 mod cors;
 mod deadlines;
 mod draining;
+mod draining_arrivals;
 mod endpoints;
 mod framing;
 mod grpc;
