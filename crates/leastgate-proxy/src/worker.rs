@@ -2,11 +2,14 @@
 //! request never changes threads and waits for no other worker's lock.
 
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::thread;
 
 use hyper::server::conn::http1;
@@ -14,7 +17,7 @@ use leastgate_policy::{Authority, PolicySnapshot, Reader, Source, Timestamp};
 use leastgate_telemetry::{Clock, LimitKind, Telemetry, WorkerTelemetry};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::complaints::Complaints;
 use crate::connection::{self, Connections};
@@ -280,9 +283,26 @@ async fn work(worker: Rc<Worker>, listeners: Vec<StdListener>, phases: watch::Re
         let stopped = drain::stopped(phases.clone());
         accepting.push(spawn_local(listener::accept(listener, Rc::clone(&worker), stopped)));
     }
-    spawn_local(Streams::watch(Rc::clone(&worker)));
-    spawn_local(tend(Rc::clone(&worker)));
-    drain::finish(&worker, phases, accepting).await;
+    let mut tasks = vec![spawn_local(Streams::watch(Rc::clone(&worker))), spawn_local(tend(Rc::clone(&worker)))];
+    tokio::select! {
+        () = drain::finish(&worker, phases, accepting) => {}
+        () = one_ends(&mut tasks) => {}
+    }
+}
+
+/// Ends with the first of the tasks that a worker can't do without. None ends before its worker but by a panic: then the
+/// worker ends too, which is noticed, where a worker that accepts nothing or watches nothing would not be.
+pub(crate) async fn one_ends(tasks: &mut [JoinHandle<()>]) {
+    let ended = poll_fn(|cx| {
+        let ended = tasks.iter_mut().find_map(|task| match Pin::new(task).poll(cx) {
+            Poll::Ready(ended) => Some(ended),
+            Poll::Pending => None,
+        });
+        ended.map_or(Poll::Pending, Poll::Ready)
+    });
+    if let Err(error) = ended.await {
+        tracing::error!(%error, "a worker ends, because a task has that it can't do without");
+    }
 }
 
 async fn tend(worker: Rc<Worker>) {

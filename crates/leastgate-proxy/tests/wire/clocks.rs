@@ -1,4 +1,5 @@
-//! A clock that a test can hold up, and a worker with it: what comes meanwhile waits in the kernel.
+//! A clock that a test can hold up, and a worker with it: what comes meanwhile waits in the kernel. Or it breaks, and
+//! whoever asks it panics.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -16,6 +17,7 @@ pub(crate) struct TestClock {
 #[derive(Debug, Default)]
 struct State {
     is_held: bool,
+    is_broken: bool,
     /// How many wait for it.
     waiting: usize,
 }
@@ -28,6 +30,10 @@ impl TestClock {
     pub(crate) fn go_on(&self) {
         self.state().is_held = false;
         self.changed.notify_all();
+    }
+
+    pub(crate) fn break_down(&self) {
+        self.state().is_broken = true;
     }
 
     /// Waits until somebody waits for it.
@@ -50,6 +56,9 @@ impl Clock for TestClock {
             state = self.changed.wait_while(state, |state| state.is_held).unwrap();
             state.waiting -= 1;
         }
+        let is_broken = state.is_broken;
+        drop(state);
+        assert!(!is_broken, "a clock that a test has broken");
         self.system.now()
     }
 

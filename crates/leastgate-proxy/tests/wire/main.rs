@@ -39,3 +39,4 @@ mod upstream_tls;
 mod upstream_tls_reload;
 mod upstreams;
 mod websocket;
+mod workers;
