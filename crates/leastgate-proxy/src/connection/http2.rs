@@ -10,7 +10,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::TokioTimer;
 use tokio::task::spawn_local;
 
-use super::Server;
+use super::server::Server;
 use super::state::ConnectionState;
 use super::stream::{self, LARGEST_PART};
 use crate::settings::Settings;

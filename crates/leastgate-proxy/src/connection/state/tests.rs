@@ -1,0 +1,49 @@
+//! The phases of a connection, under a clock that is moved.
+
+use super::*;
+
+#[tokio::test]
+async fn a_worn_out_connection_says_so() {
+    let limits = PhaseLimits {
+        first_byte: Duration::from_secs(5),
+        head: Duration::from_secs(10),
+        idle: Duration::from_secs(60),
+        http2_idle: Duration::from_secs(120),
+    };
+    let state = ConnectionState::new(limits, SocketWatch::default(), None);
+    state.exchange_begins();
+    assert!(!state.is_worn_out(2, Duration::from_secs(60)));
+    state.exchange_begins();
+    assert!(state.is_worn_out(2, Duration::from_secs(60)));
+    assert!(state.is_worn_out(9, Duration::ZERO));
+    state.drain();
+    assert!(state.is_worn_out(9, Duration::from_secs(60)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_idle_when_its_last_stream_ends_and_not_before() {
+    let state = ConnectionState::new(
+        PhaseLimits {
+            first_byte: Duration::from_secs(5),
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            http2_idle: Duration::from_secs(120),
+        },
+        SocketWatch::default(),
+    );
+    state.bytes_arrived();
+    state.speaks_http2();
+    assert_eq!(state.phase(), Phase::Idle);
+    state.exchange_begins();
+    state.exchange_begins();
+    state.exchange_ends();
+    state.bytes_arrived();
+    assert_eq!(state.phase(), Phase::Exchange);
+    state.exchange_ends();
+    assert_eq!(state.phase(), Phase::Idle);
+    assert!(state.says_goodbye(), "once");
+    assert!(!state.says_goodbye());
+    assert!(!state.overstays());
+    tokio::time::advance(GOODBYE + Duration::from_millis(1)).await;
+    assert!(state.overstays());
+}
