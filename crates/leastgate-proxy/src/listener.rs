@@ -169,9 +169,9 @@ impl Service<(TcpStream, Source, Place)> for Serve {
     }
 
     fn call(&mut self, (stream, source, place): (TcpStream, Source, Place)) -> Self::Future {
-        let worker = Rc::clone(&self.worker);
+        let serving = connection::serve(stream, source, place.in_flight.clone(), Rc::clone(&self.worker));
         Box::pin(async move {
-            connection::serve(stream, source, place.in_flight.clone(), worker).await;
+            serving.await;
             drop(place);
             Ok(())
         })

@@ -261,7 +261,7 @@ mod tests {
     fn state() -> ConnectionState {
         const LONG: Duration = Duration::from_secs(60);
         let limits = PhaseLimits { first_byte: LONG, head: LONG, idle: LONG, http2_idle: LONG };
-        ConnectionState::new(limits, SocketWatch::default())
+        ConnectionState::new(limits, SocketWatch::default(), None)
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,6 +30,7 @@ async fn a_connection_is_idle_when_its_last_stream_ends_and_not_before() {
             http2_idle: Duration::from_secs(120),
         },
         SocketWatch::default(),
+        None,
     );
     state.bytes_arrived();
     state.speaks_http2();
