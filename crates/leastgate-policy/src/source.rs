@@ -24,15 +24,7 @@ impl Source {
         if !is_trusted(peer, trusted_proxies) {
             return Some(peer);
         }
-        for line in headers.get_all("x-forwarded-for").iter().rev() {
-            for entry in line.as_bytes().rsplit(|byte| *byte == b',') {
-                let address = std::str::from_utf8(entry).ok()?.trim().parse::<IpAddr>().ok()?.to_canonical();
-                if !is_trusted(address, trusted_proxies) {
-                    return Some(address);
-                }
-            }
-        }
-        None
+        forwarded_for(headers).find(|address| !is_trusted(*address, trusted_proxies))
     }
 
     /// Whether the peer is one of the proxies whose forwarding headers count.
@@ -40,6 +32,19 @@ impl Source {
     pub fn is_trusted_proxy(&self, trusted_proxies: &[IpNet]) -> bool {
         is_trusted(self.peer.to_canonical(), trusted_proxies)
     }
+}
+
+/// The addresses of the joined `X-Forwarded-For` lines, rightmost first, as far as they can be read: what stands left of an
+/// entry that is none is nobody's word. Who judges a client and who passes the lines on both read them here, so that the
+/// client that was judged is the one that an upstream is told.
+pub fn forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = IpAddr> + '_ {
+    let lines = headers.get_all("x-forwarded-for").iter().rev();
+    lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).map_while(address)
+}
+
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    let address = std::str::from_utf8(entry).ok()?.trim().parse::<IpAddr>().ok()?;
+    Some(address.to_canonical())
 }
 
 fn is_trusted(address: IpAddr, trusted_proxies: &[IpNet]) -> bool {
@@ -99,6 +104,16 @@ mod tests {
     fn behind_a_trusted_proxy_the_rightmost_stranger_counts() {
         assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.1.1.1", "10.2.2.2"]).as_deref(), Some("1.1.1.1"));
         assert_eq!(client("::ffff:10.0.0.1", &["1.1.1.1"]).as_deref(), Some("1.1.1.1"));
+    }
+
+    #[test]
+    fn entries_are_read_from_the_right_up_to_the_first_that_is_none() {
+        let mut headers = HeaderMap::new();
+        for line in [&b"1.1.1.1, \xff, 2.2.2.2"[..], b"::ffff:3.3.3.3 ,2001:DB8::4"] {
+            headers.append("x-forwarded-for", http::HeaderValue::from_bytes(line).unwrap());
+        }
+        let read: Vec<String> = forwarded_for(&headers).map(|address| address.to_string()).collect();
+        assert_eq!(read, ["2001:db8::4", "3.3.3.3", "2.2.2.2"]);
     }
 
     #[test]

@@ -252,7 +252,7 @@ mod tests {
             ("X-Forwarded-Proto", "https"),
             ("x-forwarded-host", "evil"),
             ("x-forwarded-port", "1"),
-            ("forwarded", "for=1.1.1.1"),
+            ("forwarded", "for=1.1.1.1, for=2.2.2.2"),
             ("x-real-ip", "1.1.1.1"),
         ];
         let headers = prepared(&claims, false);
@@ -265,7 +265,7 @@ mod tests {
         let headers = prepared(&claims, true);
         assert_eq!(values(&headers, "x-forwarded-for"), ["1.1.1.1, 2.2.2.2, 192.0.2.7"]);
         assert_eq!(values(&headers, "x-forwarded-proto"), ["https"]);
-        assert!(values(&headers, "forwarded")[0].starts_with("for=1.1.1.1, for=192.0.2.7;"));
+        assert!(values(&headers, "forwarded")[0].starts_with("for=1.1.1.1, for=2.2.2.2, for=192.0.2.7;"));
         assert!(!prepared(&[], true).contains_key("forwarded"));
     }
 
@@ -276,8 +276,7 @@ mod tests {
         assert_eq!(values(&headers, "x-forwarded-for"), ["192.0.2.7"]);
 
         let ours = "for=192.0.2.7;host=\"orders.internal:8080\";proto=http";
-        let headers = prepared(&[("forwarded", "for=\u{e4}")], true);
-        assert_eq!(values(&headers, "forwarded"), [ours]);
+        assert!(!prepared(&[("forwarded", "for=\u{e4}")], true).contains_key("forwarded"));
         let headers = prepared(&[("forwarded", "for=\u{e4}"), ("forwarded", "for=1.1.1.1")], true);
         assert_eq!(values(&headers, "forwarded"), [format!("for=1.1.1.1, {ours}")]);
     }
