@@ -194,8 +194,8 @@ impl RouteTable {
         }
     }
 
-    /// Where paths of apis with `redact` may hold something that is not to be recorded. Any rule's parameter counts,
-    /// because a refused request matched none.
+    /// Where paths of apis with `redact` may hold something that is not to be recorded, the first place first. Any rule's
+    /// parameter counts, because a refused request matched none.
     pub(crate) fn redacted(&self) -> &[RedactedSegment] {
         &self.redacted
     }

@@ -57,6 +57,8 @@ pub(crate) struct Facts {
     pub(crate) request: Vec<u8>,
     /// The path as it will be recorded, not yet JSON.
     pub(crate) path: Vec<u8>,
+    /// The path holds nothing any more that must not be recorded: masked twice, a hash would be one of a hash.
+    pub(crate) is_masked: bool,
     /// A JSON string, or empty.
     pub(crate) user_agent: Vec<u8>,
     /// A JSON array, or empty: the client showed no certificate.
@@ -100,6 +102,7 @@ impl Default for Facts {
             method_label: MethodLabel::OTHER,
             request: Vec::with_capacity(256),
             path: Vec::with_capacity(128),
+            is_masked: false,
             user_agent: Vec::with_capacity(128),
             peer_san: Vec::new(),
             trace: Vec::with_capacity(128),
@@ -139,7 +142,7 @@ impl Facts {
         (self.decided, self.client, self.verdict, self.accessor) = (None, None, None, None);
         (self.table, self.route, self.status, self.upstream) = (None, None, None, None);
         (self.sent_upstream, self.error, self.place) = (None, None, None);
-        (self.upgraded, self.open_written) = (false, false);
+        (self.is_masked, self.upgraded, self.open_written) = (false, false, false);
     }
 
     fn buffers(&mut self) -> [&mut Vec<u8>; 12] {
@@ -179,11 +182,13 @@ impl Facts {
         }
         self.path.clear();
         self.path.extend_from_slice(truncated(path, PATH_MAX));
+        self.is_masked = false;
     }
 
     /// Replaces the raw path by the decoded segments that were judged; none of them holds a `/`.
     pub(crate) fn set_segments<'a>(&mut self, segments: impl Iterator<Item = &'a str>, trailing_slash: bool) {
         self.path.clear();
+        self.is_masked = false;
         for segment in segments {
             self.path.push(b'/');
             self.path.extend_from_slice(segment.as_bytes());

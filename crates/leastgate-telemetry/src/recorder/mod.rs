@@ -166,6 +166,9 @@ impl RecordHandle {
     pub fn refused(&self, reason: Reason) {
         let now = self.worker.clock().elapsed();
         self.change(|facts| {
+            if facts.verdict.is_none() {
+                self.worker.mask_path(facts, None);
+            }
             facts.set_refusal(reason);
             facts.decided = Some(crate::clock::after(facts.arrival, now.saturating_sub(facts.started)));
         });

@@ -116,7 +116,7 @@ impl Facts {
     }
 
     /// Replaces the segments that must not be recorded by their type and a keyed hash.
-    pub(crate) fn mask_path(&mut self, marked: &[RedactedSegment], key: &RedactionKey) {
+    pub(crate) fn mask_segments(&mut self, marked: &[RedactedSegment], key: &RedactionKey) {
         let mut masked = Vec::with_capacity(self.path.len() + 32);
         for (index, segment) in self.path.split(|&byte| byte == b'/').skip(1).enumerate() {
             masked.push(b'/');
@@ -128,6 +128,18 @@ impl Facts {
             }
         }
         self.path = masked;
+        self.is_masked = true;
+    }
+
+    /// Replaces what a marked parameter could hold in a path that no api judged: everything from the first place on that
+    /// any api marks, or from where readers may count the segments differently. It is one hash, however much that is: a
+    /// path of thousands of segments must not cost a hash each.
+    pub(crate) fn mask_rest(&mut self, first: usize, key: &RedactionKey) {
+        let rest = self.path.split_off(place_of(&self.path, first));
+        if !rest.is_empty() {
+            self.path.extend_from_slice(format!("{{rest:{}}}", key.hash(&rest)).as_bytes());
+        }
+        self.is_masked = true;
     }
 
     fn set_case(&mut self, case: &Case, permitted: &Case, environment: &str) {
@@ -205,6 +217,26 @@ impl Facts {
             self.rules.extend(statement.case.rules().map(|rule| rule.key));
         }
     }
+}
+
+/// Where a raw path's segment `index` begins, or an earlier one that is not plain; its length where there is neither.
+fn place_of(path: &[u8], index: usize) -> usize {
+    let mut place = 0;
+    // What stands before the first slash counts as a part: nothing, in a path that is one.
+    for (part, text) in path.split(|&byte| byte == b'/').enumerate() {
+        let is_plain = if part == 0 { text.is_empty() } else { is_plain(text) };
+        if part > index || !is_plain {
+            return place;
+        }
+        place += text.len() + 1;
+    }
+    path.len()
+}
+
+/// Whether every reader takes this for one segment and goes on behind it.
+fn is_plain(segment: &[u8]) -> bool {
+    let is_unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    segment.iter().all(is_unreserved) && segment.iter().any(|byte| *byte != b'.')
 }
 
 impl Verdict {

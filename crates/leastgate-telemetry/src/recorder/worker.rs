@@ -120,10 +120,16 @@ impl Worker {
         self.until_sample.set(if left == 0 { SAMPLE } else { left });
     }
 
+    /// Masks what the api marks in its paths. Where no api was found, any of them may have been meant.
     pub(crate) fn mask_path(&self, facts: &mut Facts, api: Option<&Api>) {
-        let table = facts.table.as_ref().filter(|_| api.is_some_and(|api| !api.redact.is_empty()));
-        if let Some(table) = table.cloned() {
-            facts.mask_path(table.redacted(), &self.core.redaction_key);
+        if facts.path.is_empty() || facts.is_masked || api.is_some_and(|api| api.redact.is_empty()) {
+            return;
+        }
+        let table = facts.table.clone().unwrap_or_else(|| self.core.routes.newest());
+        match (api, table.redacted()) {
+            (_, []) => {}
+            (Some(_), marked) => facts.mask_segments(marked, &self.core.redaction_key),
+            (None, [first, ..]) => facts.mask_rest(first.index, &self.core.redaction_key),
         }
     }
 

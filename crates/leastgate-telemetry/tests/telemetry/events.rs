@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use leastgate_policy::{Denial, Reason};
-use leastgate_telemetry::{AdminActor, AdminEvent, EVENT_SCHEMA, LifecycleEvent, Origin, RecentFilter};
+use leastgate_policy::{Decision, Denial, Reason};
+use leastgate_telemetry::{
+    AdminActor, AdminEvent, EVENT_SCHEMA, LifecycleEvent, ManualClock, Origin, RecentFilter, Telemetry,
+};
 use serde_json::{Value, json};
 
-use crate::support::{Captured, DEADLINE, START, UUID, Verified, World, telemetry, verify};
+use crate::support::{Captured, DEADLINE, START, UUID, Verified, World, compile, spec, telemetry, verify};
 
 /// Runs requests of every sort through one worker and returns the stream.
-fn stream(act: impl FnOnce(&World, &leastgate_telemetry::Telemetry, &leastgate_telemetry::ManualClock)) -> Verified {
+fn stream(act: impl FnOnce(&World, &Telemetry, &ManualClock)) -> Verified {
     let (world, captured) = (World::new(), Captured::default());
     let (telemetry, clock) = telemetry(|config| config.sinks.push(captured.sink("main")));
     telemetry.policy_loaded(&world.snapshot);
@@ -96,7 +98,7 @@ fn a_long_request_says_so_at_once_and_a_cut_names_its_own_revision() {
         clock.advance(Duration::from_secs(10));
         handle.stream_open();
         handle.stream_open();
-        let later = crate::support::compile(&crate::support::spec(), "rev-2").into();
+        let later = compile(&spec(), "rev-2").into();
         handle.recut(&Denial::outside_policy(Reason::TokenRevoked, None, &later, START.timestamp()));
         drop(recorder);
         handle.stream_open();
@@ -151,6 +153,109 @@ fn a_marked_parameter_is_recorded_as_type_and_hash() {
     assert_eq!(paths[0], paths[1]);
     assert_ne!(paths[0], paths[2]);
     assert!(!paths.join("").contains("alice"), "also where no rule matched: {paths:?}");
+}
+
+/// The policy marks the second segment: nothing from there on is recorded of a path that no api judged, nor what a reader
+/// could take for a later segment.
+#[test]
+fn where_no_api_was_found_nothing_is_recorded_that_a_marked_parameter_could_hold() {
+    let paths = [
+        ("/clinic/alice//file", "/clinic/{rest:#}"),
+        ("//clinic/alice/file", "/{rest:#}"),
+        ("/clinic/alice%2Ffile", "/clinic/{rest:#}"),
+        ("/clinic/./alice/", "/clinic/{rest:#}"),
+        ("/../clinic/alice", "/{rest:#}"),
+        ("/x/../clinic/alice", "/x/{rest:#}"),
+        ("/clinic%2Falice", "/{rest:#}"),
+        ("/clinic%252falice/file", "/{rest:#}"),
+        ("/clinic;x/alice", "/{rest:#}"),
+        ("/clinic\\alice", "/{rest:#}"),
+        ("/clinic%c0%afalice", "/{rest:#}"),
+        ("/other/alice", "/other/{rest:#}"),
+        ("/nowhere", "/nowhere"),
+        ("/nowhere/", "/nowhere/"),
+        ("/", "/"),
+        ("*", "{rest:#}"),
+    ];
+    let verified = stream(|world, telemetry, clock| record_all(world, telemetry, clock, &paths.map(|(path, _)| path)));
+    assert_eq!(
+        paths_of(&verified).iter().map(|path| without_hash(path)).collect::<Vec<_>>(),
+        paths.map(|(_, path)| path)
+    );
+}
+
+#[test]
+fn the_hash_of_a_single_segment_is_the_same_with_an_api_and_without_one() {
+    let verified =
+        stream(|world, telemetry, clock| record_all(world, telemetry, clock, &["/clinic/alice/file", "/other/alice"]));
+    let paths = paths_of(&verified);
+    let hash = |path: &str| path.split_once(':').unwrap().1.split('}').next().unwrap().to_owned();
+    assert_eq!(hash(&paths[0]), hash(&paths[1]), "{paths:?}");
+}
+
+#[test]
+fn where_no_api_marks_a_parameter_paths_are_recorded_as_they_came() {
+    let paths = ["/clinic/alice//file", "/other/alice", "/clinic%2Falice", "*"];
+    let verified = stream(|world, telemetry, clock| {
+        let mut spec = spec();
+        spec.apis.iter_mut().for_each(|api| api.redact.clear());
+        let snapshot = world.authority.replace(compile(&spec, "rev-2"));
+        telemetry.policy_loaded(&snapshot);
+        record_all(&World { snapshot, ..World::new() }, telemetry, clock, &paths);
+    });
+    assert_eq!(paths_of(&verified), paths);
+}
+
+/// A limit that is found after the decision refuses the request a second time.
+#[test]
+fn a_path_is_masked_once_whatever_comes_after_its_decision() {
+    let verified = stream(|world, telemetry, _| {
+        let worker = telemetry.worker();
+        let head = world.head("GET", "/clinic/alice/file", Some(&world.reader));
+        let decided = world.decide(&head, START.timestamp());
+        world.record_head(&worker, &head, &decided).finish();
+        let twice = world.record_head(&worker, &head, &decided);
+        let Decision::Allow(permit) = &decided.1 else { panic!("{:?}", decided.1) };
+        twice.denied(&Denial::of_permit(permit, Reason::BodyTooLarge, None), Duration::ZERO);
+        twice.refused(Reason::AuthorizationUnavailable);
+        twice.finish();
+    });
+    let paths = paths_of(&verified);
+    assert_eq!((paths.len(), &paths[0]), (2, &paths[1]));
+}
+
+#[test]
+fn a_request_that_is_refused_undecided_is_masked_too() {
+    let verified = stream(|world, telemetry, _| {
+        let head = world.head("GET", "/clinic/alice/file", None);
+        let recorder = telemetry.worker().begin("192.0.2.7:1".parse().unwrap(), START);
+        recorder.request(&head.method, None, &head.uri, head.version);
+        recorder.refused(Reason::AuthorizationUnavailable);
+        recorder.finish();
+    });
+    assert_eq!(without_hash(&paths_of(&verified)[0]), "/clinic/{rest:#}");
+}
+
+/// One a second, so that none is left out as a flood.
+fn record_all(world: &World, telemetry: &Telemetry, clock: &ManualClock, paths: &[&str]) {
+    let worker = telemetry.worker();
+    for path in paths {
+        world.record(&worker, "GET", path, Some(&world.reader)).finish();
+        clock.advance(Duration::from_secs(1));
+    }
+}
+
+fn paths_of(verified: &Verified) -> Vec<String> {
+    let decisions = verified.of_kind("decision").into_iter();
+    decisions.map(|event| event["request"]["path"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A path with `#` in the place of the hash.
+fn without_hash(path: &str) -> String {
+    let Some((before, hash)) = path.split_once("{rest:") else { return path.to_owned() };
+    let hash = hash.strip_suffix('}').unwrap();
+    assert!(hash.len() == 16 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()), "{path}");
+    format!("{before}{{rest:#}}")
 }
 
 #[test]
@@ -247,6 +352,6 @@ fn the_schema_lists_every_reason() {
     assert_eq!(*listed, json!(reasons));
 }
 
-fn clock_now(clock: &leastgate_telemetry::ManualClock) -> leastgate_telemetry::Micros {
+fn clock_now(clock: &ManualClock) -> leastgate_telemetry::Micros {
     leastgate_telemetry::Clock::now(clock)
 }

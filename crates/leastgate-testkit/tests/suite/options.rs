@@ -78,6 +78,10 @@ fn behind_trusted_proxies_the_client_is_who_they_say() {
     );
     assert_eq!(ask(proxy, "X-Forwarded-For: 10.1.2.3, rubbish\r\n"), 401, "unknown is no yes");
     assert_eq!(ask(proxy, ""), 401, "never the proxy's own address");
+    let lines = "X-Forwarded-For: 127.90.9.9\r\nX-Forwarded-For: \u{e4}, 10.4.4.4\r\n";
+    assert_eq!(ask(proxy, &format!("{lines}Forwarded: for=6.6.6.6\r\n")), 200, "from the right, up to what is none");
+    let got = orders.upstream.requests().pop().unwrap().head;
+    assert_eq!((got.one("x-forwarded-for"), got.has("forwarded")), (Some("10.4.4.4, 127.90.0.1"), false));
     assert_eq!(ask([127, 0, 0, 1], "X-Forwarded-For: 10.1.2.3\r\n"), 401, "a stranger's word");
 }
 
@@ -154,4 +158,42 @@ fn a_path_parameter_marked_redact_is_not_recorded() {
     let event = &orders.gateway.wait_decisions("the request", 1, |_| true)[0];
     assert!(!event.to_string().contains("deadbeef"), "{event}");
     assert!(orders.upstream.requests()[0].target() == "/v1/orders/deadbeef");
+}
+
+#[test]
+fn nor_is_it_where_a_request_is_refused_before_its_api_is_known() {
+    let orders = with_policy(&ORDERS.replace("    disclose: full\n", "    redact: [ order_id ]\n"));
+    let paths = [
+        "/v1/orders/deadbeef//items",
+        "/v1//orders/deadbeef",
+        "/v1/orders/../orders/deadbeef",
+        "/v1/orders/./deadbeef",
+        "/v1/orders%2Fdeadbeef",
+        "/v1/orders;x=y/deadbeef",
+        "/v1/orders/deadbeef;x",
+        "/v1/orders/deadbeef%00",
+        "/v1%5corders%5cdeadbeef",
+    ];
+    let heads: Vec<String> = paths
+        .iter()
+        .map(|path| format!("GET {path} HTTP/1.1\r\nHost: orders.test\r\n"))
+        .chain(
+            ["Connection: host", "X_Under: 1", "Expect: more", "Transfer-Encoding: gzip, chunked"]
+                .map(|field| format!("GET /v1/orders/deadbeef HTTP/1.1\r\nHost: orders.test\r\n{field}\r\n")),
+        )
+        .chain(["GET /v1/orders/deadbeef HTTP/1.1\r\nHost: nowhere.test\r\n".to_owned()])
+        .chain(["TRACE /v1/orders/deadbeef HTTP/1.1\r\nHost: orders.test\r\n".to_owned()])
+        .collect();
+    for head in &heads {
+        let reply = orders.gateway.exchange(format!("{head}{}\r\n\r\n", orders.reader().header()));
+        assert!(reply.status >= 400 && !reply.text().contains("deadbeef"), "{head}: {}", reply.text());
+    }
+    let events = orders.gateway.wait_decisions("the requests", heads.len(), |_| true);
+    let path = |event: &serde_json::Value| event["request"]["path"].as_str().unwrap().to_owned();
+    assert!(path(&events[0]).starts_with("/v1/orders/{rest:"), "{}", events[0]);
+    for (name, bytes) in orders.gateway.written() {
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains("deadbeef"), "in {name}: {text}");
+    }
+    assert_eq!(orders.upstream.count(), 0);
 }
