@@ -93,11 +93,13 @@ impl<T: AsyncRead + Unpin> ClientIo<T> {
     }
 
     fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
+        let (before, has_room) = (buf.filled().len(), buf.remaining() > 0);
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(result) => {
                 if buf.filled().len() > before {
                     self.state.bytes_arrived();
+                } else if has_room {
+                    self.state.socket_ends();
                 }
                 Poll::Ready(result)
             }
@@ -158,8 +160,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<T> {
         loop {
             match &mut this.shutdown {
                 Shutdown::Open => {
+                    this.state.socket_ends();
                     ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
-                    this.state.shuts();
                     this.shutdown =
                         Shutdown::HalfClosed { until: Box::pin(tokio::time::sleep(LINGER)), left: LINGER_BYTES };
                 }

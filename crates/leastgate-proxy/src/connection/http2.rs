@@ -60,7 +60,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
 
 /// A connection of hyper's that is held on to where hyper lets go of it. hyper resets a CONNECT that announces content and
 /// says that the connection is over, although it is not: dropped then, it would take every other stream along without a
-/// word. Polled again it goes on. The h2 crate itself ends no connection before our side of the socket is shut.
+/// word. Polled again it goes on. The h2 crate itself ends no connection before a side of the socket is closed.
 pub(super) struct HeldOnTo<'a, C> {
     connection: Pin<&'a mut C>,
     /// How many more such streams are put up with.
@@ -81,7 +81,7 @@ impl<C: Server> Server for HeldOnTo<'_, C> {
     fn poll_end(mut self: Pin<&mut Self>, state: &ConnectionState, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         loop {
             ready!(self.connection.as_mut().poll_end(state, cx))?;
-            if state.is_shut() {
+            if state.has_ended() {
                 return Poll::Ready(Ok(()));
             }
             state.breaks_rules();

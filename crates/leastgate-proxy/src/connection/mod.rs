@@ -213,8 +213,8 @@ async fn protocol(io: &mut ClientIo<ClientStream>, state: &ConnectionState) -> R
     }
 }
 
-/// Why bytes that never became a request were refused, mostly by hyper, and the status it answered with; `None` when every request of
-/// the connection has its own record.
+/// Why bytes that never became a request were refused, mostly by hyper, and the status it answered with; `None` when every
+/// request of the connection has its own record.
 fn refused(end: &End, state: &ConnectionState) -> Option<(Reason, Option<u16>)> {
     if state.is_broken() {
         return Some((Reason::RequestMalformed, None));

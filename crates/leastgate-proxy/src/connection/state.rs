@@ -71,7 +71,7 @@ pub(crate) struct ConnectionState {
     /// Since when it has been told to go.
     draining: Cell<Option<Instant>>,
     cut: Cell<bool>,
-    is_shut: Cell<bool>,
+    has_ended: Cell<bool>,
     is_broken: Cell<bool>,
     driver: RefCell<Option<Waker>>,
     /// The stream for which the service was called last, until its task is born.
@@ -102,7 +102,7 @@ impl ConnectionState {
             stalled: Cell::new(false),
             draining: Cell::new(None),
             cut: Cell::new(false),
-            is_shut: Cell::new(false),
+            has_ended: Cell::new(false),
             is_broken: Cell::new(false),
             driver: RefCell::new(None),
             called: RefCell::new(None),
@@ -312,13 +312,13 @@ impl ConnectionState {
         self.wake();
     }
 
-    /// Our side of the socket is closed.
-    pub(crate) fn shuts(&self) {
-        self.is_shut.set(true);
+    /// Either side of the socket is closed, or about to be, or nothing can be read from it any more.
+    pub(crate) fn socket_ends(&self) {
+        self.has_ended.set(true);
     }
 
-    pub(super) fn is_shut(&self) -> bool {
-        self.is_shut.get()
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.get()
     }
 
     /// The client breaks a rule that hyper has no error for: the connection goes when what is under way is done.

@@ -56,9 +56,8 @@ fn over_the_cap_of_connections_a_new_one_gets_503() {
     assert_eq!(refused.read().unwrap().status, 503);
 }
 
-#[test]
-fn over_the_cap_in_flight_a_request_gets_503_and_nothing_reaches_the_upstream() {
-    let orders = Orders::start_with(|setup| setup.limit("in_flight: 2"));
+/// Two requests that are in flight until the gate is opened.
+fn hold_two(orders: &Orders) -> (Gate, Vec<RawClient>) {
     let gate = Gate::default();
     orders.upstream.on("/v1/orders/01", Answer::steps([Step::Wait(gate.clone()), Step::Echo]));
     let mut held: Vec<RawClient> = (0..2).map(|_| orders.gateway.client()).collect();
@@ -66,6 +65,13 @@ fn over_the_cap_in_flight_a_request_gets_503_and_nothing_reaches_the_upstream() 
         client.send(request("GET", "/v1/orders/01", Some(orders.reader())));
     }
     until_true("two requests in flight", PATIENCE, || orders.upstream.count() == 2);
+    (gate, held)
+}
+
+#[test]
+fn over_the_cap_in_flight_a_request_gets_503_and_nothing_reaches_the_upstream() {
+    let orders = Orders::start_with(|setup| setup.limit("in_flight: 2"));
+    let (gate, mut held) = hold_two(&orders);
     let reply = orders.gateway.get(orders.reader(), "/v1/orders");
     assert_eq!((reply.status, reply.problem().as_deref()), (503, Some("overloaded")));
     assert!(reply.head.has("retry-after"));
@@ -83,13 +89,7 @@ fn over_the_cap_in_flight_a_request_gets_503_and_nothing_reaches_the_upstream() 
 #[test]
 fn over_its_share_of_those_in_flight_a_source_gets_503_and_others_are_served() {
     let orders = Orders::start_with(|setup| setup.limit("in_flight_per_source: 2"));
-    let gate = Gate::default();
-    orders.upstream.on("/v1/orders/01", Answer::steps([Step::Wait(gate.clone()), Step::Echo]));
-    let mut held: Vec<RawClient> = (0..2).map(|_| orders.gateway.client()).collect();
-    for client in &mut held {
-        client.send(request("GET", "/v1/orders/01", Some(orders.reader())));
-    }
-    until_true("two requests in flight", PATIENCE, || orders.upstream.count() == 2);
+    let (gate, mut held) = hold_two(&orders);
     let ask = request("GET", "/v1/orders", Some(orders.reader()));
     let reply = orders.gateway.exchange(&ask);
     assert_eq!((reply.status, reply.problem().as_deref()), (503, Some("overloaded")));
