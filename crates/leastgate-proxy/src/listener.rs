@@ -29,6 +29,9 @@ use crate::worker::Worker;
 
 const BACKLOG: i32 = 1024;
 
+/// How many of these are taken before everything else has its turn.
+const AT_A_TIME: i32 = 64;
+
 /// How long accepting rests when the process is out of descriptors or memory.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -81,8 +84,13 @@ pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, stopped: i
     }
     // A task may only do so much in one go, and knows only what the reactor has told: the kernel has no such bounds.
     let Ok(listener) = listener.into_std() else { return };
-    while let Some((stream, peer)) = accept_waiting(&listener) {
+    // More did not wait when accepting ended; what comes meanwhile is not owed anything, and would keep the rest waiting.
+    for count in 1..=BACKLOG {
+        let Some((stream, peer)) = accept_waiting(&listener) else { return };
         admit(&mut connections, stream, peer, &worker).await;
+        if count % AT_A_TIME == 0 {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

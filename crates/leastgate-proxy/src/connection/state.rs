@@ -41,6 +41,9 @@ pub(crate) struct PhaseLimits {
 /// How long a client may take to notice that an idle HTTP/2 connection was told to go.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// The same while it takes something: some megabytes may be in front of that word, on a slow line.
+const GOODBYE_BEHIND_OTHERS: Duration = Duration::from_secs(60);
+
 /// How many requests in a row may be refused over an HTTP/2 connection. Each may leave an entry in its table of fields
 /// that keeps the whole frame it came in, for as long as the connection lives: h2 copies no value of a pseudo-header.
 const REFUSALS: u32 = 16;
@@ -331,9 +334,11 @@ impl ConnectionState {
         self.is_broken.get()
     }
 
-    /// Whether a stream that begins now shows that the client has not heard, or does not want to hear, that it is to go.
+    /// Whether a stream that begins now shows that the client does not want to hear that it is to go. As long as others are
+    /// under way, the word may still be on its way behind what they bring.
     pub(crate) fn overstays(&self) -> bool {
-        self.draining.get().is_some_and(|since| since.elapsed() > GOODBYE)
+        let patience = if self.exchanges() > 1 { GOODBYE_BEHIND_OTHERS } else { GOODBYE };
+        self.draining.get().is_some_and(|since| since.elapsed() > patience)
     }
 
     /// How many requests are under way.

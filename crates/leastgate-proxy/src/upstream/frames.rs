@@ -2,7 +2,7 @@
 //!
 //! At the hundredth empty DATA frame in a connection's life h2 ends it, and every request on it, for a flood of them fills
 //! its queues (RUSTSEC-2026-0258). But some upstreams flush with one such frame an answer. A DATA frame that is empty and
-//! ends nothing means nothing (RFC 9113 §6.1), so h2 never gets to see one.
+//! ends nothing means nothing (RFC 9113 §6.1), so h2 never gets to see one. A padded one it does, for its padding counts.
 //!
 //! And how many requests an upstream takes, hyper tells whoever asks, but not that it has changed.
 

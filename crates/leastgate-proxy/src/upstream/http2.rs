@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use leastgate_config::Limits;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::connect::ConnectError;
 use super::frames::Framed;
@@ -28,11 +28,20 @@ use crate::body::{OutboundBody, Stop, Turn};
 /// Bytes of one request's body that are taken from the client before its upstream takes them.
 const SEND_BUFFER: usize = 64 * 1024;
 
+/// How often, and how soon again, new settings are looked for in h2 that have come.
+const LOOKS: u32 = 200;
+const LOOK: Duration = Duration::from_millis(25);
+
 /// Streams whose reset is remembered for a second, for what crosses with it.
 const RESETS: usize = 1_000;
 
 /// The largest there is (RFC 9113 §6.9.1).
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+
+/// Bytes that an upstream may send on all streams together. The h2 crate lets small frames wait that cost half as much, at
+/// 256 bytes each: for a hundred clients that take nothing of what comes in parts of 50 bytes that is enough, and it is
+/// what bounds the memory for parts of one.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// What a connection may cost, as on the clients' side.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +95,8 @@ impl Http2 {
         places: &Rc<Places>,
         terms: &Http2Terms,
     ) -> Result<Rc<Self>, ConnectError> {
-        let (tasks, heard) = (Tasks::default(), Arc::default());
+        let tasks = Tasks::default();
+        let heard = Arc::clone(&tasks.heard);
         let io = TokioIo::new(Framed::new(socket, &heard));
         let (sender, link) = builder(tasks.clone(), terms).handshake(io).await?;
         let driven = Rc::new(Driven { link: RefCell::new(Some(link)), waker: RefCell::default() });
@@ -197,17 +207,17 @@ pub(super) fn is_of_one_stream(error: &hyper::Error) -> bool {
 
 /// No request is sent before the upstream has said how many it takes.
 ///
-/// What is on one stream must not end the others (P24), and h2 counts some of it over the whole life of a connection. The
-/// largest window for all streams together costs nothing, because each has its own; from it h2 works out how many small
-/// frames may wait for clients that take nothing. A frame that crosses with the reset of its stream counts as an error,
-/// once the reset is forgotten: there may be any number of them.
+/// What is on one stream must not end the others (P28), and h2 counts some of it over the whole life of a connection. All
+/// streams together may stand still, because their clients do, and the connection still has a window for the next. A frame
+/// that crosses with the reset of its stream counts as an error, once the reset is forgotten: there may be any number.
 fn builder(tasks: Tasks, terms: &Http2Terms) -> http2::Builder<Tasks> {
+    let streams = terms.stream_window.saturating_mul(terms.streams);
     let mut builder = http2::Builder::new(tasks);
     builder
         .timer(TokioTimer::new())
         .initial_max_send_streams(0)
         .initial_stream_window_size(terms.stream_window)
-        .initial_connection_window_size(LARGEST_WINDOW)
+        .initial_connection_window_size(streams.clamp(CONNECTION_WINDOW, LARGEST_WINDOW))
         .max_header_list_size(u32::try_from(RESPONSE_HEAD).unwrap_or(u32::MAX))
         .header_table_size(terms.header_table)
         .max_send_buf_size(SEND_BUFFER)
@@ -279,16 +289,20 @@ impl Driven {
         }
     }
 
-    /// Calls those who wait for one of its requests to end, when the upstream takes more of them than before.
+    /// Calls those who wait for one of its requests to end, when the upstream takes more of them than before. Settings
+    /// count as soon as h2 can say that they are taken: that may be a while after they have come.
     async fn call_when_more_are_taken(&self, heard: &Notify, places: &Places) {
         let mut taken = self.most_streams();
         loop {
             heard.notified().await;
-            let now = self.most_streams();
-            if now > taken {
-                places.call_all();
+            for _ in 0..LOOKS {
+                let now = self.most_streams();
+                if now != std::mem::replace(&mut taken, now) {
+                    places.call_all();
+                    break;
+                }
+                sleep(LOOK).await;
             }
-            taken = now;
         }
     }
 
@@ -304,6 +318,8 @@ impl Driven {
 struct Tasks {
     running: Rc<RefCell<JoinSet<()>>>,
     turn: Rc<Turn>,
+    /// Told of settings, and of the end.
+    heard: Arc<Notify>,
 }
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
@@ -312,7 +328,13 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
         while running.try_join_next().is_some() {}
         match self.turn.stop() {
             Some(stop) => running.spawn_local(async move { stop.heeded_by(future).await }),
-            None => running.spawn_local(future),
+            None => {
+                let heard = Arc::clone(&self.heard);
+                running.spawn_local(async move {
+                    future.await;
+                    heard.notify_waiters();
+                })
+            }
         };
     }
 }
