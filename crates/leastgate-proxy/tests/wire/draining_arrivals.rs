@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use rustls_pki_types::ServerName;
 use crate::certificates::Authority;
 use crate::clocks::TestClock;
 use crate::handshakes::{Rustls, Stream, plain_set};
-use crate::harness::{Client, Harness, OK, Options, PATIENCE, Upstream, start_as};
+use crate::harness::{Client, Harness, OK, Options, Upstream, start_as};
 use crate::http2::{head, request};
 
 /// More than a worker accepts in one go, and than it has tasks begin in one turn.
@@ -81,28 +80,6 @@ fn requests_in_the_kernels_queue_are_served() {
     assert_eq!(drain.join().unwrap(), 0);
     assert!(started.elapsed() < DRAIN / 2, "{:?}", started.elapsed());
     assert_eq!(held.harness.events(MANY + 1).len(), MANY + 1);
-}
-
-#[test]
-fn connections_that_go_on_arriving_do_not_keep_a_drain_from_its_end() {
-    let mut held = Held::start(None);
-    let address = held.harness.connect().stream.peer_addr().unwrap();
-    let (began, is_over) = (Instant::now(), AtomicBool::new(false));
-    let mut busy = held.harness.connect();
-    held.hold(&mut busy.stream);
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::SeqCst) && began.elapsed() < PATIENCE {
-                    // Refused, once nobody listens.
-                    drop(TcpStream::connect(address));
-                }
-            });
-        }
-        held.drain().join().unwrap();
-        is_over.store(true, Ordering::SeqCst);
-    });
-    assert!(began.elapsed() < PATIENCE, "the drain ends before those who arrive do");
 }
 
 #[test]
