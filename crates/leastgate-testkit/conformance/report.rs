@@ -31,6 +31,11 @@ impl Report {
         Self { conditions, only, rows: Vec::new(), start: Instant::now() }
     }
 
+    /// Whether the table is to be written.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.conditions.is_some()
+    }
+
     /// Whether this peer is asked for: by its whole name, or by a word of it.
     pub(crate) fn wants(&self, peer: &str) -> bool {
         let name = peer.split(',').next().unwrap_or(peer);
