@@ -84,8 +84,9 @@ pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, stopped: i
     }
     // A task may only do so much in one go, and knows only what the reactor has told: the kernel has no such bounds.
     let Ok(listener) = listener.into_std() else { return };
-    // More did not wait when accepting ended; what comes meanwhile is not owed anything, and would keep the rest waiting.
-    for count in 1..=BACKLOG {
+    // More did not wait when accepting ended, for the kernel lets one wait beyond the backlog; what comes meanwhile is not
+    // owed anything, and would keep the rest waiting.
+    for count in 1..=BACKLOG + 1 {
         let Some((stream, peer)) = accept_waiting(&listener) else { return };
         admit(&mut connections, stream, peer, &worker).await;
         if count % AT_A_TIME == 0 {

@@ -38,8 +38,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     print(LOCKED)
 }
 
-/// Every server and client with the gateway of the debug build, as `cargo xtask test` runs them; the peers are there. Nothing
-/// is written, and the testers, who judge by the clock, are left out.
+/// Every server and client with the gateway of the debug build, as `cargo xtask test` runs them; the peers are there.
+/// Nothing is written, and the testers, who judge by the clock, are left out.
 pub(crate) fn check() -> Result<()> {
     step("run the gateway among its peers", conformance()?)
 }

@@ -38,8 +38,9 @@ pub(crate) fn describe_body(response: &mut Response<Bytes>) {
 /// Longest Content-Length: 19 digits fit 64 bits.
 const LENGTH_DIGITS: usize = 19;
 
-/// Refuses a response two readers could frame differently (P20), one that says in no readable way what is only for us, and an answer to an upgrade that was never sent (P24).
-/// hyper prefers the Transfer-Encoding where both are given and leaves both in the map, so the map tells.
+/// Refuses a response two readers could frame differently (P20), one that says in no readable way what is only for us, and
+/// an answer to an upgrade that was never sent (P24). hyper prefers the Transfer-Encoding where both are given and leaves
+/// both in the map, so the map tells.
 pub(crate) fn check_framing(status: StatusCode, headers: &HeaderMap) -> Result<(), BadResponse> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(BadResponse::SwitchedProtocols);

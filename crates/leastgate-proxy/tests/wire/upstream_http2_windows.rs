@@ -73,17 +73,23 @@ fn a_slow_reader_holds_its_own_stream_back_and_no_other() {
     assert_eq!(upstream.connections(), 1);
 }
 
+/// The next request, and all of its body that the window of these tests lets through.
+fn take_window(peer: &mut Peer) -> u32 {
+    let stream = peer.request().unwrap();
+    let mut got = 0;
+    while got < 1000 {
+        got += peer.next(DATA).unwrap().payload.len();
+    }
+    stream
+}
+
 #[test]
 fn an_upload_waits_for_the_upstream() {
     let (release, released) = mpsc::channel();
     let released = Mutex::new(released);
     let upstream = Raw::start(&[(INITIAL_WINDOW_SIZE, 1000)], move |peer: &mut Peer| {
         peer.frames.takes = false;
-        let stream = peer.request().unwrap();
-        let mut got = 0;
-        while got < 1000 {
-            got += peer.next(DATA).unwrap().payload.len();
-        }
+        let stream = take_window(peer);
         released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         peer.answer(stream);
         while peer.frames.read().is_some() {}
@@ -108,11 +114,7 @@ fn an_upload_that_an_upstream_does_not_take_ends_with_its_exchange() {
         let (ended, end) = mpsc::channel();
         let upstream = Raw::start(&[(INITIAL_WINDOW_SIZE, 1000)], move |peer: &mut Peer| {
             peer.frames.takes = false;
-            let stream = peer.request().unwrap();
-            let mut got = 0;
-            while got < 1000 {
-                got += peer.next(DATA).unwrap().payload.len();
-            }
+            let stream = take_window(peer);
             if answers {
                 peer.answer(stream);
             }
