@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle as TaskHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::worker::{Shared, Worker, one_ends};
+use crate::worker::{Shared, Worker, one_breaks};
 
 /// How long cut connections may take to leave their records before the worker ends without them.
 const CUTTING: Duration = Duration::from_secs(1);
@@ -108,18 +108,15 @@ pub(crate) async fn stopped(phases: watch::Receiver<Phase>) {
     ending(phases).await;
 }
 
-/// Runs until the end of the data plane, then sees what is under way to its end. It is over at once if accepting has
-/// ended by itself.
+/// Runs until the end of the data plane, then sees what is under way to its end. It is over at once if accepting breaks.
 pub(crate) async fn finish(
     worker: &Rc<Worker>,
     mut phases: watch::Receiver<Phase>,
     mut accepting: Vec<TaskHandle<()>>,
 ) {
     tokio::select! {
-        // Accepting ends by the same word.
-        biased;
         _ = ending(phases.clone()) => {}
-        () = one_ends(&mut accepting) => return,
+        () = one_breaks(&mut accepting) => return,
     }
     for accepted in accepting {
         let _ = accepted.await;

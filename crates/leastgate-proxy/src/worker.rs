@@ -286,25 +286,52 @@ async fn work(worker: Rc<Worker>, listeners: Vec<StdListener>, phases: watch::Re
     let mut tasks = vec![spawn_local(Streams::watch(Rc::clone(&worker))), spawn_local(tend(Rc::clone(&worker)))];
     tokio::select! {
         () = drain::finish(&worker, phases, accepting) => {}
-        () = one_ends(&mut tasks) => {}
+        () = one_breaks(&mut tasks) => {}
     }
 }
 
-/// Ends with the first of the tasks that a worker can't do without. None ends before its worker but by a panic: then the
-/// worker ends too, which is noticed, where a worker that accepts nothing or watches nothing would not be.
-pub(crate) async fn one_ends(tasks: &mut [JoinHandle<()>]) {
-    let ended = poll_fn(|cx| {
-        let ended = tasks.iter_mut().find_map(|task| match Pin::new(task).poll(cx) {
-            Poll::Ready(ended) => Some(ended),
-            Poll::Pending => None,
+/// Ends when one of the tasks that a worker can't do without panics: then the worker ends too, which is noticed, where one
+/// that accepts nothing or watches nothing would not be. A task that ends well has done what it was told; accepting ends
+/// so, and may hear that it is to end before anybody else does.
+pub(crate) async fn one_breaks(tasks: &mut Vec<JoinHandle<()>>) {
+    let error = poll_fn(|cx| {
+        let mut broken = None;
+        tasks.retain_mut(|task| match Pin::new(task).poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(ended) => {
+                broken = broken.take().or(ended.err());
+                false
+            }
         });
-        ended.map_or(Poll::Pending, Poll::Ready)
-    });
-    if let Err(error) = ended.await {
-        tracing::error!(%error, "a worker ends, because a task has that it can't do without");
-    }
+        broken.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await;
+    tracing::error!(%error, "a worker ends, because a task has that it can't do without");
 }
 
 async fn tend(worker: Rc<Worker>) {
     worker.forwarder.tend().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use tokio::task::yield_now;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_has_done_its_work_takes_no_worker_along() {
+        let test = async {
+            let mut tasks = vec![spawn_local(pending()), spawn_local(yield_now())];
+            assert!(timeout(Duration::from_secs(9), one_breaks(&mut tasks)).await.is_err());
+            assert_eq!(tasks.len(), 1, "who waits for the rest must not ask it again");
+            tasks.push(spawn_local(async { panic!("as tests do") }));
+            timeout(Duration::from_secs(9), one_breaks(&mut tasks)).await.unwrap();
+        };
+        LocalSet::new().run_until(test).await;
+    }
 }
