@@ -20,6 +20,21 @@ pub fn resident(process: u32) -> u64 {
     pages.unwrap_or(0) * page_size() as u64
 }
 
+/// How many connections of this machine the kernel has reset because TCP has all the memory it may take
+/// (`TCPAbortOnMemory` of `/proc/net/netstat`, its limit is the last of `net.ipv4.tcp_mem`): answers that were sent are lost
+/// so, and nobody's program has part in it.
+#[must_use]
+pub fn reset_for_memory() -> u64 {
+    counter(&fs::read_to_string("/proc/net/netstat").unwrap_or_default(), "TCPAbortOnMemory")
+}
+
+/// The file has a line of names, and below it one of values, for each group.
+fn counter(netstat: &str, name: &str) -> u64 {
+    let mut lines = netstat.lines();
+    let place = lines.by_ref().find_map(|names| names.split(' ').position(|candidate| candidate == name));
+    place.and_then(|place| lines.next()?.split(' ').nth(place)?.parse().ok()).unwrap_or(0)
+}
+
 /// Raises the limit of this process, and of what it starts, to as many files as the system lets it have open. Gives
 /// whether `wanted` are among them.
 #[must_use]
@@ -83,6 +98,15 @@ mod tests {
     fn the_limit_of_files_can_be_raised() {
         assert!(may_open(64));
         assert!(getrlimit(Resource::Nofile).current == getrlimit(Resource::Nofile).maximum);
+    }
+
+    #[test]
+    fn a_counter_stands_below_its_name() {
+        let netstat = "TcpExt: SyncookiesSent TCPAbortOnMemory\nTcpExt: 3 37\nIpExt: InNoRoutes\nIpExt: 5\n";
+        assert_eq!(counter(netstat, "TCPAbortOnMemory"), 37);
+        assert_eq!(counter(netstat, "InNoRoutes"), 5);
+        let here = fs::read_to_string("/proc/net/netstat").unwrap();
+        assert!(here.contains(" TCPAbortOnMemory "), "{here}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use leastgate_testkit::deadline::within;
+use leastgate_testkit::vitals::reset_for_memory;
 
 use crate::disturbing::{Pace, churn, disturb};
 use crate::judging::Outcome;
@@ -32,6 +33,8 @@ struct Gathered {
     before: Sample,
     record: Record,
     revoked: u64,
+    /// What the machine had reset for want of memory when it began.
+    starved: u64,
 }
 
 pub(crate) fn run(options: &Options) -> (Run, Vec<Outcome>) {
@@ -108,6 +111,7 @@ impl Gathered {
             before: Sample::take(subject, begin),
             record: Record::of(subject.gateway.path(), &subject.target.ledger),
             revoked: 0,
+            starved: reset_for_memory(),
         }
     }
 }
@@ -136,5 +140,6 @@ fn outcome(mut subject: Subject, mut gathered: Gathered) -> Outcome {
         log: ended.stderr,
         code: ended.code,
         revoked: gathered.revoked,
+        starved: reset_for_memory() - gathered.starved,
     }
 }
