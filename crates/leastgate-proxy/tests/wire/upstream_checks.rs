@@ -1,7 +1,7 @@
 //! Active checks over every way to an upstream: TLS, with a name and a certificate of the gateway's own, and HTTP/2.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -157,4 +157,30 @@ fn an_endpoint_is_asked_though_requests_take_every_place() {
     is_well.store(true, Ordering::SeqCst);
     until("it is back", || workers(&harness, &address) == [1, 0]);
     assert_eq!(harness.in_flight(), 1, "all the while");
+}
+
+/// Each answers once all are being asked: whoever asks one after the other never gets an answer in time.
+#[test]
+fn one_that_takes_its_time_keeps_no_other_from_being_asked() {
+    let all = Arc::new(Barrier::new(3));
+    let endpoints = [(); 3].map(|()| {
+        let all = Arc::clone(&all);
+        Upstream::start(move |upstream| {
+            upstream.read_until("\r\n\r\n");
+            all.wait();
+            upstream.write(OK);
+            upstream.wait_until_closed();
+        })
+    });
+    let addresses = endpoints.each_ref().map(|endpoint| endpoint.address.to_string());
+    let urls = addresses.each_ref().map(|address| format!("http://{address}")).to_vec();
+    let [first, ..] = endpoints;
+    let options = Options { endpoints: urls, upstream: CHECK, workers: 1, ..Options::default() };
+    let harness = start_as(first, |_| {}, &options);
+    let count = |result: &str| {
+        let more = format!("result=\"{result}\"");
+        addresses.each_ref().map(|address| harness.metric(&series("checks_total", address, &more)))
+    };
+    until("each is asked, and answers", || count("pass").iter().all(|passed| *passed > 0));
+    assert_eq!(count("fail"), [0; 3]);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::server::Builder;
 use http::Response;
-use leastgate_testkit::http2::{GOAWAY, RST_STREAM};
+use leastgate_testkit::http2::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, frame};
 
 use crate::harness::PATIENCE;
 use crate::http2_peers::{Peer, Raw, Served, before};
@@ -171,4 +171,35 @@ fn an_end_behind_the_last_byte_of_a_length_breaks_nothing_off() {
     let harness = before(upstream.address, "");
     assert_eq!(harness.ask(harness.head("GET /v1/a", "")).body, "whole");
     assert!(!harness.events(1)[0].contains("broken_off"));
+}
+
+/// Refused in the middle of an upload, and the door shut behind it. h2 remembers the end of the connection only.
+#[test]
+fn an_answer_that_came_whole_is_whole_though_its_upstream_leaves_at_once() {
+    /// Status 413 is of no table: literals, indexed by the names `:status` and `content-length`.
+    const BLOCK: &[u8] = b"\x08\x03413\x0f\x0d\x015";
+    for is_http2 in [false, true].repeat(10) {
+        let upstream = Raw::start(&[], |peer: &mut Peer| {
+            let Some(stream) = peer.request() else { return };
+            peer.next(DATA);
+            let data = frame(DATA, END_STREAM, stream, b"large");
+            peer.frames.send([frame(HEADERS, END_HEADERS, stream, BLOCK), data].concat());
+        });
+        let harness = before(upstream.address, "");
+        if is_http2 {
+            let mut client = crate::http2::connect(&harness, &[]);
+            let stream = client.open(&crate::http2::head("POST", "/v1/a", &format!("Bearer {}", harness.token)), 0);
+            client.data(stream, b"some", 0);
+            let answer = client.answer(stream);
+            assert!(answer.is_whole, "{answer:?}");
+            assert_eq!((answer.status, answer.text().as_str()), (413, "large"));
+        } else {
+            let mut client = harness.connect();
+            client.send(harness.head("POST /v1/a", "Content-Length: 1000\r\n") + "some");
+            let reply = client.reply();
+            assert_eq!((reply.status, reply.body.as_str()), (413, "large"));
+        }
+        let event = &harness.events(1)[0];
+        assert!(!event.contains("upstream_protocol") && !event.contains("broken_off"), "{event}");
+    }
 }

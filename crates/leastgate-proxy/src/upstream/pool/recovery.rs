@@ -5,7 +5,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use leastgate_telemetry::{CheckResult, EjectionCause};
-use tokio::task::spawn_local;
+use tokio::task::{JoinSet, spawn_local};
 use tokio::time::sleep;
 
 use super::super::target::Endpoint;
@@ -16,6 +16,9 @@ const LONGEST_UNCONNECTED: Duration = Duration::from_millis(500);
 
 /// Longest time out of one that is connected to and then breaks: only a request can tell whether it is well.
 const LONGEST_BROKEN: Duration = Duration::from_secs(10);
+
+/// Of an upstream: some that do not answer must not keep the others from being asked, and many must not be asked in one rush.
+const CHECKS_AT_ONCE: usize = 8;
 
 impl Pool {
     /// Connecting to the endpoint failed.
@@ -62,7 +65,7 @@ impl Pool {
 
     /// Over a connection beyond those that requests may have, which is closed after it: to find that an endpoint is gone
     /// takes as long as connecting may, and nobody should wait for that. There is one for each endpoint that is out, and
-    /// one for the checks, which follow one after the other.
+    /// [`CHECKS_AT_ONCE`] for the checks.
     async fn ask(&self, endpoint: &Endpoint) -> bool {
         let place = self.own_places.take_beyond();
         match (self.settings.connector.connect(endpoint, place, &self.own_places).await, &self.settings.check) {
@@ -78,11 +81,20 @@ impl Pool {
         loop {
             sleep(interval).await;
             let endpoints = self.endpoints.borrow().clone();
+            let mut asked = JoinSet::new();
             for endpoint in endpoints.iter().filter(|endpoint| !endpoint.health.is_ejected()) {
-                if !self.is_well(endpoint).await {
-                    self.eject(endpoint, EjectionCause::Check, interval.max(LONGEST_UNCONNECTED));
+                if asked.len() == CHECKS_AT_ONCE {
+                    asked.join_next().await;
                 }
+                asked.spawn_local(Rc::clone(&self).check(Rc::clone(endpoint), interval));
             }
+            while asked.join_next().await.is_some() {}
+        }
+    }
+
+    async fn check(self: Rc<Self>, endpoint: Rc<Endpoint>, interval: Duration) {
+        if !self.is_well(&endpoint).await {
+            self.eject(&endpoint, EjectionCause::Check, interval.max(LONGEST_UNCONNECTED));
         }
     }
 }
