@@ -1,13 +1,14 @@
 //! `cargo xtask fuzz`: libFuzzer on every body of `leastgate-oracles`, each for so long, from the committed corpora.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{cargo, output, root, step};
+use crate::peers::ensure_tool;
+use crate::run::{output, root, step};
 
 const CARGO_FUZZ: &str = "0.13.2";
 /// Longest input, and what one may take: seconds, and megabytes of the whole process.
@@ -30,7 +31,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let root = root()?;
     let fuzzer = Fuzzer {
         host: nightly_host()?,
-        program: ensure_cargo_fuzz(root)?,
+        program: ensure_tool("cargo-fuzz", CARGO_FUZZ)?,
         folder: root.join("crates/fuzz"),
         work: root.join("target/fuzz"),
         seconds: Duration::try_from_secs_f64(options.minutes * 60.0).context("--minutes")?.as_secs().max(1),
@@ -115,15 +116,4 @@ fn nightly_host() -> Result<String> {
     };
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("rustc does not name its host")
-}
-
-fn ensure_cargo_fuzz(root: &Path) -> Result<PathBuf> {
-    let tools = root.join("target/tools");
-    let program = tools.join("bin/cargo-fuzz");
-    if !program.is_file() {
-        let mut install = cargo();
-        install.args(["install", "--quiet", "--locked", "cargo-fuzz", "--version", CARGO_FUZZ, "--root"]).arg(tools);
-        step("install cargo-fuzz", install)?;
-    }
-    Ok(program)
 }

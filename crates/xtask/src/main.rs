@@ -1,4 +1,5 @@
-//! The project's own tasks: `cargo xtask test`, `conformance`, `fuzz`, `faults`, `soak`. One module a task; `main` is the table of contents.
+//! The project's own tasks: `cargo xtask test`, `conformance`, `fuzz`, `faults`, `soak`,
+//! `instructions`. One module a task; `main` is the table of contents.
 
 // This is a program for developers: it prints, and it ends with a code of its own.
 #![allow(clippy::print_stderr)]
@@ -6,6 +7,7 @@
 mod conformance;
 mod faults;
 mod fuzz;
+mod instructions;
 mod peers;
 mod results;
 mod run;
@@ -32,6 +34,7 @@ enum Task {
     Fuzz(fuzz::Options),
     Faults(faults::Options),
     Soak(soak::Options),
+    Instructions(instructions::Options),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Faults(options) => faults::run(&options),
         Task::Soak(options) => soak::run(&options),
+        Task::Instructions(options) => instructions::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

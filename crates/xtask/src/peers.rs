@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::run::{output, step};
+use crate::run::{cargo, output, root, step};
 
 /// Something that has to be there and the package it comes in, by Debian's names.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,9 @@ pub(crate) const CONFORMANCE: &[Peer] = &[
     program("testssl", "testssl.sh"),
 ];
 
+/// What `cargo xtask instructions` counts with.
+pub(crate) const INSTRUCTIONS: &[Peer] = &[program("valgrind", "valgrind")];
+
 const fn program(program: &'static str, package: &'static str) -> Peer {
     Peer { what: What::Program(program), package }
 }
@@ -71,6 +74,19 @@ pub(crate) fn ensure(peers: &[Peer]) -> Result<()> {
         bail!("this needs {}; install with\n\n    sudo sh -c '{line}'\n", names.join(", "));
     }
     install(&packages, peers)
+}
+
+/// A program of crates.io in this version, among the tools of the workspace; where it lies.
+pub(crate) fn ensure_tool(name: &str, version: &str) -> Result<PathBuf> {
+    // Each version in a folder of its own: another one that is there is not the one.
+    let folder = root()?.join("target/tools").join(format!("{name}-{version}"));
+    let program = folder.join("bin").join(name);
+    if !program.is_file() {
+        let mut install = cargo();
+        install.args(["install", "--quiet", "--locked", name, "--version", version, "--root"]).arg(folder);
+        step(&format!("install {name}"), install)?;
+    }
+    Ok(program)
 }
 
 fn install(packages: &[&str], peers: &[Peer]) -> Result<()> {

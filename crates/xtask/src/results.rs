@@ -41,8 +41,11 @@ pub(crate) fn print(lock: &[&str]) -> Result<()> {
     step("write the documents", documents)
 }
 
+/// The build by the name that [`gateway`] has.
+pub(crate) const RELEASE: &str = "Release build";
+
 /// What was measured, and on what, without a word of where that stands.
-pub(crate) fn conditions() -> Result<String> {
+pub(crate) fn conditions(build: &str) -> Result<String> {
     let revision = output(Command::new("git").args(["rev-parse", "--short=12", "HEAD"]))?;
     let mut status = Command::new("git");
     status.current_dir(root()?).args(["status", "--porcelain", "--untracked-files=no", "--", "."]);
@@ -55,7 +58,7 @@ pub(crate) fn conditions() -> Result<String> {
     let kibibytes = field(&memory, "MemTotal").and_then(|total| total.split(' ').next()?.parse::<u64>().ok());
     let gibibytes = kibibytes.unwrap_or(0) >> 20;
     Ok(format!(
-        "Release build of revision {}{changed}; {count} processors ({model}), {gibibytes} GiB, clients and upstreams on the same machine",
+        "{build} of revision {}{changed}; {count} processors ({model}), {gibibytes} GiB, clients and upstreams on the same machine",
         revision.trim()
     ))
 }
