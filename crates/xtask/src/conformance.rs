@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::peers;
-use crate::results::{RELEASE, conditions, gateway, print};
+use crate::results::{conditions_of_load, gateway, print};
 use crate::run::{cargo, root, step};
 
 const REQUIREMENTS: &str = "crates/leastgate-testkit/conformance/requirements.txt";
@@ -29,7 +29,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     peers::ensure(peers::CONFORMANCE)?;
     let gateway = gateway(LOCKED)?;
     let mut conformance = conformance()?;
-    conformance.args(["--conditions", &conditions(RELEASE)?]);
+    conformance.args(["--conditions", &conditions_of_load()?]);
     if let Some(peer) = &options.only {
         conformance.args(["--only", peer]);
     }

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use crate::results::{RELEASE, conditions, gateway, print, suite, target};
+use crate::results::{conditions_of_load, gateway, print, suite, target};
 use crate::run::{root, step};
 
 /// What the names of those tests have in common that record what they measure.
@@ -42,7 +42,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let measured = fs::read_to_string(fresh.join("faults.tsv")).context("the suites have recorded nothing")?;
     let table = root.join("benches/results/faults.tsv");
     fs::create_dir_all(root.join("benches/results"))?;
-    fs::write(&table, tabulate(&conditions(RELEASE)?, &measured)?).with_context(|| format!("{}", table.display()))?;
+    fs::write(&table, tabulate(&conditions_of_load()?, &measured)?).with_context(|| format!("{}", table.display()))?;
     print(lock)
 }
 

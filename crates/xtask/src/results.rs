@@ -41,8 +41,10 @@ pub(crate) fn print(lock: &[&str]) -> Result<()> {
     step("write the documents", documents)
 }
 
-/// The build by the name that [`gateway`] has.
-pub(crate) const RELEASE: &str = "Release build";
+/// What was loaded, and on what: the [`gateway`], by clients that have their part of the machine.
+pub(crate) fn conditions_of_load() -> Result<String> {
+    Ok(conditions("Release build")? + ", clients and upstreams on the same machine")
+}
 
 /// What was measured, and on what, without a word of where that stands.
 pub(crate) fn conditions(build: &str) -> Result<String> {
@@ -57,10 +59,7 @@ pub(crate) fn conditions(build: &str) -> Result<String> {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kibibytes = field(&memory, "MemTotal").and_then(|total| total.split(' ').next()?.parse::<u64>().ok());
     let gibibytes = kibibytes.unwrap_or(0) >> 20;
-    Ok(format!(
-        "{build} of revision {}{changed}; {count} processors ({model}), {gibibytes} GiB, clients and upstreams on the same machine",
-        revision.trim()
-    ))
+    Ok(format!("{build} of revision {}{changed}; {count} processors ({model}), {gibibytes} GiB", revision.trim()))
 }
 
 /// The value of the first line `name : value`.

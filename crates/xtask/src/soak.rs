@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::results::{RELEASE, conditions, gateway, print};
+use crate::results::{conditions_of_load, gateway, print};
 use crate::run::{cargo, root, step};
 
 const LOCKED: &[&str] = &["--locked"];
@@ -28,7 +28,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     soak.args(["test", "--release", "--package", "leastgate-testkit", "--test", "soak"]).args(LOCKED);
     soak.env("LEASTGATE_BIN", gateway).arg("--");
     soak.args(["--minutes", &options.minutes.to_string(), "--results"]).arg(root.join("benches/results"));
-    soak.args(["--conditions", &conditions(RELEASE)?]);
+    soak.args(["--conditions", &conditions_of_load()?]);
     if let Some(seed) = options.seed {
         soak.args(["--seed", &seed.to_string()]);
     }
