@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod http2;
 pub mod http2_upstream;
 pub mod leaks;
+mod listening;
 pub mod metrics;
 pub mod nginx;
 pub mod paths;

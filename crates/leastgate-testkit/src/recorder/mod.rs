@@ -4,21 +4,20 @@ mod answer;
 mod connection;
 
 use std::collections::HashMap;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
 use std::time::Duration;
 
 pub use answer::{Answer, Gate, Step};
 
 use crate::deadline::until;
+use crate::listening::Listening;
 use crate::wire::Head;
 
 /// The running upstream; it ends with the value.
 #[derive(Debug)]
 pub struct RecorderUpstream {
-    address: SocketAddr,
+    listening: Listening,
     shared: Arc<Shared>,
 }
 
@@ -47,11 +46,6 @@ pub struct Recorded {
 struct Shared {
     answers: Mutex<HashMap<String, Answer>>,
     requests: Mutex<Vec<Recorded>>,
-    /// What the end of the upstream ends.
-    streams: Mutex<HashMap<usize, TcpStream>>,
-    accepted: AtomicUsize,
-    open: AtomicUsize,
-    stopped: AtomicBool,
 }
 
 impl RecorderUpstream {
@@ -64,24 +58,22 @@ impl RecorderUpstream {
     /// Starts where another one was before.
     #[must_use]
     pub fn start_at(address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).expect("the address is free");
-        let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared::default());
-        let accepting = Arc::clone(&shared);
-        thread::spawn(move || accept(&listener, &accepting));
-        Self { address, shared }
+        let serving = Arc::clone(&shared);
+        let listening = Listening::start_at(address, move |stream, number| connection::serve(stream, number, &serving));
+        Self { listening, shared }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listening.address()
     }
 
     /// As an endpoint of `leastgate.yaml`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.address())
     }
 
     /// From now on requests for `path` (without query) are answered so. Others get 200 and an echo.
@@ -118,25 +110,13 @@ impl RecorderUpstream {
     /// How many connections were accepted so far.
     #[must_use]
     pub fn accepted(&self) -> usize {
-        self.shared.accepted.load(Ordering::SeqCst)
+        self.listening.accepted()
     }
 
     /// How many connections are open.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.shared.open.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for RecorderUpstream {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::SeqCst);
-        for (_, stream) in self.shared.streams.lock().expect("no holder panics").drain() {
-            // Already closed by its own thread: nothing to end.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        // Wakes the accepting thread, which then drops the listener.
-        let _ = TcpStream::connect(self.address);
+        self.listening.open()
     }
 }
 
@@ -176,24 +156,6 @@ impl Shared {
 
     fn answer(&self, path: &str) -> Answer {
         self.answers.lock().expect("no holder panics").get(path).cloned().unwrap_or_default()
-    }
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    while let Ok((stream, _)) = listener.accept() {
-        if shared.stopped.load(Ordering::SeqCst) {
-            return;
-        }
-        let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
-        let handle = stream.try_clone().expect("a socket can be duplicated");
-        shared.streams.lock().expect("no holder panics").insert(number, handle);
-        let serving = Arc::clone(shared);
-        thread::spawn(move || {
-            serving.open.fetch_add(1, Ordering::SeqCst);
-            connection::serve(stream, number, &serving);
-            serving.streams.lock().expect("no holder panics").remove(&number);
-            serving.open.fetch_sub(1, Ordering::SeqCst);
-        });
     }
 }
 
