@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
+use crate::fields::is_alias_of;
 use crate::query::{self, Parameter};
 
 /// A truth value with a third case for what readers could see differently (Kleene).
@@ -144,11 +145,10 @@ impl Pattern {
 }
 
 impl HeaderFact {
-    /// Reads a header. Where an upstream takes `_` for `-`, a field spelled so makes the name ambiguous.
+    /// Reads a header. A field that some upstream takes for it makes the name ambiguous.
     #[must_use]
     pub fn read(headers: &HeaderMap, name: &HeaderName) -> Self {
-        let spelled_otherwise =
-            headers.keys().any(|own| own != name && own.as_str().len() == name.as_str().len() && dashed_eq(own, name));
+        let spelled_otherwise = headers.keys().any(|own| is_alias_of(own, name));
         let mut values = headers.get_all(name).iter();
         match (values.next(), values.next()) {
             _ if spelled_otherwise => Self::Unknown,
@@ -157,67 +157,6 @@ impl HeaderFact {
             _ => Self::Unknown,
         }
     }
-}
-
-fn dashed_eq(a: &HeaderName, b: &HeaderName) -> bool {
-    let dash = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    a.as_str().bytes().map(dash).eq(b.as_str().bytes().map(dash))
-}
-
-/// Whether the gateway itself removes, replaces or writes a header, so that no condition may read it: what a
-/// client sent there is not what the upstream gets.
-#[must_use]
-pub fn is_gateway_header(name: &str) -> bool {
-    const OWN: &[&str] = &[
-        "base-url",
-        "connection",
-        "content-length",
-        "destination",
-        "expect",
-        "forwarded",
-        "host",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "request-uri",
-        "te",
-        "traceparent",
-        "tracestate",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "via",
-        "true-client-ip",
-        "x-accel-redirect",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-envoy-decorator-operation",
-        "x-envoy-original-path",
-        "x-http-destinationurl",
-        "x-http-method",
-        "x-http-method-override",
-        "x-method-override",
-        "x-middleware-rewrite",
-        "x-middleware-subrequest",
-        "x-original-method",
-        "x-original-path",
-        "x-original-uri",
-        "x-original-url",
-        "x-override-method",
-        "x-path-info",
-        "x-proxy-url",
-        "x-real-ip",
-        "x-replaced-path",
-        "x-request-id",
-        "x-request-uri",
-        "x-rewrite-url",
-        "x-script-name",
-        "x-sendfile",
-        "x-waws-unencoded-url",
-    ];
-    OWN.contains(&name) || name.starts_with("x-forwarded-") || name.starts_with("x-leastgate-")
 }
 
 #[cfg(test)]

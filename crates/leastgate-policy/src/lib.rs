@@ -16,6 +16,7 @@ pub mod condition;
 pub mod decision;
 pub mod entitlement;
 pub mod facts;
+pub mod fields;
 pub mod host;
 pub mod issue;
 pub mod loosen;

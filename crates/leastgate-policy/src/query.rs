@@ -1,5 +1,6 @@
 //! The query string, as far as conditions ask about it (§4). It is never rewritten.
 
+use http::Method;
 use smallvec::SmallVec;
 
 use crate::path::unhex;
@@ -18,15 +19,25 @@ pub(crate) enum Parameter {
     Unknown,
 }
 
+/// More parameters than this are not read: PHP stops at 1,000 of them (`max_input_vars`), as Node and Express do, and what
+/// stands behind is there for some readers only.
+const MOST: usize = 256;
+
 /// Looks `name` up in a raw query.
 pub(crate) fn look_up(query: &str, name: &str) -> Parameter {
     let mut found = Parameter::Absent;
     let loose_name = loosen_name(name.as_bytes());
-    for pair in query.split('&') {
+    for (number, pair) in query.split('&').enumerate() {
+        if number == MOST {
+            return Parameter::Unknown;
+        }
         let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Some(own), Some(value)) = (decode(raw_name), decode(raw_value)) else {
             return Parameter::Unknown;
         };
+        if !has_plain_brackets(&own) {
+            return Parameter::Unknown;
+        }
         if own.as_slice() == name.as_bytes() && found == Parameter::Absent {
             found = Parameter::Once(value);
         } else if loosen_name(&own) == loose_name {
@@ -34,6 +45,35 @@ pub(crate) fn look_up(query: &str, name: &str) -> Parameter {
         }
     }
     found
+}
+
+/// Whether the brackets of a name are an index, `a[b][c]`, to every reader. One that leads, stays open or closes nothing is
+/// part of a name to some: PHP takes `a[b` for `a_b`, Express `[a]` for `a`.
+fn has_plain_brackets(name: &[u8]) -> bool {
+    let mut is_open = false;
+    let name = String::from_utf8_lossy(name);
+    let plain = name.trim_start().bytes().enumerate().all(|(place, byte)| match byte {
+        b'[' => place > 0 && !std::mem::replace(&mut is_open, true),
+        b']' => std::mem::replace(&mut is_open, false),
+        _ => true,
+    });
+    plain && !is_open
+}
+
+/// Whether some framework takes the query for another method than the request's own: Symfony, and Laravel with it, look
+/// there for the `_method` of a POST (P8). However oddly it is spelled: it is never rewritten, so it can only be refused.
+pub(crate) fn overrides_method(query: &str, method: &Method) -> bool {
+    let is_override = |pair: &str| {
+        let name = decode_leniently(pair.split('=').next().unwrap_or_default().replace('+', " ").as_bytes());
+        // PHP ends a name at its first zero.
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        let folded = name.trim_ascii().iter().map(|byte| match byte {
+            b'.' | b' ' | b'[' => b'_',
+            plain => plain.to_ascii_lowercase(),
+        });
+        folded.eq(*b"_method")
+    };
+    method == Method::POST && query.split(['&', ';']).any(is_override)
 }
 
 /// One decoding, `+` as a space; `None` where readers disagree: `;`, a bad escape, `%00`.
@@ -112,10 +152,38 @@ mod tests {
             "x=%00&q=1",
             "x=%zz&q=1",
             "x=%2&q=1",
+            "[q]=1",
+            "%5Bq%5D=2&q=1",
+            "q=1&a[q=2",
+            "q=1&a]=2",
+            "q=1&a[b[c]]=2",
+            &format!("{}q=1", "x=&".repeat(MOST)),
         ] {
             assert_eq!(look_up(query, "q"), Parameter::Unknown, "{query}");
         }
+        assert_eq!(look_up(&format!("{}q=1", "x=&".repeat(MOST - 1)), "q"), once("1"));
+        assert_eq!(look_up("a[b][]=1&q=1", "q"), once("1"));
         assert_eq!(look_up("a.b=1", "a_b"), Parameter::Unknown);
         assert_eq!(look_up("a+b=1", "a_b"), Parameter::Unknown);
+    }
+    #[test]
+    fn a_method_in_a_query_is_one_of_its_own() {
+        for query in [
+            "_method=DELETE",
+            "a=1&_METHOD=put",
+            "%5fmethod=PUT",
+            ".method=PUT",
+            "[method=PUT",
+            "+_method=PUT",
+            "_method%00x=PUT",
+            "a;_method=PUT",
+            "_method",
+        ] {
+            assert!(overrides_method(query, &Method::POST), "{query}");
+            assert!(!overrides_method(query, &Method::GET), "{query}");
+        }
+        for query in ["", "method=PUT", "a=_method", "_methods=1", "my_method=1"] {
+            assert!(!overrides_method(query, &Method::POST), "{query}");
+        }
     }
 }

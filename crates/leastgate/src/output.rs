@@ -1,6 +1,6 @@
 //! What a person or a script reads: data on standard output, messages on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -43,7 +43,7 @@ pub(crate) fn set_color(wanted: bool) {
 }
 
 pub(crate) fn stderr_has_color() -> bool {
-    AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+    AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
 }
 
 /// Data, on standard output.
@@ -55,9 +55,9 @@ pub(crate) fn data(text: impl std::fmt::Display) {
 static LOST: Mutex<Option<String>> = Mutex::new(None);
 
 /// A reader that has gone away (`| head`) wants no more: that is not an error.
-fn keep(written: std::io::Result<()>) {
+fn keep(written: io::Result<()>) {
     if let Err(error) = written
-        && error.kind() != std::io::ErrorKind::BrokenPipe
+        && error.kind() != io::ErrorKind::BrokenPipe
     {
         *LOST.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
     }
@@ -72,15 +72,15 @@ pub(crate) fn arrived() -> Result<(), Failure> {
 }
 
 /// Data that must arrive, on standard output: what is lost here is lost for good.
-pub(crate) fn sure(text: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+pub(crate) fn sure(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
 }
 
 /// Data as it is, with no line break added.
 pub(crate) fn raw(bytes: &[u8]) {
-    keep(std::io::stdout().write_all(bytes));
+    keep(io::stdout().write_all(bytes));
 }
 
 /// A value as JSON, on standard output.
@@ -119,6 +119,20 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
+/// Standard error, less every token: what libraries log of what they read, none of our types can keep out of it.
+struct WithoutTokens;
+
+impl Write for WithoutTokens {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(leastgate_telemetry::redact(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
 /// Operational logs: JSON lines on standard error, or lines for people where a person looks. `RUST_LOG` overrides.
 pub(crate) fn start_log(verbose: u8) {
     use tracing_subscriber::EnvFilter;
@@ -128,9 +142,9 @@ pub(crate) fn start_log(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| WithoutTokens);
     // A second start in one process (tests) keeps the first log.
-    let _ = if std::io::stderr().is_terminal() {
+    let _ = if io::stderr().is_terminal() {
         log.with_target(false).with_ansi(stderr_has_color()).try_init()
     } else {
         log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()

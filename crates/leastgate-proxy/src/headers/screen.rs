@@ -10,14 +10,20 @@ use super::table::{self, Kind};
 /// Longest Content-Length: 15 digits are a petabyte, and fit every integer an upstream may use.
 const LENGTH_DIGITS: usize = 15;
 
-/// What no Connection may name, besides what the table knows by kind. Content-Type is how an upstream reads a body.
-const KEPT: [HeaderName; 6] = [
+/// What no Connection may name, besides what the table knows by kind: what a decision looked at, and Content-Type, by which
+/// an upstream reads a body.
+const KEPT: [HeaderName; 11] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
     header::TRANSFER_ENCODING,
     header::AUTHORIZATION,
     header::COOKIE,
+    header::ORIGIN,
+    header::ACCESS_CONTROL_REQUEST_METHOD,
+    header::ACCESS_CONTROL_REQUEST_HEADERS,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
 ];
 
 /// A head that must not be judged, and which rule it broke.

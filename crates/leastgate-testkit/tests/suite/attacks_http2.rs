@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use leastgate_testkit::attacks::{Attack, Expected, Forwarded, table};
 use leastgate_testkit::deadline::{PATIENCE, within};
 use leastgate_testkit::http2::{Answer, Client, END_STREAM, head};
+use leastgate_testkit::leaks::LeakSearch;
 use leastgate_testkit::raw::RawClient;
 use leastgate_testkit::recorder::Recorded;
 
@@ -28,6 +29,34 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("field-no-colon", "a field without a value is one with an empty value"),
     ("host-two", "a host may be named twice, as :authority and as Host, if both agree (RFC 9113 §8.3.1)"),
 ];
+
+/// Libraries log what they refuse, byte for byte, before a line of ours has seen it.
+#[test]
+fn a_log_of_everything_holds_no_token() {
+    let orders = Orders::start_with(|setup| setup.argument("-vv"));
+    let secret = orders.reader().secret();
+    let (bearer, spaced) = (format!("Bearer {secret}"), format!("{secret} x"));
+    let query = format!("/v1/orders?t={spaced}");
+    let good = [(":method", "GET"), (":scheme", "http"), (":authority", "orders.test"), (":path", "/v1/orders")];
+    for odd in [(":path", &query), (":authority", &spaced), (":scheme", &spaced), (":method", &spaced), ("te", &spaced)]
+    {
+        let mut fields: Vec<_> = good.iter().filter(|(name, _)| *name != odd.0).copied().collect();
+        fields.extend([(odd.0, odd.1.as_str())]);
+        // Behind the pseudo-header fields, where every other one must stand.
+        fields.push(("authorization", &bearer));
+        let mut client = Client::connect(orders.gateway.data(), &[]);
+        let stream = client.open(&fields, END_STREAM);
+        let answer = client.answer(stream);
+        assert_ne!(answer.status, 200, "{odd:?}");
+    }
+    let mut client = Client::connect(orders.gateway.data(), &[]);
+    let stream = client.open(&head("GET", "/v1/orders", &bearer), END_STREAM);
+    assert_eq!(client.answer(stream).status, 200);
+    assert_eq!(orders.gateway.exchange(format!("GET /v1/{secret} {secret}\r\n\r\n")).status, 400);
+    let log = orders.gateway.stderr();
+    assert!(log.contains("malformed headers") && log.contains("REDACTED"), "the log has what it is about");
+    LeakSearch::new([orders.reader()]).assert_clean("the log", log.as_bytes());
+}
 
 #[test]
 fn every_row_is_as_harmless_over_http2() {

@@ -269,7 +269,7 @@ fn noise(draw: &mut Draw<'_>, sketch: &mut Sketch) {
                     request::handshake(sketch);
                 }
             }
-            4 => sketch.header("x_odd", "1"),
+            4 => sketch.header(draw.choose(&["x_odd", "x.odd", "x~odd"]), "1"),
             5 => sketch.header("connection", draw.choose(&["close", "keep-alive, te", "x-ticket"])),
             _ => {
                 sketch.header("content-type", draw.choose(&["application/grpc", "application/grpc-web", "text/plain"]));

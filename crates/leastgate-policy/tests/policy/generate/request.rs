@@ -166,7 +166,7 @@ fn meet_query(draw: &mut Draw<'_>, sketch: &mut Sketch, condition: &ConditionSpe
 fn spoil_query(draw: &mut Draw<'_>, sketch: &mut Sketch, condition: &ConditionSpec) {
     let value = a_value(draw, condition).replace(' ', "+");
     let name = condition.0.value.as_str();
-    let parts: Vec<String> = match draw.pick(11) {
+    let parts: Vec<String> = match draw.pick(14) {
         0 => Vec::new(),
         1 => vec![format!("{name}=nope")],
         2 => vec![format!("{name}={value}"), format!("{name}={value}")],
@@ -177,6 +177,15 @@ fn spoil_query(draw: &mut Draw<'_>, sketch: &mut Sketch, condition: &ConditionSp
         7 => vec![format!("{name}={value}"), draw.choose(&["a;b=1", "x=%0", "%zz", "y=%00"]).to_owned()],
         8 => vec![name.to_owned()],
         9 => vec![format!("{name}={value}+")],
+        10 => vec![
+            format!("{name}={value}"),
+            draw.choose(&["[a]=1", "a[b=1", "a]=1", "a[b[c]]=1", "a[b][]=1"]).to_owned(),
+        ],
+        11 => vec![["x=1"; 256][..draw.choose(&[255, 256])].join("&"), format!("{name}={value}")],
+        12 => vec![
+            draw.choose(&["_method=PUT", "%5Fmethod", "[method=PUT", "+.METHOD=x", "_method%00=x", "x;_method=1"])
+                .to_owned(),
+        ],
         _ => vec![format!("{name}={value}&&={value}&={name}")],
     };
     sketch.query.extend(parts);
@@ -259,7 +268,7 @@ pub(crate) fn malform(draw: &mut Draw<'_>, sketch: &mut Sketch) {
             handshake(sketch);
             sketch.header("Upgrade", "h2c");
         }
-        6 => sketch.header("x_odd", "1"),
+        6 => sketch.header(draw.choose(&["x_odd", "x.odd", "x_o!dd"]), "1"),
         7 => {
             let other = draw.choose(&["other.test", "a.test:1", "u@a.test"]);
             sketch.path = format!("http://{other}{}", sketch.path);

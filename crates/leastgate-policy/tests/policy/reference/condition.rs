@@ -47,7 +47,8 @@ fn truth(holds: bool) -> Truth {
 fn header(name: &str, patterns: &[&str], request: &RawRequest) -> Truth {
     for (field, _) in &request.headers {
         // Only an upstream with `allow_underscores` gets such a field, and takes it for the other one.
-        let alike = field.replace('_', "-").eq_ignore_ascii_case(&name.replace('_', "-"));
+        let plain = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric(), "-").to_ascii_lowercase();
+        let alike = plain(field) == plain(name);
         if alike && !field.eq_ignore_ascii_case(name) {
             return Truth::Unknown;
         }
@@ -86,7 +87,10 @@ fn query(name: &str, values: &[&str], request: &RawRequest) -> Truth {
         };
         pairs.push((key, value));
     }
-    if query.contains(';') || query.contains("%00") {
+    if query.contains(';') || query.contains("%00") || pairs.len() > 256 {
+        return Truth::Unknown;
+    }
+    if pairs.iter().any(|(key, _)| !indexed(&String::from_utf8_lossy(key))) {
         return Truth::Unknown;
     }
     let mut same = Vec::new();
@@ -102,6 +106,12 @@ fn query(name: &str, values: &[&str], request: &RawRequest) -> Truth {
         }
         _ => Truth::Unknown,
     }
+}
+
+/// Whether a name has no brackets, or pairs of them behind something.
+fn indexed(name: &str) -> bool {
+    let brackets: String = name.chars().filter(|c| "[]".contains(*c)).collect();
+    brackets.replace("[]", "").is_empty() && !brackets.contains("[[") && !name.trim_start().starts_with('[')
 }
 
 /// One decoding, `+` is a space; nothing for a bad escape.

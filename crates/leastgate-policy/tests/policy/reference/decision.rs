@@ -28,7 +28,7 @@ pub(crate) fn judge(world: World<'_>, request: &RawRequest) -> Judgement {
 }
 
 fn judge_head(world: World<'_>, request: &RawRequest, head: &HeadView<'_>) -> Judgement {
-    if head::underscores_refused(world.gateway, head.api, request) {
+    if head::spelling_refused(world.gateway, head.api, request) {
         return Judgement::refused(Reason::RequestMalformed);
     }
     match head.api {

@@ -24,6 +24,9 @@ pub(crate) fn head<'a>(policy: &'a PolicySpec, request: &RawRequest) -> Result<H
     let host = the_host(request, authority)?;
     let websocket = websocket(request)?;
     let path = the_path(origin)?;
+    if request.method == "POST" && has_method_in_query(origin) {
+        return Err(Reason::RequestMalformed);
+    }
     let api = the_api(policy, &host, &path);
     let manner = Manner { method: request.method.clone(), websocket, grpc: is_grpc(request) };
     Ok(HeadView { api, path, manner })
@@ -67,10 +70,29 @@ fn the_host(request: &RawRequest, authority: Option<&str>) -> Result<HostView, R
     }
 }
 
-/// P9: a field name with `_` is refused, unless the upstream takes it.
-pub(crate) fn underscores_refused(gateway: &GatewayView, api: Option<&ApiSpec>, request: &RawRequest) -> bool {
+/// P8: PHP reads the name of a parameter to its first zero, trimmed, with `.`, space and an open bracket as `_`.
+fn has_method_in_query(origin: &str) -> bool {
+    let Some(query) = path::split(origin).1 else { return false };
+    query.replace(';', "&").split('&').any(|pair| {
+        let raw = pair.split('=').next().unwrap_or_default().replace('+', " ");
+        let mut parts = raw.split('%');
+        let mut name = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            match part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                Some(byte) => name.extend([char::from(byte).to_string().as_str(), &part[2..]]),
+                None => name.extend(["%", part]),
+            }
+        }
+        let name = name.split('\0').next().unwrap_or_default().trim_matches([' ', '\t', '\r', '\n', '\x0c']);
+        name.replace(['.', ' ', '['], "_").eq_ignore_ascii_case("_method")
+    })
+}
+
+/// P9: a field name with `_` is refused, unless the upstream takes it; with another odd byte always.
+pub(crate) fn spelling_refused(gateway: &GatewayView, api: Option<&ApiSpec>, request: &RawRequest) -> bool {
     let allowed = api.is_some_and(|api| gateway.allow_underscores.contains(&api.upstream.value));
-    !allowed && request.headers.iter().any(|(name, _)| name.contains('_'))
+    let is_odd = |name: &str| name.chars().any(|c| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+    request.headers.iter().any(|(name, _)| is_odd(name) || (!allowed && name.contains('_')))
 }
 
 /// Whether the request is a whole WebSocket handshake; half a one is malformed.
