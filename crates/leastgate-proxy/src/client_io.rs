@@ -174,7 +174,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<T> {
                             this.state.client_is_sending();
                         }
                         Poll::Ready(_) => return Poll::Ready(Ok(())),
-                        Poll::Pending if this.state.is_client_sending() => {
+                        Poll::Pending if this.state.is_client_sending(LINGER) => {
                             return until.as_mut().poll(cx).map(Ok);
                         }
                         Poll::Pending => return Poll::Ready(Ok(())),

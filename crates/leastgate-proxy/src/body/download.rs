@@ -62,6 +62,13 @@ impl UpstreamBody {
         self.due
     }
 
+    /// Whether it is whole all the same. h2 forgets that a stream had ended where its connection closes behind it while the
+    /// request is still on its way: an upstream that refuses an upload, and goes. All of a body whose length was said is
+    /// there then, unless its trailers are part of it.
+    fn has_ended_unseen(&self) -> bool {
+        !self.upload.is_complete() && self.trailers.is_none() && self.received.has_all()
+    }
+
     /// The response is read whole: its connection goes back to the pool, unless the request was not sent whole. Then
     /// it is closed, and what is left of the request with it.
     fn release(&mut self) {
@@ -104,6 +111,9 @@ impl Body for UpstreamBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 this.lease = None;
+                if error.is_of_connection() && this.has_ended_unseen() {
+                    return Poll::Ready(None);
+                }
                 Poll::Ready(Some(Err(DownloadError::Upstream(error))))
             }
         }

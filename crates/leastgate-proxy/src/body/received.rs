@@ -3,9 +3,6 @@
 //! hyper takes an HTTP/2 stream that breaks with `NO_ERROR` for one that has ended: a server may say so that it wants no
 //! more of a request (RFC 9113 §8.1). But the body that breaks there is not whole, and whoever passed it on as whole
 //! would vouch for a half.
-//!
-//! The other way round, h2 forgets that a stream had ended where its connection closes behind it while the request is still
-//! on its way: an upstream that refuses an upload and goes. All of a body whose length was said is there then.
 
 use std::error::Error as _;
 use std::pin::Pin;
@@ -37,16 +34,19 @@ impl Received {
         Self { incoming, is_http2 }
     }
 
-    /// Whether as many bytes have come as were announced, if any length was.
-    fn has_all(&self) -> bool {
-        self.incoming.size_hint().exact() == Some(0)
+    /// Whether as many bytes have come over HTTP/2 as were announced, if any length was.
+    pub(super) fn has_all(&self) -> bool {
+        self.is_http2 && self.incoming.size_hint().exact() == Some(0)
     }
 }
 
-/// Whether the whole connection is over, and nobody spoke of this stream.
-fn is_of_connection(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_io() || cause.is_go_away())
+impl BrokenOff {
+    /// Whether the whole connection is over, and nobody spoke of this stream.
+    pub(super) fn is_of_connection(&self) -> bool {
+        let Self::Http(error) = self else { return false };
+        let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+        cause.is_some_and(|cause| cause.is_io() || cause.is_go_away())
+    }
 }
 
 impl Body for Received {
@@ -56,7 +56,6 @@ impl Body for Received {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let frame = Pin::new(&mut self.incoming).poll_frame(cx);
         frame.map(|frame| match frame {
-            Some(Err(error)) if self.is_http2 && self.has_all() && is_of_connection(&error) => None,
             Some(frame) => Some(frame.map_err(BrokenOff::Http)),
             None if self.is_http2 && !self.incoming.is_end_stream() => Some(Err(BrokenOff::WithoutEnd)),
             None => None,

@@ -69,7 +69,7 @@ pub(crate) struct ConnectionState {
     requests: Cell<u64>,
     /// Refused in a row, without one let through between.
     refusals: Cell<u32>,
-    sending: Cell<bool>,
+    sending: Cell<Option<Instant>>,
     stalled: Cell<bool>,
     /// Since when it has been told to go.
     draining: Cell<Option<Instant>>,
@@ -101,7 +101,7 @@ impl ConnectionState {
             expired: Cell::new(None),
             requests: Cell::new(0),
             refusals: Cell::new(0),
-            sending: Cell::new(false),
+            sending: Cell::new(None),
             stalled: Cell::new(false),
             draining: Cell::new(None),
             cut: Cell::new(false),
@@ -177,6 +177,10 @@ impl ConnectionState {
         self.exchanges.set(self.exchanges.get().saturating_sub(1));
         if self.exchanges.get() == 0 {
             self.is_idle();
+            // A stream ends in its own task, and what reads the connection has looked at no deadline meanwhile.
+            if self.is_http2() {
+                self.wake();
+            }
         }
     }
 
@@ -234,11 +238,12 @@ impl ConnectionState {
 
     /// The client has more to send than will be read: closing must not reset the connection under the answer.
     pub(crate) fn client_is_sending(&self) {
-        self.sending.set(true);
+        self.sending.set(Some(Instant::now()));
     }
 
-    pub(crate) fn is_client_sending(&self) -> bool {
-        self.sending.get()
+    /// Whether that was not so long ago that all of it has come by now.
+    pub(crate) fn is_client_sending(&self, lasts: Duration) -> bool {
+        self.sending.get().is_some_and(|since| since.elapsed() <= lasts)
     }
 
     /// The client takes nothing at the moment.

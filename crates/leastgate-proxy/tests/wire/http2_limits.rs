@@ -145,6 +145,31 @@ fn an_old_connection_is_told_to_go() {
     assert_eq!(client.goaway.map(|(_, code)| code), Some(0));
 }
 
+/// The timer of its idle time, set before the request, runs out while that is under way.
+#[test]
+fn a_connection_is_told_to_go_after_its_idle_time_however_long_its_last_request_took() {
+    const IDLE: Duration = Duration::from_millis(300);
+    let slow = |upstream: &mut Connection| {
+        while upstream.read_until("\r\n\r\n") {
+            thread::sleep(3 * IDLE);
+            upstream.write(OK);
+        }
+    };
+    let harness = harness_with(slow, |limits| {
+        limits.http2_idle = IDLE;
+        limits.http2_ping = Duration::from_secs(300);
+    });
+    let mut client = connect(&harness, &[]);
+    // Not a frame comes of it that would have the gateway look.
+    client.takes = false;
+    canary(&harness, &mut client);
+    let answered = Instant::now();
+    assert!(client.goaway.is_none());
+    while client.goaway.is_none() && client.read().is_some() {}
+    assert_eq!(client.goaway.map(|(_, code)| code), Some(0));
+    assert!(answered.elapsed() < PATIENCE, "{:?}", answered.elapsed());
+}
+
 /// What a refused request leaves in the connection's table of fields is held as long as the connection lives.
 #[test]
 fn a_connection_that_brings_nothing_but_refusals_is_told_to_go_and_does_not_stay() {

@@ -173,6 +173,30 @@ fn an_end_behind_the_last_byte_of_a_length_breaks_nothing_off() {
     assert!(!harness.events(1)[0].contains("broken_off"));
 }
 
+/// The same, where nothing hides whether the stream had ended: it had not. What gRPC has to say comes at the end.
+#[test]
+fn an_answer_that_breaks_off_behind_its_last_byte_is_not_whole() {
+    const FIELDS: &[u8] = b"\x88\x0f\x0d\x015\x0f\x10\x10application/grpc";
+    for (content_type, ends) in [("text/plain", END_STREAM), ("application/grpc", END_STREAM), ("application/grpc", 0)]
+    {
+        let upstream = Raw::start(&[], |peer: &mut Peer| {
+            let Some(stream) = peer.request() else { return };
+            let data = frame(DATA, 0, stream, b"large");
+            peer.frames.send([frame(HEADERS, END_HEADERS, stream, FIELDS), data].concat());
+        });
+        let harness = before(upstream.address, "");
+        let mut client = crate::http2::connect(&harness, &[]);
+        let mut fields = crate::http2::head("POST", "/v1/a", "");
+        let bearer = format!("Bearer {}", harness.token);
+        fields.retain(|(name, _)| *name != "authorization");
+        fields.extend([("authorization", bearer.as_str()), ("content-type", content_type), ("te", "trailers")]);
+        let stream = client.open(&fields, ends);
+        assert!(!client.answer(stream).is_whole, "{content_type}, {ends}");
+        let event = &harness.events(1)[0];
+        assert!(event.contains("upstream_protocol"), "{event}");
+    }
+}
+
 /// Refused in the middle of an upload, and the door shut behind it. h2 remembers the end of the connection only.
 #[test]
 fn an_answer_that_came_whole_is_whole_though_its_upstream_leaves_at_once() {

@@ -53,3 +53,17 @@ async fn a_connection_is_idle_when_its_last_stream_ends_and_not_before() {
     tokio::time::advance(GOODBYE_BEHIND_OTHERS).await;
     assert!(state.overstays());
 }
+
+/// Else an HTTP/2 connection would pay for one refused upload at its end, however much later.
+#[tokio::test(start_paused = true)]
+async fn who_was_still_sending_a_while_ago_is_not_sending_any_more() {
+    const LASTS: Duration = Duration::from_secs(5);
+    let limits = PhaseLimits { first_byte: LASTS, head: LASTS, idle: LASTS, http2_idle: LASTS };
+    let state = ConnectionState::new(limits, SocketWatch::default(), None);
+    assert!(!state.is_client_sending(LASTS));
+    state.client_is_sending();
+    tokio::time::advance(LASTS).await;
+    assert!(state.is_client_sending(LASTS));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!state.is_client_sending(LASTS));
+}
