@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 /// How the names of a head are spelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spelling {
     /// Of letters, digits and `-`.
     Dashed,
@@ -36,24 +36,43 @@ pub(crate) enum Spelling {
     Other,
 }
 
+/// What is odd about each byte, as bits: every byte of every head is looked up here.
+const ODD: [u8; 256] = {
+    let (mut odd, mut byte) = ([OTHER; 256], 0_u8);
+    while byte < 128 {
+        odd[byte as usize] = match byte {
+            b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => 0,
+            b'_' => UNDERSCORE,
+            _ => OTHER,
+        };
+        byte += 1;
+    }
+    odd
+};
+const UNDERSCORE: u8 = 1;
+const OTHER: u8 = 2;
+
 impl Spelling {
     /// The oddest of them.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        headers.keys().map(Self::of_name).max().unwrap_or(Self::Dashed)
+        Self::from_odd(headers.keys().fold(0, |odd, name| odd | odd_of(name)))
     }
 
     pub(crate) fn of_name(name: &HeaderName) -> Self {
-        name.as_str().bytes().map(Self::of_byte).max().unwrap_or(Self::Dashed)
+        Self::from_odd(odd_of(name))
     }
 
-    fn of_byte(byte: u8) -> Self {
-        match byte {
-            b'-' => Self::Dashed,
-            b'_' => Self::Underscores,
-            _ if byte.is_ascii_alphanumeric() => Self::Dashed,
+    fn from_odd(odd: u8) -> Self {
+        match odd {
+            0 => Self::Dashed,
+            UNDERSCORE => Self::Underscores,
             _ => Self::Other,
         }
     }
+}
+
+fn odd_of(name: &HeaderName) -> u8 {
+    name.as_str().bytes().fold(0, |odd, byte| odd | ODD[usize::from(byte)])
 }
 
 /// Classifies a name, which http keeps in lower case, in whatever spelling.
