@@ -25,6 +25,7 @@ pub struct PolicySnapshot {
     pub(crate) revision: Arc<str>,
     pub(crate) environment: Arc<str>,
     pub(crate) credential_header: HeaderName,
+    pub(crate) judges_hosts: bool,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) apis: Vec<Api>,
     pub(crate) scopes: Vec<Scope>,
@@ -176,6 +177,12 @@ impl PolicySnapshot {
     #[must_use]
     pub fn credential_header(&self) -> &HeaderName {
         &self.credential_header
+    }
+
+    /// Whether some api is chosen by the host that is asked for.
+    #[must_use]
+    pub fn judges_hosts(&self) -> bool {
+        self.judges_hosts
     }
 
     /// Peers whose forwarding headers count.

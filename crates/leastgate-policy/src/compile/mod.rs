@@ -83,6 +83,7 @@ impl PolicySnapshot {
             revision: context.revision.into(),
             environment: context.environment.into(),
             credential_header: context.credential_header.clone(),
+            judges_hosts: apis.iter().any(|api| !api.hosts.is_empty()),
             trusted_proxies: context.trusted_proxies.clone(),
             condition_headers: condition_headers(&rules),
             token_rules: spec.token_rules,

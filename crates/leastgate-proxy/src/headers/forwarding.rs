@@ -43,7 +43,7 @@ fn chain(headers: &HeaderMap, peer: IpAddr) -> String {
 /// RFC 7239. Behind a trusted proxy that does not speak it we stay silent too: an element of ours alone would name the
 /// proxy as the client.
 fn forwarded(headers: &mut HeaderMap, host: &HeaderValue, out: &Outgoing<'_>) {
-    let mut text = elements(headers).join(", ");
+    let mut text = elements(headers, out.host_is_judged.then_some(host)).join(", ");
     if text.is_empty() && out.peer_is_trusted {
         headers.remove(header::FORWARDED);
         return;
@@ -62,8 +62,8 @@ fn forwarded(headers: &mut HeaderMap, host: &HeaderValue, out: &Outgoing<'_>) {
 
 /// The elements of a trusted proxy, from the right as far as they can be read. The client is judged by `X-Forwarded-For`:
 /// beside one, an element is passed on only where both name the same hop. A proxy that writes only the other field passes
-/// on what its client says in this one.
-fn elements(headers: &HeaderMap) -> Vec<&str> {
+/// on what its client says in this one. Where a host was judged, none is passed on that names another.
+fn elements<'a>(headers: &'a HeaderMap, judged: Option<&HeaderValue>) -> Vec<&'a str> {
     let is_judged = headers.contains_key(&FORWARDED_FOR);
     let mut hops = forwarded_for(headers);
     let lines = headers.get_all(header::FORWARDED).iter().rev();
@@ -71,6 +71,7 @@ fn elements(headers: &HeaderMap) -> Vec<&str> {
     let mut kept: Vec<&str> = elements
         .map_while(|element| visible(element.trim_ascii()))
         .take_while(|element| !is_judged || hops.next().is_some_and(|hop| node(element) == Some(hop)))
+        .take_while(|element| judged.is_none_or(|host| names_no_other_host(element, host)))
         .collect();
     kept.reverse();
     kept
@@ -81,15 +82,28 @@ fn visible(element: &[u8]) -> Option<&str> {
     std::str::from_utf8(element).ok().filter(|_| is_visible)
 }
 
+/// The values that an element gives a parameter, out of their quotes. `None`: it has no parameters.
+fn values<'a>(element: &'a str, parameter: &str) -> Option<SmallVec<[&'a [u8]; 2]>> {
+    let values = split(element.as_bytes(), b';')?.into_iter().filter_map(|pair| {
+        let (name, value) = pair.trim_ascii().split_at_checked(parameter.len())?;
+        let value = value.strip_prefix(b"=").filter(|_| name.eq_ignore_ascii_case(parameter.as_bytes()))?;
+        Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+    });
+    Some(values.collect())
+}
+
+fn names_no_other_host(element: &str, host: &HeaderValue) -> bool {
+    let hosts = values(element, "host").unwrap_or_default();
+    // A space before the `=` is none to some readers: whoever writes so is not followed.
+    let is_plain = !element.to_ascii_lowercase().contains("host ");
+    is_plain && hosts.iter().all(|own| own.eq_ignore_ascii_case(host.as_bytes()))
+}
+
 /// The address that an element says the request came from: `for=192.0.2.60`, `for="[2001:db8::17]:4711"` (§6).
 fn node(element: &str) -> Option<IpAddr> {
-    let mut nodes = split(element.as_bytes(), b';')?.into_iter().filter_map(|pair| {
-        let (name, value) = pair.trim_ascii().split_at_checked(4)?;
-        name.eq_ignore_ascii_case(b"for=").then_some(value)
-    });
-    let (Some(node), None) = (nodes.next(), nodes.next()) else { return None };
+    let nodes = values(element, "for")?;
+    let [node] = nodes[..] else { return None };
     let node = std::str::from_utf8(node).ok()?;
-    let node = node.strip_prefix('"').and_then(|node| node.strip_suffix('"')).unwrap_or(node);
     let address = match node.strip_prefix('[').and_then(|node| node.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().ok().map(IpAddr::from),
         None => node.parse::<Ipv4Addr>().ok().map(IpAddr::from),
@@ -161,6 +175,7 @@ mod tests {
             credential: &header::AUTHORIZATION,
             peer: PROXY.parse().unwrap(),
             peer_is_trusted: true,
+            host_is_judged: false,
             is_tls: false,
             request_id: &HeaderValue::from_static("id-1"),
             trace: &Trace::of(&headers, &mut SpanIds::new()),

@@ -47,6 +47,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) credential: &'a HeaderName,
     pub(crate) peer: IpAddr,
     pub(crate) peer_is_trusted: bool,
+    /// The policy has apis that are chosen by Host: what a proxy says of it must not be another.
+    pub(crate) host_is_judged: bool,
     /// Whether it came over TLS.
     pub(crate) is_tls: bool,
     pub(crate) request_id: &'a HeaderValue,
@@ -111,7 +113,10 @@ fn remove_what_is_not_the_clients(headers: &mut HeaderMap, out: &Outgoing<'_>) {
         let is_gone = match table::kind(name) {
             Kind::HopByHop | Kind::Override | Kind::Identity => true,
             // A proxy that is trusted says these with `-`: the other spelling came through it from its client.
-            Kind::Forwarding => !out.peer_is_trusted || name.as_str().contains('_'),
+            Kind::Forwarding => {
+                let is_spelled_so = !name.as_str().contains('_');
+                !out.peer_is_trusted || !is_spelled_so || (out.host_is_judged && names_a_host(name))
+            }
             // Spelled otherwise, where an upstream takes it so, it must not survive its removal either.
             Kind::Plain => table::is_spelling_of(name, out.credential),
         };
@@ -122,6 +127,11 @@ fn remove_what_is_not_the_clients(headers: &mut HeaderMap, out: &Outgoing<'_>) {
     for name in &gone {
         headers.remove(name);
     }
+}
+
+/// Whether a proxy says in it which host its client asked for.
+fn names_a_host(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "x-forwarded-host" | "x-forwarded-server" | "x-original-host" | "x-host")
 }
 
 fn identity(headers: &mut HeaderMap, out: &Outgoing<'_>) {
@@ -154,6 +164,10 @@ mod tests {
     use crate::trace::SpanIds;
 
     fn prepared(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
+        prepared_as(fields, trusted, false)
+    }
+
+    fn prepared_as(fields: &[(&str, &str)], trusted: bool, host_is_judged: bool) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("orders.internal:8080"));
         for (name, value) in fields {
@@ -164,6 +178,7 @@ mod tests {
             credential: &header::AUTHORIZATION,
             peer: "192.0.2.7".parse().unwrap(),
             peer_is_trusted: trusted,
+            host_is_judged,
             is_tls: false,
             request_id: &HeaderValue::from_static("id-1"),
             trace: &trace,
@@ -263,6 +278,31 @@ mod tests {
         assert_eq!(values(&headers, "x-forwarded-proto"), ["https"]);
         assert!(values(&headers, "forwarded")[0].starts_with("for=1.1.1.1, for=2.2.2.2, for=192.0.2.7;"));
         assert!(!prepared(&[], true).contains_key("forwarded"));
+    }
+
+    #[test]
+    fn where_a_host_was_judged_no_proxy_names_another() {
+        let told = |claims: &[(&str, &str)], is_judged| {
+            let headers = prepared_as(claims, true, is_judged);
+            let rest = ["x-host", "x-original-host", "x-forwarded-server"].map(|name| values(&headers, name));
+            (values(&headers, "x-forwarded-host"), values(&headers, "forwarded"), rest.concat())
+        };
+        let ours = ["orders.internal:8080"].map(str::to_owned).to_vec();
+        let claims = [("x-forwarded-host", "admin.test"), ("x-host", "admin.test"), ("x-original-host", "admin.test")];
+        assert_eq!(told(&claims, true), (ours, vec![], vec![]));
+        assert_eq!(told(&claims, false).0, ["admin.test"]);
+        for (element, is_kept) in [
+            ("for=1.1.1.1;host=admin.test", false),
+            ("for=1.1.1.1;HOST=\"admin.test\"", false),
+            ("for=1.1.1.1;host =admin.test", false),
+            ("for=1.1.1.1;host=orders.internal:8080;host=admin.test", false),
+            ("for=1.1.1.1;host=\"Orders.internal:8080\"", true),
+            ("for=1.1.1.1;proto=https", true),
+        ] {
+            let forwarded = told(&[("forwarded", element)], true).1;
+            assert_eq!(forwarded.iter().any(|text| text.contains("1.1.1.1")), is_kept, "{element}");
+            assert!(told(&[("forwarded", element)], false).1[0].contains("1.1.1.1"), "{element}");
+        }
     }
 
     #[test]

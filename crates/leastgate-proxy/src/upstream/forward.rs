@@ -266,6 +266,7 @@ fn prepare(request: &mut Request<RequestBody<Received>>, permit: &Permit, contex
         credential: permit.case().snapshot().credential_header(),
         peer: context.peer,
         peer_is_trusted: context.peer_is_trusted,
+        host_is_judged: permit.case().snapshot().judges_hosts(),
         is_tls: context.is_tls,
         request_id: context.request_id,
         trace: context.trace,
