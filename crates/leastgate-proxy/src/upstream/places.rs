@@ -2,6 +2,9 @@
 //!
 //! Who waits keeps its turn until it has what it waits for. A call may be for nothing: a connection that ends is one that
 //! is free again, and then a place. Whoever queued anew after each such call would be passed by for good.
+//!
+//! Each call is for one of those who wait, and they run some time after it. What is freed when all of them have been called
+//! is for those who are still to come: they queue behind the others and look for nothing by themselves.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,8 +20,8 @@ pub(crate) struct Places {
     taken: Cell<usize>,
     /// In the order they came.
     queue: RefCell<VecDeque<Rc<Waiter>>>,
-    /// A call that came when all who wait had been called: the next to come is.
-    has_spare_call: Cell<bool>,
+    /// Calls that came when all who wait had been called: so many who are still to come are. None without a queue.
+    spare_calls: Cell<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -48,15 +51,15 @@ impl Drop for Place {
 
 impl Places {
     pub(crate) fn new(most: usize) -> Rc<Self> {
-        Rc::new(Self { most, taken: Cell::new(0), queue: RefCell::default(), has_spare_call: Cell::new(false) })
+        Rc::new(Self { most, taken: Cell::new(0), queue: RefCell::default(), spare_calls: Cell::new(0) })
     }
 
     pub(crate) fn take(self: &Rc<Self>) -> Option<Place> {
-        if self.taken.get() >= self.most {
-            return None;
-        }
-        self.taken.set(self.taken.get() + 1);
-        Some(Place(Rc::clone(self)))
+        self.has_room().then(|| self.take_beyond())
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.taken.get() < self.most
     }
 
     /// One that counts for nobody, whoever waits for others: who takes it bounds how many there are.
@@ -74,7 +77,8 @@ impl Places {
     pub(crate) fn queue(&self) -> Turn<'_> {
         let waiter = Rc::<Waiter>::default();
         self.queue.borrow_mut().push_back(Rc::clone(&waiter));
-        if self.has_spare_call.take() {
+        if let Some(left) = self.spare_calls.get().checked_sub(1) {
+            self.spare_calls.set(left);
             waiter.call();
         }
         Turn { places: self, waiter }
@@ -85,18 +89,27 @@ impl Places {
         self.call_behind(0);
     }
 
+    /// There is more of what somebody was called for. Those who have been called will say so themselves.
+    pub(crate) fn call_another(&self) {
+        self.calls_one_of(0);
+    }
+
     /// The whole queue may go on: there is room for all, or nothing left to wait for.
     pub(crate) fn call_all(&self) {
         self.queue.borrow().iter().for_each(|waiter| waiter.call());
     }
 
-    /// The first who has not been called, from this position on.
     fn call_behind(&self, first: usize) {
-        let queue = self.queue.borrow();
-        match queue.iter().skip(first).find(|waiter| !waiter.is_called.get()) {
-            Some(waiter) => waiter.call(),
-            None => self.has_spare_call.set(!queue.is_empty()),
+        if self.has_queue() && !self.calls_one_of(first) {
+            self.spare_calls.set(self.spare_calls.get() + 1);
         }
+    }
+
+    /// Calls the first who has not been called, from this position on. `false`: there is none.
+    fn calls_one_of(&self, first: usize) -> bool {
+        let queue = self.queue.borrow();
+        let uncalled = queue.iter().skip(first).find(|waiter| !waiter.is_called.get());
+        uncalled.inspect(|waiter| waiter.call()).is_some()
     }
 }
 
@@ -124,6 +137,11 @@ impl Turn<'_> {
         }
     }
 
+    /// It could have gone anywhere, and there was nothing: nor is there for those whom the spare calls are for.
+    pub(crate) fn found_nothing(&self) {
+        self.places.spare_calls.set(0);
+    }
+
     fn position(&self) -> Option<usize> {
         self.places.queue.borrow().iter().position(|other| Rc::ptr_eq(other, &self.waiter))
     }
@@ -138,53 +156,10 @@ impl Drop for Turn<'_> {
             self.places.call_next();
         }
         if !self.places.has_queue() {
-            self.places.has_spare_call.set(false);
+            self.places.spare_calls.set(0);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    /// Whether its turn has come.
-    fn is_called(turn: &Turn<'_>) -> bool {
-        turn.comes(Instant::now() + Duration::from_secs(9)).now_or_never().unwrap_or(false)
-    }
-
-    #[tokio::test]
-    async fn who_was_called_for_nothing_is_still_the_next() {
-        let places = Places::new(1);
-        let [first, second, third] = [(); 3].map(|()| places.queue());
-        places.call_next();
-        places.call_next();
-        assert_eq!([&first, &second, &third].map(is_called), [true, true, false]);
-        drop(first);
-        places.call_next();
-        assert_eq!([&second, &third].map(is_called), [true, false]);
-        second.pass_on();
-        assert_eq!([&second, &third].map(is_called), [false, true]);
-        places.call_all();
-        assert_eq!([&second, &third].map(is_called), [true, true]);
-    }
-
-    #[tokio::test]
-    async fn no_call_is_lost_on_who_leaves_nor_on_who_is_still_to_come() {
-        let places = Places::new(1);
-        let [first, second] = [(); 2].map(|()| places.queue());
-        places.call_next();
-        drop(first);
-        assert!(is_called(&second), "the first was called and left");
-        places.call_next();
-        places.call_next();
-        let third = places.queue();
-        assert_eq!([&second, &third].map(is_called), [true, true], "two places were freed before the third came");
-        places.call_next();
-        drop((second, third));
-        assert!(!is_called(&places.queue()), "who finds nobody waiting looks for itself");
-    }
-}
+mod tests;

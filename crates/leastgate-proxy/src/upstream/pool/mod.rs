@@ -193,26 +193,38 @@ impl Pool {
         Lent::Stream(stream)
     }
 
-    /// Where to go, as soon as there is room.
+    /// Where to go, as soon as there is room. Who has waited to the end looks once more, called or not.
     async fn way(&self, tried: &Tried, wanted: Wanted, deadline: Instant) -> Result<Way, ConnectError> {
-        let mut turn = self.places.has_queue().then(|| self.places.queue());
+        if !self.places.has_queue()
+            && let Some(way) = self.way_now(tried, wanted)
+        {
+            return Ok(way);
+        }
+        let turn = self.places.queue();
         loop {
-            if let Some(turn) = &turn
-                && !turn.comes(deadline).await
-            {
+            let is_called = turn.comes(deadline).await;
+            if let Some(way) = self.way_now(tried, wanted) {
+                if self.has_more() {
+                    self.places.call_another();
+                }
+                return Ok(way);
+            }
+            if !is_called {
                 let is_opening = self.endpoints.borrow().iter().any(|endpoint| endpoint.is_opening());
                 return Err(if is_opening { ConnectError::TimedOut } else { ConnectError::Saturated });
             }
-            if let Some(way) = self.way_now(tried, wanted) {
-                return Ok(way);
-            }
-            match &turn {
-                None => turn = Some(self.places.queue()),
+            if wanted == Wanted::New || !tried.is_empty() {
                 // It could not go everywhere.
-                Some(turn) if wanted == Wanted::New || !tried.is_empty() => turn.pass_on(),
-                Some(_) => {}
+                turn.pass_on();
+            } else {
+                turn.found_nothing();
             }
         }
+    }
+
+    /// Whether there is something for one more of those who wait. A connection with room for many says so by itself.
+    fn has_more(&self) -> bool {
+        self.places.has_room() || self.endpoints.borrow().iter().any(|endpoint| endpoint.idle_longest().is_some())
     }
 
     fn way_now(&self, tried: &Tried, wanted: Wanted) -> Option<Way> {

@@ -96,6 +96,49 @@ async fn an_idle_connection_makes_room_for_one_elsewhere() {
     .await;
 }
 
+/// Leaves idle connections that nobody is told of.
+async fn leave_idle(pool: &Rc<Pool>, count: usize) {
+    let endpoint = Rc::clone(&pool.endpoints.borrow()[0]);
+    for _ in 0..count {
+        let place = pool.own_places.take_beyond();
+        let opened = pool.settings.connector.connect(&endpoint, place, &pool.own_places).await;
+        let Connection::Exclusive(connection) = opened.unwrap() else { panic!("HTTP/2 was not offered") };
+        while !connection.is_ready() {
+            tokio::task::yield_now().await;
+        }
+        endpoint.keep(connection);
+    }
+}
+
+#[tokio::test]
+async fn who_has_waited_to_the_end_looks_once_more() {
+    run(async {
+        let (_listener, address) = listening().await;
+        let pool = pool_of(&[address], 1);
+        let _all = pool.places.take().unwrap();
+        let (lent, ()) = tokio::join!(pool.lend(), leave_idle(&pool, 1));
+        assert!(lent.expect("it was there all the time").is_reused());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_takes_one_of_several_calls_the_next() {
+    run(async {
+        let (_listener, address) = listening().await;
+        let pool = pool_of(&[address], 1);
+        let _all = pool.places.take().unwrap();
+        let began = Instant::now();
+        let (first, second, third, ()) = tokio::join!(pool.lend(), pool.lend(), pool.lend(), async {
+            leave_idle(&pool, 3).await;
+            pool.call_next();
+        });
+        assert!([first, second, third].into_iter().all(|lent| lent.unwrap().is_reused()));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_dead_connection_is_replaced_at_another_endpoint_if_there_is_one() {
     run(async {
