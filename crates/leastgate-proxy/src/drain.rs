@@ -9,10 +9,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle as TaskHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::worker::{Shared, Worker, one_breaks};
+use crate::tasks::{Task, one_breaks};
+use crate::worker::{Shared, Worker};
 
 /// How long cut connections may take to leave their records before the worker ends without them.
 const CUTTING: Duration = Duration::from_secs(1);
@@ -109,17 +109,13 @@ pub(crate) async fn stopped(phases: watch::Receiver<Phase>) {
 }
 
 /// Runs until the end of the data plane, then sees what is under way to its end. It is over at once if accepting breaks.
-pub(crate) async fn finish(
-    worker: &Rc<Worker>,
-    mut phases: watch::Receiver<Phase>,
-    mut accepting: Vec<TaskHandle<()>>,
-) {
+pub(crate) async fn finish(worker: &Rc<Worker>, mut phases: watch::Receiver<Phase>, mut accepting: Vec<Task>) {
     tokio::select! {
         _ = ending(phases.clone()) => {}
         () = one_breaks(&mut accepting) => return,
     }
-    for accepted in accepting {
-        let _ = accepted.await;
+    for accepting in accepting {
+        accepting.ended().await;
     }
     worker.connections.drain();
     loop {

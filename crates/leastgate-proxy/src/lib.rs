@@ -4,7 +4,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `worker.rs` | threads, each with a runtime, sockets and pools of its own |
+//! | `worker.rs`, `tasks.rs` | threads, each with a runtime, sockets and pools of its own, and what they can't do without |
 //! | `listener.rs` | sockets, permits, the fixed answer over a cap |
 //! | `tls/` | the handshake: certificates by name, clients' certificates, their replacement |
 //! | `connection/`, `client_io.rs`, `client_stall.rs`, `client_socket.rs` | hyper's servers, HTTP/1.1 and HTTP/2, with our caps and deadlines |
@@ -34,6 +34,7 @@ mod listener;
 mod respond;
 mod settings;
 mod streams;
+mod tasks;
 pub mod tls;
 mod trace;
 mod tunnel;

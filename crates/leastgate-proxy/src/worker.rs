@@ -2,14 +2,11 @@
 //! request never changes threads and waits for no other worker's lock.
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Poll;
 use std::thread;
 
 use hyper::server::conn::http1;
@@ -17,7 +14,7 @@ use leastgate_policy::{Authority, PolicySnapshot, Reader, Source, Timestamp};
 use leastgate_telemetry::{Clock, LimitKind, Telemetry, WorkerTelemetry};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 use crate::complaints::Complaints;
 use crate::connection::{self, Connections};
@@ -26,6 +23,7 @@ use crate::failures::SourceFailures;
 use crate::listener::{self, Sources};
 use crate::settings::{DataPlaneConfig, Settings};
 use crate::streams::Streams;
+use crate::tasks::{Task, one_breaks};
 use crate::trace::SpanIds;
 use crate::upstream::Forwarder;
 
@@ -281,57 +279,18 @@ async fn work(worker: Rc<Worker>, listeners: Vec<StdListener>, phases: watch::Re
         // It was bound non-blocking; registering it fails only without a runtime.
         let Ok(listener) = tokio::net::TcpListener::from_std(socket) else { continue };
         let stopped = drain::stopped(phases.clone());
-        accepting.push(spawn_local(listener::accept(listener, Rc::clone(&worker), stopped)));
+        accepting.push(Task::spawn("accepting connections", listener::accept(listener, Rc::clone(&worker), stopped)));
     }
-    let mut tasks = vec![spawn_local(Streams::watch(Rc::clone(&worker))), spawn_local(tend(Rc::clone(&worker)))];
+    let mut tasks = vec![
+        Task::spawn("deciding requests under way again", Streams::watch(Rc::clone(&worker))),
+        Task::spawn("the upkeep of upstreams", tend(Rc::clone(&worker))),
+    ];
     tokio::select! {
         () = drain::finish(&worker, phases, accepting) => {}
         () = one_breaks(&mut tasks) => {}
     }
 }
 
-/// Ends when one of the tasks that a worker can't do without panics: then the worker ends too, which is noticed, where one
-/// that accepts nothing or watches nothing would not be. A task that ends well has done what it was told; accepting ends
-/// so, and may hear that it is to end before anybody else does.
-pub(crate) async fn one_breaks(tasks: &mut Vec<JoinHandle<()>>) {
-    let error = poll_fn(|cx| {
-        let mut broken = None;
-        tasks.retain_mut(|task| match Pin::new(task).poll(cx) {
-            Poll::Pending => true,
-            Poll::Ready(ended) => {
-                broken = broken.take().or(ended.err());
-                false
-            }
-        });
-        broken.map_or(Poll::Pending, Poll::Ready)
-    })
-    .await;
-    tracing::error!(%error, "a worker ends, because a task has that it can't do without");
-}
-
 async fn tend(worker: Rc<Worker>) {
     worker.forwarder.tend().await;
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::pending;
-    use std::time::Duration;
-
-    use tokio::task::yield_now;
-    use tokio::time::timeout;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_task_that_has_done_its_work_takes_no_worker_along() {
-        let test = async {
-            let mut tasks = vec![spawn_local(pending()), spawn_local(yield_now())];
-            assert!(timeout(Duration::from_secs(9), one_breaks(&mut tasks)).await.is_err());
-            assert_eq!(tasks.len(), 1, "who waits for the rest must not ask it again");
-            tasks.push(spawn_local(async { panic!("as tests do") }));
-            timeout(Duration::from_secs(9), one_breaks(&mut tasks)).await.unwrap();
-        };
-        LocalSet::new().run_until(test).await;
-    }
 }

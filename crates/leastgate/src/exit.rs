@@ -13,7 +13,7 @@ use crate::output;
 pub enum Exit {
     /// Help or version was asked for and printed.
     Ok = 0,
-    /// A start or a call failed: port, store, disk, an unhealthy gateway.
+    /// A start or a call failed: port, store, disk, an unhealthy gateway. Or a part of a gateway ended by itself.
     Failed = 1,
     /// The answer is no: denied, different, a finding.
     No = 2,
@@ -56,6 +56,11 @@ impl Failure {
     /// Help or version was printed: nothing is left to do, and nothing failed.
     pub(crate) fn silent_success() -> Self {
         Self::silent(Exit::Ok)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
     }
 
     /// Prints the message on standard error and gives the code.

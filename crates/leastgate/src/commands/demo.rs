@@ -47,8 +47,7 @@ pub(super) fn run(global: &Global, arguments: &Demo) -> Result<(), Failure> {
     if let Some(path) = &arguments.ready_file {
         gateway.write_ready_file(path)?;
     }
-    gateway.serve(&signals);
-    Ok(())
+    gateway.serve(&signals)
 }
 
 /// The gateway's file, were there one.

@@ -49,8 +49,7 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
             steps.commands(data, is_tls)
         ));
     }
-    gateway.serve(&signals);
-    Ok(())
+    gateway.serve(&signals)
 }
 
 fn parts(loaded: LoadedGateway, flags: Vec<Override>) -> Result<Parts, Failure> {

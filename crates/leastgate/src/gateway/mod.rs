@@ -10,6 +10,8 @@ mod parts;
 mod reload;
 mod signals;
 pub(crate) mod standing;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod upstream_tls;
 mod watched;
@@ -128,16 +130,19 @@ impl Gateway {
         self.shared.authority.tokens().len()
     }
 
-    /// Whether every part still runs. One that ended by itself is a fault: without the reload a withdrawn token would
-    /// stay valid, without the audit thread nothing would be on record.
+    /// The part that has ended by itself, if one has. That is a fault: without the reload a withdrawn token would stay
+    /// valid, without the audit thread nothing would be on record.
     #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.data.as_ref().is_some_and(DataPlaneHandle::is_healthy)
-            && self.reloader.is_running()
-            && self.upkeep.is_running()
-            && self.admin.is_running()
-            && self.shared.telemetry.is_healthy()
-            && self.shared.store.is_running()
+    pub fn ended_part(&self) -> Option<&'static str> {
+        let parts = [
+            ("a worker of the data plane", self.data.as_ref().is_some_and(DataPlaneHandle::is_healthy)),
+            ("the reload", self.reloader.is_running()),
+            ("the upkeep", self.upkeep.is_running()),
+            ("the control plane", self.admin.is_running()),
+            ("the audit stream", self.shared.telemetry.is_healthy()),
+            ("the store", self.shared.store.is_running()),
+        ];
+        parts.into_iter().find_map(|(part, is_running)| (!is_running).then_some(part))
     }
 
     /// Writes the listeners' addresses as JSON, in one step.
@@ -162,20 +167,32 @@ impl Gateway {
     }
 
     /// Serves until a signal asks for the end, then drains.
-    pub fn serve(self, signals: &Signals) {
-        let is_broken = || !self.is_healthy();
-        while let Some(signal) = signals.next(Duration::from_secs(1)) {
-            match signal {
-                signals::Signal::Reload => self.reload(),
-                signals::Signal::Terminate => break,
-                signals::Signal::None if is_broken() => {
-                    tracing::error!("a part of the gateway has ended by itself; the gateway goes down");
-                    break;
-                }
-                signals::Signal::None => {}
-            }
+    ///
+    /// # Errors
+    /// A part has ended by itself: then the gateway drains too, and whoever supervises it has to start another.
+    pub fn serve(self, signals: &Signals) -> Result<(), Failure> {
+        let ended = self.watch(signals);
+        if let Some(part) = ended {
+            tracing::error!(part, "a part of the gateway has ended by itself; the gateway goes down");
         }
         self.drain(signals);
+        ended.map_or(Ok(()), |part| Err(Failure::new(Exit::Failed, format!("{part} had ended by itself"))))
+    }
+
+    /// Waits until a signal asks for the end, or a part has ended without.
+    fn watch(&self, signals: &Signals) -> Option<&'static str> {
+        loop {
+            match signals.next(Duration::from_secs(1)) {
+                Some(signals::Signal::Reload) => self.reload(),
+                Some(signals::Signal::Terminate) => return None,
+                Some(signals::Signal::None) => {
+                    if let Some(part) = self.ended_part() {
+                        return Some(part);
+                    }
+                }
+                None => return Some("the thread that takes signals"),
+            }
+        }
     }
 
     /// Not ready any more; after the delay no new connections; what is under way is finished, the rest cut.

@@ -30,7 +30,7 @@ pub struct Signals {
 
 /// The other end: what the thread that catches signals asks for.
 #[derive(Debug)]
-struct Requests {
+pub(super) struct Requests {
     send: SyncSender<Signal>,
     reload_waits: Arc<AtomicBool>,
     hurry: Hurry,
@@ -94,7 +94,7 @@ impl Hurry {
 }
 
 /// At most one reload and one end wait in it, so that there is always room for the other.
-fn queue() -> (Requests, Signals) {
+pub(super) fn queue() -> (Requests, Signals) {
     let (send, received) = sync_channel(2);
     let (reload_waits, hurry) = (Arc::new(AtomicBool::new(false)), Hurry::default());
     let taken = Signals { received, reload_waits: Arc::clone(&reload_waits), hurry: hurry.clone() };
@@ -122,7 +122,7 @@ impl Requests {
         }
     }
 
-    fn ask(&self, request: Signal) {
+    pub(super) fn ask(&self, request: Signal) {
         // There is room; with nobody left to take it, the process has ended its work.
         let _ = self.send.try_send(request);
     }
