@@ -1,6 +1,7 @@
 //! The end of the data plane: look unready, wait for load balancers to notice, stop accepting, let what is under way
 //! finish, cut what does not.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,13 +37,25 @@ pub struct DataPlaneHandle {
 }
 
 impl DataPlaneHandle {
-    pub(crate) fn new(
-        addresses: Vec<SocketAddr>,
-        shared: Arc<Shared>,
-        phase: watch::Sender<Phase>,
-        threads: Vec<JoinHandle<()>>,
-    ) -> Self {
-        Self { addresses, shared, phase, threads }
+    pub(crate) fn new(addresses: Vec<SocketAddr>, shared: Arc<Shared>, phase: watch::Sender<Phase>) -> Self {
+        Self { addresses, shared, phase, threads: Vec::new() }
+    }
+
+    /// Starts the workers, all or none: those before one that can't be started are ended again.
+    pub(crate) fn with_threads(
+        mut self,
+        threads: impl Iterator<Item = io::Result<JoinHandle<()>>>,
+    ) -> io::Result<Self> {
+        for thread in threads {
+            match thread {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => {
+                    self.shutdown();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(self)
     }
 
     /// The first address, with the port that was taken where none was named.
@@ -140,5 +153,37 @@ async fn ending(mut phases: watch::Receiver<Phase>) -> Instant {
             // The handle is gone without a drain: serve on.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+    use std::sync::mpsc;
+
+    use leastgate_config::Limits;
+
+    use super::*;
+
+    /// A worker that does nothing but wait for its end.
+    fn worker(mut phases: watch::Receiver<Phase>, ended: mpsc::Sender<()>) -> io::Result<JoinHandle<()>> {
+        thread::Builder::new().spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let told = runtime.block_on(phases.wait_for(|phase| matches!(phase, Phase::Ending(_)))).is_ok();
+            assert!(told, "nobody would ever tell it");
+            ended.send(()).unwrap();
+        })
+    }
+
+    #[test]
+    fn where_one_worker_cannot_be_started_none_is_left_running() {
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let handle = DataPlaneHandle::new(Vec::new(), Arc::new(Shared::new(&Limits::default())), phase);
+        let (ended, all_ended) = mpsc::channel();
+        let started = [(); 2].into_iter().map(|()| worker(phases.clone(), ended.clone()));
+        let refused = iter::once_with(|| Err(io::Error::from(io::ErrorKind::WouldBlock)));
+        let error = handle.with_threads(started.chain(refused)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(all_ended.try_iter().count(), 2, "they have been waited for");
     }
 }

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use hyper::server::conn::http1;
+use leastgate_config::Limits;
 use leastgate_policy::{Authority, PolicySnapshot, Reader, Source, Timestamp};
 use leastgate_telemetry::{Clock, LimitKind, Telemetry, WorkerTelemetry};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
@@ -69,7 +71,7 @@ impl DataPlane {
     ) -> Result<DataPlaneHandle, StartError> {
         let addresses = probe_all(&config.addresses)?;
         let settings = Arc::new(Settings::new(config));
-        let shared = Arc::new(Shared::new(&settings));
+        let shared = Arc::new(Shared::new(&settings.limits));
         let (phase, phases) = watch::channel(Phase::Serving);
         let mut seeds = Vec::new();
         for index in 0..settings.workers.get() {
@@ -85,8 +87,8 @@ impl DataPlane {
                 phases: phases.clone(),
             });
         }
-        let threads = seeds.into_iter().map(Seed::spawn).collect::<io::Result<Vec<_>>>().map_err(StartError::Worker)?;
-        Ok(DataPlaneHandle::new(addresses, shared, phase, threads))
+        let handle = DataPlaneHandle::new(addresses, shared, phase);
+        handle.with_threads(seeds.into_iter().map(Seed::spawn)).map_err(StartError::Worker)
     }
 }
 
@@ -122,8 +124,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(settings: &Settings) -> Self {
-        let limits = &settings.limits;
+    pub(crate) fn new(limits: &Limits) -> Self {
         let failures = limits.failures_per_source;
         Self {
             connections: listener::permits(limits.connections),
@@ -273,11 +274,17 @@ impl Seed {
     }
 }
 
-async fn work(worker: Rc<Worker>, listeners: Vec<StdListener>, phases: watch::Receiver<Phase>) {
+async fn work(worker: Rc<Worker>, sockets: Vec<StdListener>, phases: watch::Receiver<Phase>) {
+    let listeners = match registered(sockets) {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            let thread = thread::current();
+            tracing::error!(worker = thread.name(), %error, "a worker ends, because it can't listen");
+            return;
+        }
+    };
     let mut accepting = Vec::new();
-    for socket in listeners {
-        // It was bound non-blocking; registering it fails only without a runtime.
-        let Ok(listener) = tokio::net::TcpListener::from_std(socket) else { continue };
+    for listener in listeners {
         let stopped = drain::stopped(phases.clone());
         accepting.push(Task::spawn("accepting connections", listener::accept(listener, Rc::clone(&worker), stopped)));
     }
@@ -291,6 +298,31 @@ async fn work(worker: Rc<Worker>, listeners: Vec<StdListener>, phases: watch::Re
     }
 }
 
+/// The sockets as the runtime knows them, all or none: one that nobody listened on would be given its share of connections.
+fn registered(sockets: Vec<StdListener>) -> io::Result<Vec<TcpListener>> {
+    sockets.into_iter().map(TcpListener::from_std).collect()
+}
+
 async fn tend(worker: Rc<Worker>) {
     worker.forwarder.tend().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_listens_on_all_its_sockets_or_not_at_all() {
+        let bound = || StdListener::bind("127.0.0.1:0").unwrap();
+        // A file can't be waited for.
+        let file = std::fs::File::open("Cargo.toml").unwrap();
+        let sockets = [bound(), StdListener::from(OwnedFd::from(file)), bound()];
+        sockets.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+        assert!(registered(Vec::from(sockets)).is_err());
+        let sockets = [bound(), bound()];
+        sockets.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+        assert_eq!(registered(Vec::from(sockets)).unwrap().len(), 2);
+    }
 }
