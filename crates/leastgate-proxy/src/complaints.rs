@@ -1,16 +1,27 @@
-//! What the log says of upstreams that fail: the first failure at once, then one line for so many. The audit record has
-//! each of them; the log is for whoever is on call.
+//! What the log says of that which fails again and again: the first failure at once, then one line for so many. The audit
+//! record has each request; the log is for whoever is on call.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Shortest time between two lines about one upstream.
+/// Shortest time between two lines about the same.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// When each upstream was last complained about. Upstreams come from the configuration: they are few.
+/// What the workers complain about.
 #[derive(Debug, Default)]
-pub(crate) struct Complaints(Mutex<HashMap<String, Last>>);
+pub(crate) struct Complaints {
+    /// Upstreams that did not answer.
+    pub(crate) unanswered: Throttle,
+    /// Upstreams with every connection in use.
+    pub(crate) saturated: Throttle,
+    /// That no connection can be accepted, which is one for all.
+    pub(crate) exhausted: Throttle,
+}
+
+/// When each thing of one kind was last complained about. They come from the configuration: they are few.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle(Mutex<HashMap<String, Last>>);
 
 #[derive(Debug)]
 struct Last {
@@ -18,12 +29,12 @@ struct Last {
     unlogged: u64,
 }
 
-impl Complaints {
+impl Throttle {
     /// Counts a failure. `Some` where a line is due: how many failures had none since the last.
-    pub(crate) fn record(&self, upstream: &str, now: Duration) -> Option<u64> {
+    pub(crate) fn record(&self, about: &str, now: Duration) -> Option<u64> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(last) = all.get_mut(upstream) else {
-            all.insert(upstream.to_owned(), Last { at: now, unlogged: 0 });
+        let Some(last) = all.get_mut(about) else {
+            all.insert(about.to_owned(), Last { at: now, unlogged: 0 });
             return Some(0);
         };
         if now.saturating_sub(last.at) < INTERVAL {
@@ -41,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_first_failure_is_logged_and_then_one_line_stands_for_many() {
-        let complaints = Complaints::default();
+        let complaints = Throttle::default();
         let at = |seconds| complaints.record("orders", Duration::from_secs(seconds));
         assert_eq!(
             [at(100), at(100), at(109), at(110), at(111), at(120)],

@@ -21,10 +21,11 @@ use leastgate_telemetry::LimitKind;
 use tower::Service;
 
 use crate::body::{ProxyBody, Received, RequestBody, Upload};
+use crate::complaints::Complaints;
 use crate::connection::{ConnectionState, StreamControl};
 use crate::exchange::{Exchange, Refused};
 use crate::headers::{self, Screen};
-use crate::upstream::{Answer, Failed, Fault, ForwardContext};
+use crate::upstream::{Answer, Failed, Fault, ForwardContext, ForwardError};
 use crate::worker::Worker;
 
 /// The gateway as one client connection sees it: a request in, a response out, never an error.
@@ -229,20 +230,37 @@ impl Gateway {
     fn failed(&self, exchange: &Exchange, failed: &Failed) -> Refused {
         let Failed { error, permit } = failed;
         let reason = error.reason();
-        let denial = Denial::of_permit(permit, reason, None);
+        let denial = Denial::of_permit(permit, reason, error.detail());
         match error.fault() {
             // The decision stands, whoever's fault it is: the upstream may have acted on what it got.
             Fault::Client | Fault::Gateway => exchange.record().failed(reason.as_str()),
             Fault::Upstream => exchange.record().upstream_failed(reason),
         }
         let upstream = permit.case().api().map_or("", |api| &*api.upstream);
-        if matches!(error.fault(), Fault::Upstream)
-            && let Some(unlogged) = self.worker.shared.complaints.record(upstream, self.worker.clock.elapsed())
+        self.complain(upstream, error);
+        tracing::debug!(upstream, %error, is_retryable = error.is_retryable(), "a request was not answered by its upstream");
+        denial.into()
+    }
+
+    /// Tells the log of what somebody should look at, a line for many requests.
+    fn complain(&self, upstream: &str, error: &ForwardError) {
+        let Complaints { unanswered, saturated, .. } = &self.worker.shared.complaints;
+        let now = self.worker.clock.elapsed();
+        if error.is_saturation() {
+            if let Some(unlogged) = saturated.record(upstream, now) {
+                let limit = format!("upstreams.{upstream}.max_connections");
+                tracing::warn!(
+                    upstream,
+                    limit,
+                    unlogged,
+                    "every connection to an upstream is in use: requests are refused"
+                );
+            }
+        } else if error.fault() == Fault::Upstream
+            && let Some(unlogged) = unanswered.record(upstream, now)
         {
             tracing::warn!(upstream, %error, unlogged, "an upstream did not answer; the audit record has every request");
         }
-        tracing::debug!(upstream, %error, is_retryable = error.is_retryable(), "a request was not answered by its upstream");
-        denial.into()
     }
 }
 

@@ -75,7 +75,9 @@ pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, stopped: i
         match accepted {
             Ok((stream, peer)) => admit(&mut connections, stream, peer, &worker).await,
             Err(error) if is_exhaustion(&error) => {
-                tracing::warn!(%error, "no connection can be accepted for now");
+                if let Some(unlogged) = worker.shared.complaints.exhausted.record("", worker.clock.elapsed()) {
+                    tracing::warn!(%error, unlogged, "no connection can be accepted for now");
+                }
                 tokio::time::sleep(EXHAUSTED).await;
             }
             // The client was gone before it was accepted.

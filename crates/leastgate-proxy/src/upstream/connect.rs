@@ -42,16 +42,16 @@ impl From<hyper::Error> for ConnectError {
 }
 
 impl ConnectError {
-    /// The word for it in the metric of connect errors; waiting for a free connection is none of them.
-    pub(crate) fn label(&self) -> Option<leastgate_telemetry::ConnectError> {
+    /// The word for it in the metric of connect errors.
+    pub(crate) fn label(&self) -> leastgate_telemetry::ConnectError {
         use leastgate_telemetry::ConnectError as Label;
         match self {
-            Self::Saturated => None,
-            Self::TimedOut => Some(Label::Timeout),
-            Self::Unresolved(_) => Some(Label::Dns),
-            Self::Refused(error) if error.kind() == io::ErrorKind::ConnectionRefused => Some(Label::Refused),
-            Self::Tls(_) => Some(Label::Tls),
-            Self::Refused(_) | Self::Handshake(_) | Self::Ended => Some(Label::Other),
+            Self::Saturated => Label::Saturated,
+            Self::TimedOut => Label::Timeout,
+            Self::Unresolved(_) => Label::Dns,
+            Self::Refused(error) if error.kind() == io::ErrorKind::ConnectionRefused => Label::Refused,
+            Self::Tls(_) => Label::Tls,
+            Self::Refused(_) | Self::Handshake(_) | Self::Ended => Label::Other,
         }
     }
 }

@@ -101,6 +101,16 @@ impl ForwardError {
         }
     }
 
+    /// What there is to say to a caller beyond the reason, which is that of a full gateway too.
+    pub(crate) fn detail(&self) -> Option<&'static str> {
+        self.is_saturation().then_some("every connection to the upstream is in use; nothing was forwarded, try again")
+    }
+
+    /// Whether more connections to the upstream would have helped.
+    pub(crate) fn is_saturation(&self) -> bool {
+        matches!(self, Self::Connect(ConnectError::Saturated))
+    }
+
     /// Whether the client may send the request again without asking what became of the first: no byte of it was sent.
     pub(crate) fn is_retryable(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Unknown | Self::Untranslatable | Self::NoUpgrade)

@@ -11,6 +11,7 @@
 //! | `names.rs` | addresses of names, asked for again and again |
 //! | `connect.rs`, `socket.rs`, `tls.rs` | sockets and TLS |
 //! | `last_word.rs` | an answer that came before its request was sent whole |
+//! | `frames.rs` | what comes over HTTP/2, less what says nothing, and with word of new settings |
 //! | `http1.rs`, `http2.rs`, `lease.rs` | a connection in either protocol, and its loan to one request |
 
 mod attempt;
@@ -30,7 +31,7 @@ mod socket;
 mod target;
 mod tls;
 
-pub(crate) use forward::{Answer, Failed, Fault, ForwardContext, Forwarder, Switched};
+pub(crate) use forward::{Answer, Failed, Fault, ForwardContext, ForwardError, Forwarder, Switched};
 pub(crate) use lease::Lease;
 pub(crate) use names::Names;
 pub use tls::{Trust, UpstreamCertificates, UpstreamTls};

@@ -11,7 +11,9 @@ use leastgate_config::Upstream;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+
+use crate::complaints::Throttle;
 
 /// How old an answer may become. The system's resolver tells no TTL.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -71,34 +73,45 @@ impl Names {
 
     async fn keep_asking(self: Arc<Self>, index: usize) {
         let (name, answers) = &self.names[index];
+        let (began, failures) = (Instant::now(), Throttle::default());
         loop {
             let found = lookup_host((name.as_str(), 0)).await;
             let was_found = found.is_ok();
-            publish(name, answers, found.map(|found| found.map(|address| address.ip()).collect()));
+            let unused = publish(name, answers, found.map(|found| found.map(|address| address.ip()).collect()));
+            if let Some(error) = unused
+                && let Some(unlogged) = failures.record(name, began.elapsed())
+            {
+                tracing::warn!(name, %error, unlogged, "an upstream's name is not found; its old addresses are used on");
+            }
             sleep(if was_found { REFRESH } else { RETRY }).await;
         }
     }
 }
 
-/// Tells the workers what has changed.
-fn publish(name: &str, answers: &watch::Sender<Answer>, found: io::Result<Vec<IpAddr>>) {
+/// Tells the workers what has changed. A failure that changes nothing is given back: no request will tell of it.
+fn publish(name: &str, answers: &watch::Sender<Answer>, found: io::Result<Vec<IpAddr>>) -> Option<io::Error> {
+    let found = found.and_then(|addresses| match sorted(addresses) {
+        none if none.is_empty() => Err(io::Error::other("the answer is empty")),
+        some => Ok(some),
+    });
+    let mut unused = None;
     answers.send_if_modified(|known| match (found, &known) {
-        (Ok(addresses), _) if !addresses.is_empty() => {
-            let addresses = sorted(addresses);
-            if matches!(known, Answer::Addresses(same) if **same == *addresses) {
-                return false;
-            }
+        (Ok(addresses), Answer::Addresses(same)) if **same == *addresses => false,
+        (Ok(addresses), _) => {
             tracing::info!(name, ?addresses, "an upstream's name has addresses");
             *known = Answer::Addresses(addresses.into());
             true
         }
-        (_, Answer::Addresses(_)) => false,
-        (found, _) => {
-            let error = found.err().unwrap_or_else(|| io::Error::other("the answer is empty"));
+        (Err(error), Answer::Addresses(_)) => {
+            unused = Some(error);
+            false
+        }
+        (Err(error), _) => {
             *known = Answer::Failed(Arc::new(error));
             true
         }
     });
+    unused
 }
 
 fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
@@ -116,7 +129,7 @@ pub(crate) mod tests {
         /// Answers in the resolver's place.
         pub(crate) fn answer(&self, host: &str, found: io::Result<Vec<IpAddr>>) {
             let (name, answers) = self.names.iter().find(|(name, _)| name == host).unwrap();
-            publish(name, answers, found);
+            drop(publish(name, answers, found));
         }
     }
 
@@ -143,6 +156,16 @@ pub(crate) mod tests {
         assert!(!told(Ok(vec!["10.0.0.1", "10.0.0.2"])), "the order is the resolver's whim");
         assert!(!told(failure()) && !told(Ok(Vec::new())));
         assert!(told(Ok(vec!["10.0.0.1"])));
+    }
+
+    #[test]
+    fn a_failure_that_no_request_will_tell_of_is_given_back() {
+        let (answers, _followed) = watch::channel(Answer::Unknown);
+        let publish = |found| publish("a", &answers, found).map(|error| error.to_string());
+        assert_eq!(publish(Err(io::Error::other("no such name"))), None, "requests fail, and are told why");
+        assert_eq!(publish(Ok(vec![IpAddr::from([10, 0, 0, 1])])), None);
+        assert_eq!(publish(Err(io::Error::other("no such name"))).as_deref(), Some("no such name"));
+        assert_eq!(publish(Ok(Vec::new())).as_deref(), Some("the answer is empty"));
     }
 
     #[tokio::test]

@@ -58,6 +58,8 @@ fn a_request_waits_for_a_connection_only_so_long() {
     assert!(reply.body.contains("urn:leastgate:problem:overloaded"), "{}", reply.body);
     let event = harness.events(1).remove(0);
     assert!(event.contains("\"error\":\"overloaded\""), "{event}");
+    assert!(reply.body.contains("Every connection to the upstream is in use"), "{}", reply.body);
+    assert_eq!(harness.metric("leastgate_upstream_connect_errors_total{error=\"saturated\",upstream=\"up\"}"), 1);
     answer.send(()).unwrap();
     assert_eq!(first.reply().status, 200);
     assert_eq!(harness.ask(harness.head("GET /v1/next", "")).status, 200);

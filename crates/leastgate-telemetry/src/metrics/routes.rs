@@ -88,6 +88,8 @@ impl RouteLabels {
 /// Why a connection to an upstream did not come about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectError {
+    /// Every connection that there may be is in use, and none came free in time.
+    Saturated,
     /// Nobody listens there.
     Refused,
     /// Nobody answered in time.
@@ -101,7 +103,8 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Saturated, "saturated"),
         (Self::Refused, "refused"),
         (Self::Timeout, "timeout"),
         (Self::Dns, "dns"),

@@ -28,6 +28,7 @@ fn a_request_is_counted_under_its_template() {
     shadowed.response(503, Origin::Gateway);
     shadowed.finish();
     worker.upstream_connect_error("trial", ConnectError::Refused);
+    worker.upstream_connect_error("trial", ConnectError::Saturated);
     drop(world.record(&worker, "PURGE", "/v1/nothing", Some(&world.reader)));
     for (series, value) in [
         ("leastgate_http_requests_total{code=\"204\",method=\"GET\",route=\"/v1/orders\"}", 1.0),
@@ -45,6 +46,7 @@ fn a_request_is_counted_under_its_template() {
         ("leastgate_upstream_requests_total{class=\"error\",upstream=\"trial\"}", 1.0),
         ("leastgate_upstream_request_duration_seconds_count{upstream=\"orders\"}", 1.0),
         ("leastgate_upstream_connect_errors_total{error=\"refused\",upstream=\"trial\"}", 1.0),
+        ("leastgate_upstream_connect_errors_total{error=\"saturated\",upstream=\"trial\"}", 1.0),
         ("leastgate_policy_info{policy_rev=\"rev-1\"}", 1.0),
     ] {
         assert_eq!(metric(&telemetry, series), value, "{series}");

@@ -1,14 +1,16 @@
 //! Caps: on connections, requests in flight, sizes and failed credentials (P26, P27).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-use leastgate_testkit::deadline::{PATIENCE, until_true};
+use leastgate_testkit::deadline::{PATIENCE, until_true, within};
 use leastgate_testkit::gateway::{TestGateway, request};
+use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::raw::{NoReply, RawClient, Reply};
-use leastgate_testkit::recorder::{Answer, Gate, Step};
+use leastgate_testkit::recorder::{Answer, Gate, RecorderUpstream, Step};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use crate::fixtures::{Orders, with_body};
+use crate::fixtures::{Orders, setup, with_body};
 
 /// Asks from a loopback address of its own.
 fn from(gateway: &TestGateway, last: u8, bytes: impl AsRef<[u8]>) -> Reply {
@@ -84,6 +86,46 @@ fn over_the_cap_in_flight_a_request_gets_503_and_nothing_reaches_the_upstream() 
     let event =
         &orders.gateway.wait_decisions("the refusal", 1, |event| event["decision"]["reason"] == "overloaded")[0];
     assert_eq!(event["response"]["status"], 503);
+}
+
+/// A full upstream and a full gateway are both a 503 `overloaded`: whoever runs it must see which limit it is.
+#[test]
+fn an_upstream_whose_connections_are_all_in_use_is_told_apart_from_a_full_gateway() {
+    let upstream = RecorderUpstream::start();
+    let tokens = orders_tokens();
+    let keys = ", max_connections: 1, connect_timeout: 200ms";
+    let gateway = setup(&tokens).upstream_with("orders", &upstream.url(), keys).argument("--workers=1").start();
+    let reader = &tokens["READER"];
+    let gate = Gate::default();
+    upstream.on("/v1/orders/01", Answer::steps([Step::Wait(gate.clone()), Step::Echo]));
+    let mut held = gateway.client();
+    held.send(request("GET", "/v1/orders/01", Some(reader)));
+    until_true("the request in flight", PATIENCE, || upstream.count() == 1);
+    for _ in 0..3 {
+        let reply = gateway.get(reader, "/v1/orders");
+        assert_eq!((reply.status, reply.problem().as_deref()), (503, Some("overloaded")));
+    }
+    assert_eq!(gateway.metrics().sum("leastgate_upstream_connect_errors_total", &["saturated"]), 3.0);
+    let stderr = gateway.stderr();
+    let told = |text: &str| stderr.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(told("upstreams.orders.max_connections"), 1, "one line for many: {stderr}");
+    gate.open();
+    assert_eq!(held.read().unwrap().status, 200);
+}
+
+/// Out of descriptors, accepting is tried ten times a second, by each worker and for each address.
+#[test]
+fn a_gateway_out_of_descriptors_says_so_once_in_a_while() {
+    let orders = Orders::start();
+    let pid = Pid::from_raw(orders.gateway.id().cast_signed());
+    let none_left = Rlimit { current: Some(3), maximum: getrlimit(Resource::Nofile).maximum };
+    let before = prlimit(pid, Resource::Nofile, none_left).unwrap();
+    let _waiting = TcpStream::connect(orders.gateway.data()).unwrap();
+    let told = || orders.gateway.stderr().lines().filter(|line| line.contains("can be accepted for now")).count();
+    until_true("the first line", PATIENCE, || told() > 0);
+    assert!(within(Duration::from_secs(1), || (told() > 1).then_some(())).is_none(), "{}", orders.gateway.stderr());
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    until_true("room again", PATIENCE, || orders.gateway.get(orders.reader(), "/v1/orders").status == 200);
 }
 
 #[test]

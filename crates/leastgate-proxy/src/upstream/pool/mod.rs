@@ -160,9 +160,7 @@ impl Pool {
     }
 
     fn count(&self, error: &ConnectError) {
-        if let Some(label) = error.label() {
-            self.settings.telemetry.upstream_connect_error(&self.settings.name, label);
-        }
+        self.settings.telemetry.upstream_connect_error(&self.settings.name, error.label());
     }
 
     fn lease_again(self: &Rc<Self>, endpoint: &Rc<Endpoint>, reusable: Reusable) -> Lease {
@@ -210,8 +208,7 @@ impl Pool {
                 return Ok(way);
             }
             if !is_called {
-                let is_opening = self.endpoints.borrow().iter().any(|endpoint| endpoint.is_opening());
-                return Err(if is_opening { ConnectError::TimedOut } else { ConnectError::Saturated });
+                return Err(self.waited());
             }
             if wanted == Wanted::New || !tried.is_empty() {
                 // It could not go everywhere.
@@ -220,6 +217,15 @@ impl Pool {
                 turn.found_nothing();
             }
         }
+    }
+
+    /// Why waiting was in vain. Of a connection that took too long to open, whoever opens it tells the metrics.
+    fn waited(&self) -> ConnectError {
+        if self.endpoints.borrow().iter().any(|endpoint| endpoint.is_opening()) {
+            return ConnectError::TimedOut;
+        }
+        self.count(&ConnectError::Saturated);
+        ConnectError::Saturated
     }
 
     /// Whether there is something for one more of those who wait. A connection with room for many says so by itself.
