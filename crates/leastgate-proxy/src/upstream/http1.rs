@@ -17,12 +17,14 @@ const READ_BUFFER: usize = 128 * 1024;
 #[derive(Debug)]
 pub(crate) struct Http1 {
     pub(super) sender: SendRequest<OutboundBody>,
-    /// Held for their drop, the socket's before the place it takes.
+    /// Held for their drop. The place is free at once, and the socket closes when its aborted task would have run next: for
+    /// that moment there may be a connection more than there are places. Whoever closes an idle connection for its place
+    /// takes that over at once, and would otherwise have to wait for it behind others.
     _driver: Driver,
     _place: Place,
 }
 
-/// The task that drives a connection; without its owner it ends, and the socket closes.
+/// The task that drives a connection; without its owner it is ended, and the socket closes with it.
 #[derive(Debug)]
 pub(super) struct Driver(pub(super) JoinHandle<()>);
 
