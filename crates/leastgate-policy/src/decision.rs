@@ -12,7 +12,6 @@ use crate::case::{Basis, Case, Denial, Permit, RuleList, TokenIdentity};
 use crate::condition::Truth;
 use crate::entitlement::Resolved;
 use crate::facts::{Credential, RequestFacts};
-use crate::fields::Spelling;
 use crate::loosen::Loosened;
 use crate::path::Segments;
 use crate::reason::Reason;
@@ -163,18 +162,9 @@ impl From<Reason> for Finding {
 fn judge(case: &mut Case, facts: &RequestFacts, snapshot: &PolicySnapshot) -> Finding {
     case.api = snapshot.api_of(&facts.host, &facts.path);
     let api = case.api.map(|api| &snapshot.apis[api]);
-    match facts.spelling {
-        Spelling::Dashed => {}
-        Spelling::Underscores if api.is_some_and(|api| api.allow_underscores) => {}
-        Spelling::Underscores => {
-            return Refusal::finding(Reason::RequestMalformed, "a field name has an underscore");
-        }
-        Spelling::Other => {
-            return Refusal::finding(
-                Reason::RequestMalformed,
-                "a field name has a byte other than letters, digits and `-`",
-            );
-        }
+    if facts.has_odd_names && !api.is_some_and(|api| api.allow_underscores) {
+        let detail = "a field name has a byte other than letters, digits and `-`, such as `_` or `.`";
+        return Refusal::finding(Reason::RequestMalformed, detail);
     }
     let Some(api) = api else { return Reason::HostUnknown.into() };
     if facts.server_name.as_ref().is_some_and(|name| api.is_misdirected(name, &snapshot.apis)) {

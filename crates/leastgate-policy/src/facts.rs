@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::case::{Case, Denial};
 use crate::condition::{ConditionFacts, HeaderFact, HeaderFacts};
-use crate::fields::Spelling;
+use crate::fields;
 use crate::host::{Host, HostName};
 use crate::method;
 use crate::path::{CanonicalPath, PathError};
@@ -35,7 +35,8 @@ pub struct RequestFacts {
     pub(crate) credential: Credential,
     /// Where a token stands that must not stand there, in words a caller may read.
     pub(crate) misplaced: Option<&'static str>,
-    pub(crate) spelling: Spelling,
+    /// Some field has a name that is another's to some upstream.
+    pub(crate) has_odd_names: bool,
     pub(crate) is_grpc: bool,
     pub(crate) is_websocket: bool,
     pub(crate) is_preflight: bool,
@@ -93,17 +94,15 @@ impl RequestFacts {
             PathError::TooLong(rule) => Refusal(Reason::UriTooLong, rule),
             PathError::Ambiguous(rule) => Refusal(Reason::PathAmbiguous, rule),
         })?;
-        if query::overrides_method(target.query().unwrap_or_default(), &parts.method) {
-            return Err(Refusal(
-                Reason::RequestMalformed,
-                "`_method` in the query is a method of its own to some frameworks: send that one",
-            ));
+        if query::overrides_method(target.query().unwrap_or_default()) {
+            let detail = "`_method` in the query is the method to some frameworks: send that one instead";
+            return Err(Refusal(Reason::RequestMalformed, detail));
         }
         let header = snapshot.credential_header();
         let (credential, is_doubled) = credential(&parts.headers, header, key, snapshot.environment());
         Ok(Self {
             misplaced: misplaced(parts, target, &path, header, is_doubled),
-            spelling: Spelling::of(&parts.headers),
+            has_odd_names: !parts.headers.keys().all(fields::is_plain),
             is_grpc: protocol::is_grpc(parts),
             is_websocket,
             is_preflight: protocol::is_preflight(parts),

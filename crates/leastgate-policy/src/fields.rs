@@ -2,10 +2,9 @@
 //!
 //! CGI makes a variable of each field, with `_` for each `-` (RFC 3875 §4.1.18); WSGI, PHP and Rack do as CGI does. PHP takes
 //! `.` for the same, lighttpd whatever is no letter and no digit. So a name of such bytes is another field's alias
-//! somewhere: here they all count as `-`, and a request with a name of other bytes than letters, digits, `-` and `_` is
-//! refused.
+//! somewhere: here they all count as `-`, and a request with such a name is refused, unless its upstream tells them apart.
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 /// Longer than every listed name and prefix: what comes after can't change what a name is.
 const LONGEST: usize = 64;
@@ -25,54 +24,20 @@ pub enum Kind {
     Plain,
 }
 
-/// How the names of a head are spelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spelling {
-    /// Of letters, digits and `-`.
-    Dashed,
-    /// Some have a `_`.
-    Underscores,
-    /// Some have another byte yet.
-    Other,
-}
-
-/// What is odd about each byte, as bits: every byte of every head is looked up here.
-const ODD: [u8; 256] = {
-    let (mut odd, mut byte) = ([OTHER; 256], 0_u8);
+/// Whether each byte is a letter, a digit or `-`: every byte of every head is looked up here.
+const PLAIN: [bool; 256] = {
+    let (mut plain, mut byte) = ([false; 256], 0_u8);
     while byte < 128 {
-        odd[byte as usize] = match byte {
-            b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => 0,
-            b'_' => UNDERSCORE,
-            _ => OTHER,
-        };
+        plain[byte as usize] = matches!(byte, b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z');
         byte += 1;
     }
-    odd
+    plain
 };
-const UNDERSCORE: u8 = 1;
-const OTHER: u8 = 2;
 
-impl Spelling {
-    /// The oddest of them.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        Self::from_odd(headers.keys().fold(0, |odd, name| odd | odd_of(name)))
-    }
-
-    pub(crate) fn of_name(name: &HeaderName) -> Self {
-        Self::from_odd(odd_of(name))
-    }
-
-    fn from_odd(odd: u8) -> Self {
-        match odd {
-            0 => Self::Dashed,
-            UNDERSCORE => Self::Underscores,
-            _ => Self::Other,
-        }
-    }
-}
-
-fn odd_of(name: &HeaderName) -> u8 {
-    name.as_str().bytes().fold(0, |odd, byte| odd | ODD[usize::from(byte)])
+/// Whether a name is one to every upstream: of letters, digits and `-`.
+#[must_use]
+pub fn is_plain(name: &HeaderName) -> bool {
+    name.as_str().bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)])
 }
 
 /// Classifies a name, which http keeps in lower case, in whatever spelling.
@@ -138,9 +103,12 @@ fn kind_of_standard(name: &str) -> Kind {
         | "content-length"
         | "expect" => Kind::HopByHop,
         // `SCRIPT_NAME` and `PATH_INFO` are what CGI splits a path into; `HTTP_PROXY` is where many clients look for a proxy.
-        "request-uri" | "base-url" | "destination" | "script-name" | "path-info" | "proxy" => Kind::Override,
+        "request-uri" | "base-url" | "destination" | "script-name" | "path-info" | "proxy" | "http-method-override" => {
+            Kind::Override
+        }
         "forwarded" | "true-client-ip" | "client-ip" | "cf-connecting-ip" | "cf-connecting-ipv6"
-        | "fastly-client-ip" | "proxy-client-ip" | "wl-proxy-client-ip" => Kind::Forwarding,
+        | "fastly-client-ip" | "proxy-client-ip" | "wl-proxy-client-ip" | "cf-pseudo-ipv4" | "forwarded-for"
+        | "front-end-https" => Kind::Forwarding,
         _ => Kind::Plain,
     }
 }
@@ -178,7 +146,10 @@ fn kind_of_extension(rest: &str) -> Kind {
         | "waws-unencoded-url"
         | "ms-original-url"
         | "matched-path"
-        | "now-route-matches" => Kind::Override,
+        | "now-route-matches"
+        | "envoy-original-dst-host"
+        | "apigateway-event"
+        | "apigateway-context" => Kind::Override,
         "real-ip"
         | "client-ip"
         | "cluster-client-ip"
@@ -190,7 +161,17 @@ fn kind_of_extension(rest: &str) -> Kind {
         | "envoy-external-address"
         | "original-forwarded-for"
         | "host"
-        | "original-host" => Kind::Forwarding,
+        | "original-host"
+        | "host-override"
+        | "http-host-override"
+        | "original-for"
+        | "original-proto"
+        | "scheme"
+        | "url-scheme"
+        | "appengine-user-ip"
+        | "proxyuser-ip"
+        | "nf-client-connection-ip"
+        | "forwarded" => Kind::Forwarding,
         _ if rest.starts_with("invoke-") => Kind::Override,
         _ if rest.starts_with("leastgate-") => Kind::Identity,
         _ if rest.starts_with("forwarded-") => Kind::Forwarding,
@@ -211,7 +192,7 @@ mod tests {
             X-Envoy-Decorator-Operation X-Script-Name X-Path-Info X-Accel-Redirect X-Sendfile X-Proxy-URL Base-URL \
             X-HTTP-DestinationURL Destination X-Middleware-Subrequest X-Middleware-Rewrite X-WAWS-Unencoded-URL \
             Script-Name Path-Info Proxy X-Accel-Mapping X-Sendfile-Type X-MS-Original-URL X-Matched-Path \
-            X-Now-Route-Matches";
+            X-Now-Route-Matches HTTP-Method-Override X-Envoy-Original-Dst-Host X-Apigateway-Event";
         for name in listed.split_whitespace() {
             assert_eq!(kind(&name.parse().unwrap()), Kind::Override, "{name}");
             for other in ["_", "."] {
@@ -242,6 +223,8 @@ mod tests {
             ("x-http-method.override", Kind::Override),
             ("x-forwarded.for", Kind::Forwarding),
             ("x-original-host", Kind::Forwarding),
+            ("x-forwarded", Kind::Forwarding),
+            ("forwarded-for", Kind::Forwarding),
             ("x-invoke-path", Kind::Override),
             ("x-leastgate", Kind::Plain),
             ("accept", Kind::Plain),
@@ -252,16 +235,12 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_spelled_as_its_oddest_name() {
-        let spelling = |names: &[&'static str]| {
-            let one = |name: &&'static str| (HeaderName::from_static(name), "1".parse().unwrap());
-            Spelling::of(&names.iter().map(one).collect())
-        };
-        assert_eq!(spelling(&[]), Spelling::Dashed);
-        assert_eq!(spelling(&["x-a", "b1"]), Spelling::Dashed);
-        assert_eq!(spelling(&["x-a", "x_a"]), Spelling::Underscores);
-        for other in ["x.a", "x~a", "x!a", "x#a", "x$a", "x%a", "x&a", "x'a", "x*a", "x+a", "x^a", "x`a", "x|a"] {
-            assert_eq!(spelling(&["x_a", other, "x-a"]), Spelling::Other, "{other}");
+    fn a_plain_name_has_letters_digits_and_dashes() {
+        let plain = |text: &'static str| is_plain(&HeaderName::from_static(text));
+        assert!(plain("x-a") && plain("b1") && plain("-"));
+        for other in ["x_a", "x.a", "x~a", "x!a", "x#a", "x$a", "x%a", "x&a", "x'a", "x*a", "x+a", "x^a", "x`a", "x|a"]
+        {
+            assert!(!plain(other), "{other}");
         }
     }
 

@@ -1,6 +1,5 @@
 //! The query string, as far as conditions ask about it (§4). It is never rewritten.
 
-use http::Method;
 use smallvec::SmallVec;
 
 use crate::path::unhex;
@@ -61,19 +60,45 @@ fn has_plain_brackets(name: &[u8]) -> bool {
 }
 
 /// Whether some framework takes the query for another method than the request's own: Symfony, and Laravel with it, look
-/// there for the `_method` of a POST (P8). However oddly it is spelled: it is never rewritten, so it can only be refused.
-pub(crate) fn overrides_method(query: &str, method: &Method) -> bool {
-    let is_override = |pair: &str| {
-        let name = decode_leniently(pair.split('=').next().unwrap_or_default().replace('+', " ").as_bytes());
+/// there for the `_method` of a POST, WordPress for that of any request (P8). However oddly it is spelled: it is never
+/// rewritten, so it can only be refused.
+pub(crate) fn overrides_method(query: &str) -> bool {
+    query.split(['&', ';']).any(|pair| {
+        // What the name begins with, or what may stand for it, or before it.
+        pair.starts_with(['_', '.', '[', '%', '+', ' ', '?']) && is_method(pair.split('=').next().unwrap_or_default())
+    })
+}
+
+fn is_method(raw: &str) -> bool {
+    const NAME: &[u8] = b"_method";
+    let mut name = Decoded::new();
+    let mut rest = raw.as_bytes();
+    while let Some((byte, tail)) = first_leniently(rest) {
         // PHP ends a name at its first zero.
-        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        let folded = name.trim_ascii().iter().map(|byte| match byte {
-            b'.' | b' ' | b'[' => b'_',
-            plain => plain.to_ascii_lowercase(),
-        });
-        folded.eq(*b"_method")
+        if byte == 0 {
+            break;
+        }
+        name.push(if byte == b'+' && rest[0] == b'+' { b' ' } else { byte });
+        rest = tail;
+    }
+    let name = name.trim_ascii();
+    let name = name.strip_prefix(b"?").unwrap_or(name);
+    // PHP takes these for `_`; Express reads the name between brackets, or behind a dot, and both take an index behind it.
+    let folded =
+        name.iter().map(|byte| if matches!(byte, b'.' | b' ' | b'[') { b'_' } else { byte.to_ascii_lowercase() });
+    let inner = name.strip_prefix(b"[").or_else(|| name.strip_prefix(b".")).unwrap_or(name);
+    let inner = inner.split(|byte| matches!(byte, b'[' | b']' | b'.')).next().unwrap_or_default();
+    folded.eq(NAME.iter().copied()) || inner.eq_ignore_ascii_case(NAME)
+}
+
+/// The first byte of what is left, out of its escape if it has a whole one, and what comes behind it.
+fn first_leniently(raw: &[u8]) -> Option<(u8, &[u8])> {
+    let (&byte, tail) = raw.split_first()?;
+    let escaped = match (byte, tail) {
+        (b'%', [high, low, ..]) => unhex(*high).zip(unhex(*low)).map(|(high, low)| high << 4 | low),
+        _ => None,
     };
-    method == Method::POST && query.split(['&', ';']).any(is_override)
+    Some(escaped.map_or((byte, tail), |escaped| (escaped, &tail[2..])))
 }
 
 /// One decoding, `+` as a space; `None` where readers disagree: `;`, a bad escape, `%00`.
@@ -98,13 +123,9 @@ pub(crate) fn decode(raw: &str) -> Option<Decoded> {
 pub(crate) fn decode_leniently(raw: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(raw.len());
     let mut rest = raw;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let escaped = match (byte, tail) {
-            (b'%', [high, low, ..]) => unhex(*high).zip(unhex(*low)).map(|(high, low)| high << 4 | low),
-            _ => None,
-        };
-        decoded.push(escaped.unwrap_or(byte));
-        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    while let Some((byte, tail)) = first_leniently(rest) {
+        decoded.push(byte);
+        rest = tail;
     }
     decoded
 }
@@ -178,12 +199,19 @@ mod tests {
             "_method%00x=PUT",
             "a;_method=PUT",
             "_method",
+            "[_method]=PUT",
+            "%5B_method%5D=PUT",
+            "_method[]=PUT",
+            "_method[0]=PUT",
+            "._method=PUT",
+            "?_method=PUT",
         ] {
-            assert!(overrides_method(query, &Method::POST), "{query}");
-            assert!(!overrides_method(query, &Method::GET), "{query}");
+            assert!(overrides_method(query), "{query}");
         }
-        for query in ["", "method=PUT", "a=_method", "_methods=1", "my_method=1"] {
-            assert!(!overrides_method(query, &Method::POST), "{query}");
+        for query in
+            ["", "method=PUT", "a=_method", "_methods=1", "my_method=1", "a[_method]=1", "_=1", "%zz=1", "%", "["]
+        {
+            assert!(!overrides_method(query), "{query}");
         }
     }
 }

@@ -70,7 +70,7 @@ const CREDENTIAL: &[Field] =
     &[defaulted("header", Shape::Text(&HEADER), "authorization", "The header field that carries the token.")];
 
 const HEADER: Notation =
-    Notation { check: |text| super::credential_header(text).map(drop), pattern: Some("^[0-9A-Za-z!#$%&'*+.^_`|~-]+$") };
+    Notation { check: |text| super::credential_header(text).map(drop), pattern: Some("^[0-9A-Za-z-]+$") };
 
 const PEPPER: &[Field] = &[
     required("current", Shape::Secret(SECRET), "Where it is read from."),

@@ -193,7 +193,12 @@ pub(super) const KEYS: &[Field] = &[
         "256",
         "Most connections to it at a time, to all endpoints together; each worker may open one more to ask how one is.",
     ),
-    defaulted("allow_underscores", Shape::Flag, "false", "Forward header fields with _ in their name."),
+    defaulted(
+        "allow_underscores",
+        Shape::Flag,
+        "false",
+        "Forward header fields with _ or another odd byte in their name.",
+    ),
     optional(
         "check",
         Shape::Object(CHECK),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{CompileContext, Errors, SpecErrorKind};
 use crate::condition::{Conditions, Pattern};
-use crate::fields::{Spelling, is_gateway_field};
+use crate::fields::{is_gateway_field, is_plain};
 use crate::method::{Methods, supported};
 use crate::snapshot::{Api, Protocol, Rule, RuleKey, RuleKind};
 use crate::source;
@@ -258,7 +258,7 @@ type ConditionValues = [Located<String>];
 
 fn header_name(text: &str, credential_header: &HeaderName) -> Result<HeaderName, SpecErrorKind> {
     let name: HeaderName = text.parse().map_err(|_| SpecErrorKind::HeaderName(text.to_owned()))?;
-    if is_gateway_field(name.as_str()) || name == credential_header || Spelling::of_name(&name) != Spelling::Dashed {
+    if is_gateway_field(name.as_str()) || name == credential_header || !is_plain(&name) {
         return Err(SpecErrorKind::GatewayHeader(text.to_owned()));
     }
     Ok(name)

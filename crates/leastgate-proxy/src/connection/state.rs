@@ -241,9 +241,9 @@ impl ConnectionState {
         self.sending.set(Some(Instant::now()));
     }
 
-    /// Whether that was not so long ago that all of it has come by now.
+    /// Whether it still may be. HTTP/2 goes on after a request that was not read to its end, and that may be long ago.
     pub(crate) fn is_client_sending(&self, lasts: Duration) -> bool {
-        self.sending.get().is_some_and(|since| since.elapsed() <= lasts)
+        self.sending.get().is_some_and(|since| !self.is_http2() || since.elapsed() <= lasts)
     }
 
     /// The client takes nothing at the moment.

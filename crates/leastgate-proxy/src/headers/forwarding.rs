@@ -68,11 +68,13 @@ fn elements<'a>(headers: &'a HeaderMap, judged: Option<&HeaderValue>) -> Vec<&'a
     let mut hops = forwarded_for(headers);
     let lines = headers.get_all(header::FORWARDED).iter().rev();
     let elements = lines.map_while(|line| split(line.as_bytes(), b',')).flat_map(|line| line.into_iter().rev());
-    let mut kept: Vec<&str> = elements
-        .map_while(|element| visible(element.trim_ascii()))
-        .take_while(|element| !is_judged || hops.next().is_some_and(|hop| node(element) == Some(hop)))
-        .take_while(|element| judged.is_none_or(|host| names_no_other_host(element, host)))
-        .collect();
+    let is_as_judged = |text: &&str| {
+        let Some(element) = Element::read(text) else { return false };
+        let is_same_hop = !is_judged || hops.next().is_some_and(|hop| element.node.and_then(node) == Some(hop));
+        is_same_hop && judged.is_none_or(|host| element.names_no_other_host(host))
+    };
+    let mut kept: Vec<&str> =
+        elements.map_while(|element| visible(element.trim_ascii())).take_while(is_as_judged).collect();
     kept.reverse();
     kept
 }
@@ -82,28 +84,43 @@ fn visible(element: &[u8]) -> Option<&str> {
     std::str::from_utf8(element).ok().filter(|_| is_visible)
 }
 
-/// The values that an element gives a parameter, out of their quotes. `None`: it has no parameters.
-fn values<'a>(element: &'a str, parameter: &str) -> Option<SmallVec<[&'a [u8]; 2]>> {
-    let values = split(element.as_bytes(), b';')?.into_iter().filter_map(|pair| {
-        let (name, value) = pair.trim_ascii().split_at_checked(parameter.len())?;
-        let value = value.strip_prefix(b"=").filter(|_| name.eq_ignore_ascii_case(parameter.as_bytes()))?;
-        Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
-    });
-    Some(values.collect())
+/// What an element says, by the parameters of §5.
+#[derive(Default)]
+struct Element<'a> {
+    node: Option<&'a str>,
+    host: Option<&'a str>,
 }
 
-fn names_no_other_host(element: &str, host: &HeaderValue) -> bool {
-    let hosts = values(element, "host").unwrap_or_default();
-    // A space before the `=` is none to some readers: whoever writes so is not followed.
-    let is_plain = !element.to_ascii_lowercase().contains("host ");
-    is_plain && hosts.iter().all(|own| own.eq_ignore_ascii_case(host.as_bytes()))
+impl<'a> Element<'a> {
+    /// Reads an element of which every reader sees the same: some look for `host=` and `for=` wherever they stand, in another
+    /// parameter's name or in quotes. `None`: it is not one.
+    fn read(element: &'a str) -> Option<Self> {
+        let (mut read, mut by, mut proto) = (Self::default(), None, None);
+        for pair in element.split(';') {
+            let (name, value) = pair.trim_matches([' ', '\t']).split_once('=')?;
+            let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+            let place = match name.to_ascii_lowercase().as_str() {
+                "for" => &mut read.node,
+                "host" => &mut read.host,
+                "by" => &mut by,
+                "proto" => &mut proto,
+                _ => return None,
+            };
+            if !value.bytes().all(is_plain) || place.replace(value).is_some() {
+                return None;
+            }
+        }
+        Some(read)
+    }
+
+    fn names_no_other_host(&self, judged: &HeaderValue) -> bool {
+        self.host.is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(judged.as_bytes()))
+    }
 }
 
 /// The address that an element says the request came from: `for=192.0.2.60`, `for="[2001:db8::17]:4711"` (§6).
-fn node(element: &str) -> Option<IpAddr> {
-    let nodes = values(element, "for")?;
-    let [node] = nodes[..] else { return None };
-    let node = std::str::from_utf8(node).ok()?;
+fn node(node: &str) -> Option<IpAddr> {
     let address = match node.strip_prefix('[').and_then(|node| node.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().ok().map(IpAddr::from),
         None => node.parse::<Ipv4Addr>().ok().map(IpAddr::from),
@@ -246,7 +263,7 @@ mod tests {
                 &[&b"for=6.6.6.6"[..], b"FOR=203.0.113.9;by=b"][..],
                 "for=6.6.6.6, FOR=203.0.113.9;by=b",
             ),
-            ("2001:db8::7", &[b"for=\"[2001:DB8::7]:471\";host=\"a,b\""], "for=\"[2001:DB8::7]:471\";host=\"a,b\""),
+            ("2001:db8::7", &[b"for=\"[2001:DB8::7]:471\";host=\"b:1\""], "for=\"[2001:DB8::7]:471\";host=\"b:1\""),
             ("203.0.113.9", &[b"for=10.9.9.9", b"\xff, for=\"203.0.113.9:80\""], "for=\"203.0.113.9:80\""),
         ] {
             assert_eq!(told(&map(&[chain], elements)).1, Some(kept.to_owned() + ours));
@@ -260,6 +277,8 @@ mod tests {
         for (chain, elements) in [
             ("203.0.113.9", &b"for=6.6.6.6"[..]),
             ("203.0.113.9", b"for=203.0.113.9;for=6.6.6.6"),
+            ("203.0.113.9", b"xfor=6.6.6.6;for=203.0.113.9"),
+            ("203.0.113.9", b"for=203.0.113.9;by=\"host=a,b\""),
             ("203.0.113.9", b"for=\", for=203.0.113.9"),
             ("203.0.113.9", b"for=203.0.113.9, for=unknown"),
             ("203.0.113.9", b""),

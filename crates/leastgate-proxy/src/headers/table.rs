@@ -1,7 +1,7 @@
 //! What a head's field names mean: by the lists of the policy crate, and by what Connection names.
 
 use http::{HeaderMap, HeaderName, header};
-pub(super) use leastgate_policy::fields::{Kind, is_spelling_of, kind};
+pub(super) use leastgate_policy::fields::{Kind, is_plain, is_spelling_of, kind};
 use smallvec::SmallVec;
 
 /// Names collected for removal. A request rarely has more than a handful.

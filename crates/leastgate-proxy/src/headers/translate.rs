@@ -57,7 +57,9 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
         header::CACHE_CONTROL,
         header::LOCATION,
     ];
-    let is_gone = |name: &&header::HeaderName| table::kind(name) != Kind::Plain || OF_A_HEAD.contains(name);
+    let is_gone = |name: &&header::HeaderName| {
+        table::kind(name) != Kind::Plain || OF_A_HEAD.iter().any(|known| table::is_spelling_of(name, known))
+    };
     let gone: Names = trailers.keys().filter(is_gone).cloned().collect();
     for name in &gone {
         trailers.remove(name);

@@ -1,5 +1,6 @@
 //! How exchanges with upstreams of HTTP/2 fail, and what is sent again: only what the upstream says it has not looked at.
 
+use std::net::SocketAddr;
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use h2::server::Builder;
 use http::Response;
 use leastgate_testkit::http2::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, frame};
 
-use crate::harness::PATIENCE;
-use crate::http2_peers::{Peer, Raw, Served, before};
+use crate::harness::{Harness, PATIENCE, POLICY, put_policy_in_force};
+use crate::http2_peers::{Peer, Raw, Served, before, before_with};
 use crate::upstream_http2::{ask_all, get};
 
 const INTERNAL_ERROR: u32 = 2;
@@ -102,6 +103,18 @@ fn after_a_good_bye_new_requests_go_elsewhere_and_old_ones_end_well() {
 
 #[test]
 fn a_silent_connection_is_not_used_again() {
+    is_replaced_when_silent(|upstream| {
+        let harness = before(upstream, "");
+        let limits = "upstream: up\n    limits: { response_timeout: 300ms }";
+        put_policy_in_force(&harness.authority, &harness.telemetry, &POLICY.replace("upstream: up", limits));
+        harness
+    });
+    is_replaced_when_silent(|upstream| {
+        before_with(upstream, "", |limits| limits.upstream_total = Some(Duration::from_millis(300)))
+    });
+}
+
+fn is_replaced_when_silent(start: impl FnOnce(SocketAddr) -> Harness) {
     let upstream = Raw::start(&[], |peer: &mut Peer| {
         if peer.index > 0 {
             return peer.answer_all();
@@ -111,10 +124,7 @@ fn a_silent_connection_is_not_used_again() {
         assert_eq!(reset.payload, CANCEL.to_be_bytes(), "what nobody waits for is cancelled");
         while peer.frames.read().is_some() {}
     });
-    let harness = before(upstream.address, "");
-    let policy =
-        crate::harness::POLICY.replace("upstream: up", "upstream: up\n    limits: { response_timeout: 300ms }");
-    crate::harness::put_policy_in_force(&harness.authority, &harness.telemetry, &policy);
+    let harness = start(upstream.address);
     assert_eq!(get(&harness, "/v1/a"), 504);
     assert_eq!(get(&harness, "/v1/b"), 200);
     assert_eq!(upstream.requests(), [1, 1]);

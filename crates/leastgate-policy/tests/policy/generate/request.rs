@@ -183,8 +183,18 @@ fn spoil_query(draw: &mut Draw<'_>, sketch: &mut Sketch, condition: &ConditionSp
         ],
         11 => vec![["x=1"; 256][..draw.choose(&[255, 256])].join("&"), format!("{name}={value}")],
         12 => vec![
-            draw.choose(&["_method=PUT", "%5Fmethod", "[method=PUT", "+.METHOD=x", "_method%00=x", "x;_method=1"])
-                .to_owned(),
+            draw.choose(&[
+                "_method=PUT",
+                "%5Fmethod",
+                "[method=PUT",
+                "+.METHOD=x",
+                "_method%00=x",
+                "x;_method=1",
+                "[_method]=1",
+                "_method[0]=1",
+                "a[_method]=1",
+            ])
+            .to_owned(),
         ],
         _ => vec![format!("{name}={value}&&={value}&={name}")],
     };

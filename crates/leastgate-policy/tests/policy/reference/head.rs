@@ -24,7 +24,7 @@ pub(crate) fn head<'a>(policy: &'a PolicySpec, request: &RawRequest) -> Result<H
     let host = the_host(request, authority)?;
     let websocket = websocket(request)?;
     let path = the_path(origin)?;
-    if request.method == "POST" && has_method_in_query(origin) {
+    if has_method_in_query(origin) {
         return Err(Reason::RequestMalformed);
     }
     let api = the_api(policy, &host, &path);
@@ -70,7 +70,8 @@ fn the_host(request: &RawRequest, authority: Option<&str>) -> Result<HostView, R
     }
 }
 
-/// P8: PHP reads the name of a parameter to its first zero, trimmed, with `.`, space and an open bracket as `_`.
+/// P8: PHP reads the name of a parameter to its first zero, trimmed, with `.`, space and an open bracket as `_`; others
+/// what stands between brackets, or before an index.
 fn has_method_in_query(origin: &str) -> bool {
     let Some(query) = path::split(origin).1 else { return false };
     query.replace(';', "&").split('&').any(|pair| {
@@ -84,15 +85,17 @@ fn has_method_in_query(origin: &str) -> bool {
             }
         }
         let name = name.split('\0').next().unwrap_or_default().trim_matches([' ', '\t', '\r', '\n', '\x0c']);
-        name.replace(['.', ' ', '['], "_").eq_ignore_ascii_case("_method")
+        let name = name.strip_prefix('?').unwrap_or(name).to_ascii_lowercase();
+        let within = name.strip_prefix(['[', '.']).unwrap_or(&name).split(['[', ']', '.']).next() == Some("_method");
+        within || name.replace(['.', ' ', '['], "_") == "_method"
     })
 }
 
-/// P9: a field name with `_` is refused, unless the upstream takes it; with another odd byte always.
+/// P9: a field name with `_` or another odd byte is refused, unless the upstream takes it.
 pub(crate) fn spelling_refused(gateway: &GatewayView, api: Option<&ApiSpec>, request: &RawRequest) -> bool {
     let allowed = api.is_some_and(|api| gateway.allow_underscores.contains(&api.upstream.value));
-    let is_odd = |name: &str| name.chars().any(|c| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
-    request.headers.iter().any(|(name, _)| is_odd(name) || (!allowed && name.contains('_')))
+    let is_odd = |name: &str| name.chars().any(|c| !c.is_ascii_alphanumeric() && c != '-');
+    !allowed && request.headers.iter().any(|(name, _)| is_odd(name))
 }
 
 /// Whether the request is a whole WebSocket handshake; half a one is malformed.

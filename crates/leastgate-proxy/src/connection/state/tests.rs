@@ -60,6 +60,7 @@ async fn who_was_still_sending_a_while_ago_is_not_sending_any_more() {
     const LASTS: Duration = Duration::from_secs(5);
     let limits = PhaseLimits { first_byte: LASTS, head: LASTS, idle: LASTS, http2_idle: LASTS };
     let state = ConnectionState::new(limits, SocketWatch::default(), None);
+    state.speaks_http2();
     assert!(!state.is_client_sending(LASTS));
     state.client_is_sending();
     tokio::time::advance(LASTS).await;
