@@ -102,7 +102,8 @@ fn connections_over_their_cap_cost_no_memory_and_nobody_his_connection() {
 
 #[test]
 fn requests_over_their_cap_cost_no_memory_and_those_in_flight_end_well() {
-    let orders = Orders::start_with(|setup| setup.limit(&format!("in_flight: {CAP}")));
+    // Those that are held are answered after the last of the others, however long these take.
+    let orders = Orders::start_with(|setup| setup.limit(&format!("in_flight: {CAP}")).limit("upstream_response: 10m"));
     let gate = Gate::default();
     orders.upstream.on("/v1/orders/01", Answer::steps([Step::Wait(gate.clone()), Step::Echo]));
     let mut held: Vec<RawClient> = (0..CAP).map(|_| orders.gateway.client()).collect();
