@@ -60,17 +60,19 @@ fn has_plain_brackets(name: &[u8]) -> bool {
 }
 
 /// Whether some framework takes the query for another method than the request's own: Symfony, and Laravel with it, look
-/// there for the `_method` of a POST, WordPress for that of any request (P8). However oddly it is spelled: it is never
+/// there for the `_method` of a POST, WordPress for that of any request, ASP.NET for the header's name (P8). However oddly it is spelled: it is never
 /// rewritten, so it can only be refused.
 pub(crate) fn overrides_method(query: &str) -> bool {
     query.split(['&', ';']).any(|pair| {
         // What the name begins with, or what may stand for it, or before it.
-        pair.starts_with(['_', '.', '[', '%', '+', ' ', '?']) && is_method(pair.split('=').next().unwrap_or_default())
+        pair.starts_with(['_', '.', '[', '%', '+', ' ', '?', 'x', 'X'])
+            && is_method(pair.split('=').next().unwrap_or_default())
     })
 }
 
 fn is_method(raw: &str) -> bool {
     const NAME: &[u8] = b"_method";
+    const FIELD: &[u8] = b"x-http-method-override";
     let mut name = Decoded::new();
     let mut rest = raw.as_bytes();
     while let Some((byte, tail)) = first_leniently(rest) {
@@ -88,7 +90,7 @@ fn is_method(raw: &str) -> bool {
         name.iter().map(|byte| if matches!(byte, b'.' | b' ' | b'[') { b'_' } else { byte.to_ascii_lowercase() });
     let inner = name.strip_prefix(b"[").or_else(|| name.strip_prefix(b".")).unwrap_or(name);
     let inner = inner.split(|byte| matches!(byte, b'[' | b']' | b'.')).next().unwrap_or_default();
-    folded.eq(NAME.iter().copied()) || inner.eq_ignore_ascii_case(NAME)
+    folded.eq(NAME.iter().copied()) || inner.eq_ignore_ascii_case(NAME) || name.eq_ignore_ascii_case(FIELD)
 }
 
 /// The first byte of what is left, out of its escape if it has a whole one, and what comes behind it.
@@ -205,6 +207,7 @@ mod tests {
             "_method[0]=PUT",
             "._method=PUT",
             "?_method=PUT",
+            "X-HTTP-Method-Override=PUT",
         ] {
             assert!(overrides_method(query), "{query}");
         }

@@ -117,9 +117,14 @@ impl Upload {
         self.bytes.get()
     }
 
+    /// Whether it is the client we wait for, and not an upstream that takes no more.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        self.wants_more.get() && !self.complete.get()
+    }
+
     /// When the upstream may be said to have had the whole request: now, as long as it is the client we wait for.
     pub(crate) fn sent_by(&self) -> Instant {
-        if self.wants_more.get() && !self.complete.get() { Instant::now() } else { self.moved.get() }
+        if self.waits_for_client() { Instant::now() } else { self.moved.get() }
     }
 }
 

@@ -130,7 +130,8 @@ fn remove_what_is_not_the_clients(headers: &mut HeaderMap, out: &Outgoing<'_>) {
 
 /// Whether a proxy says in it which host its client asked for.
 fn names_a_host(name: &HeaderName) -> bool {
-    ["host", "server", "authority", "domain"].iter().any(|word| name.as_str().contains(word))
+    let words = ["host", "server", "authority", "domain", "url"];
+    name == "x-forwarded" || words.iter().any(|word| name.as_str().contains(word))
 }
 
 fn identity(headers: &mut HeaderMap, out: &Outgoing<'_>) {
@@ -283,13 +284,15 @@ mod tests {
     fn where_a_host_was_judged_no_proxy_names_another() {
         let told = |claims: &[(&str, &str)], is_judged| {
             let headers = prepared_as(claims, true, is_judged);
-            let rest = ["x-host", "x-original-host", "x-forwarded-server"].map(|name| values(&headers, name));
+            let rest =
+                ["x-host", "x-original-host", "x-forwarded", "x-forwarded-url"].map(|name| values(&headers, name));
             (values(&headers, "x-forwarded-host"), values(&headers, "forwarded"), rest.concat())
         };
         let ours = ["orders.internal:8080"].map(str::to_owned).to_vec();
-        let claims = [("x-forwarded-host", "admin.test"), ("x-host", "admin.test"), ("x-original-host", "admin.test")];
+        let claims = ["x-forwarded-host", "x-host", "x-original-host", "x-forwarded", "x-forwarded-url"];
+        let claims = claims.map(|name| (name, "host=admin.test"));
         assert_eq!(told(&claims, true), (ours, vec![], vec![]));
-        assert_eq!(told(&claims, false).0, ["admin.test"]);
+        assert_eq!(told(&claims, false).0, ["host=admin.test"]);
         for (element, is_kept) in [
             ("for=1.1.1.1;host=admin.test", false),
             ("for=1.1.1.1;HOST=\"admin.test\"", false),

@@ -102,8 +102,8 @@ async fn send(
 ) -> Result<Response<Incoming>, Unanswered> {
     dress(&mut request, lease, terms.rewrites_host).map_err(Unanswered::Failed)?;
     let Some(sent) = within(lease.send(request), terms.upload, terms.deadlines, began).await else {
-        // As long as a client is sending, nothing says that the connection is silent.
-        if terms.upload.is_complete() {
+        // As long as the client is waited for, nothing says that the connection is silent.
+        if !terms.upload.waits_for_client() {
             lease.is_overdue();
         }
         return Err(Unanswered::Failed(ForwardError::TimedOut));

@@ -103,18 +103,21 @@ fn after_a_good_bye_new_requests_go_elsewhere_and_old_ones_end_well() {
 
 #[test]
 fn a_silent_connection_is_not_used_again() {
-    is_replaced_when_silent(|upstream| {
-        let harness = before(upstream, "");
-        let limits = "upstream: up\n    limits: { response_timeout: 300ms }";
-        put_policy_in_force(&harness.authority, &harness.telemetry, &POLICY.replace("upstream: up", limits));
-        harness
-    });
-    is_replaced_when_silent(|upstream| {
-        before_with(upstream, "", |limits| limits.upstream_total = Some(Duration::from_millis(300)))
-    });
+    for length in [0, 200_000] {
+        is_replaced_when_silent(length, |upstream| {
+            let harness = before(upstream, "");
+            let limits = "upstream: up\n    limits: { response_timeout: 300ms }";
+            put_policy_in_force(&harness.authority, &harness.telemetry, &POLICY.replace("upstream: up", limits));
+            harness
+        });
+        is_replaced_when_silent(length, |upstream| {
+            before_with(upstream, "", |limits| limits.upstream_total = Some(Duration::from_millis(300)))
+        });
+    }
 }
 
-fn is_replaced_when_silent(start: impl FnOnce(SocketAddr) -> Harness) {
+/// `length`: of what it is sent, and takes no more of than the first window.
+fn is_replaced_when_silent(length: usize, start: impl Fn(SocketAddr) -> Harness) {
     let upstream = Raw::start(&[], |peer: &mut Peer| {
         if peer.index > 0 {
             return peer.answer_all();
@@ -125,7 +128,9 @@ fn is_replaced_when_silent(start: impl FnOnce(SocketAddr) -> Harness) {
         while peer.frames.read().is_some() {}
     });
     let harness = start(upstream.address);
-    assert_eq!(get(&harness, "/v1/a"), 504);
+    let mut client = harness.connect();
+    client.send(harness.head("POST /v1/a", &format!("Content-Length: {length}\r\n")) + &"x".repeat(length));
+    assert_eq!(client.reply().status, 504);
     assert_eq!(get(&harness, "/v1/b"), 200);
     assert_eq!(upstream.requests(), [1, 1]);
 }

@@ -87,7 +87,7 @@ fn has_method_in_query(origin: &str) -> bool {
         let name = name.split('\0').next().unwrap_or_default().trim_matches([' ', '\t', '\r', '\n', '\x0c']);
         let name = name.strip_prefix('?').unwrap_or(name).to_ascii_lowercase();
         let within = name.strip_prefix(['[', '.']).unwrap_or(&name).split(['[', ']', '.']).next() == Some("_method");
-        within || name.replace(['.', ' ', '['], "_") == "_method"
+        within || name == "x-http-method-override" || name.replace(['.', ' ', '['], "_") == "_method"
     })
 }
 

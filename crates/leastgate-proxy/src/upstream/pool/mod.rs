@@ -202,6 +202,8 @@ impl Pool {
         loop {
             let is_called = turn.comes(deadline).await;
             if let Some(way) = self.way_now(tried, wanted) {
+                // Before it calls another: it must not be that itself.
+                drop(turn);
                 if self.has_more() {
                     self.places.call_another();
                 }
