@@ -122,6 +122,7 @@ fn is_replaced_when_silent(length: usize, start: impl Fn(SocketAddr) -> Harness)
         if peer.index > 0 {
             return peer.answer_all();
         }
+        peer.frames.takes = false;
         peer.request();
         let reset = peer.next(RST_STREAM).unwrap();
         assert_eq!(reset.payload, CANCEL.to_be_bytes(), "what nobody waits for is cancelled");
