@@ -125,7 +125,8 @@ impl Peer {
     pub(crate) fn wait_seen(&self, cell: &str) -> Seen {
         let of_cell = || self.seen().into_iter().filter(|seen| seen.cell() == cell).collect::<Vec<_>>();
         let seen =
-            until("a line in the upstream's own log", PATIENCE, || Some(of_cell()).filter(|all| !all.is_empty()));
+            // Apache writes that of a stream when it has cleaned up behind it, now and then a while later.
+            until("a line in the upstream's own log", PATIENCE * 3, || Some(of_cell()).filter(|all| !all.is_empty()));
         assert_eq!(seen.len(), 1, "one request in, one out: {seen:?}");
         seen.into_iter().next().unwrap()
     }
