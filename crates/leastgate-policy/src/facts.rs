@@ -95,7 +95,8 @@ impl RequestFacts {
             PathError::Ambiguous(rule) => Refusal(Reason::PathAmbiguous, rule),
         })?;
         if query::overrides_method(target.query().unwrap_or_default()) {
-            let detail = "`_method` in the query is the method to some frameworks: send that one instead";
+            let detail =
+                "the query asks for another method (`_method`, `X-HTTP-Method-Override`): send that one instead";
             return Err(Refusal(Reason::RequestMalformed, detail));
         }
         let header = snapshot.credential_header();

@@ -24,7 +24,7 @@ pub enum Kind {
     Plain,
 }
 
-/// Whether each byte is a letter, a digit or `-`: every byte of every head is looked up here.
+/// Whether each byte is a letter, a digit or `-`: every byte of every name is looked up here.
 const PLAIN: [bool; 256] = {
     let (mut plain, mut byte) = ([false; 256], 0_u8);
     while byte < 128 {
@@ -37,7 +37,7 @@ const PLAIN: [bool; 256] = {
 /// Whether a name is one to every upstream: of letters, digits and `-`.
 #[must_use]
 pub fn is_plain(name: &HeaderName) -> bool {
-    name.as_str().bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)])
+    has_plain_bytes(name.as_str())
 }
 
 /// Classifies a name, which http keeps in lower case, in whatever spelling.
@@ -46,8 +46,12 @@ pub fn kind(name: &HeaderName) -> Kind {
     kind_of(name.as_str())
 }
 
+fn has_plain_bytes(name: &str) -> bool {
+    name.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)])
+}
+
 fn kind_of(name: &str) -> Kind {
-    if name.bytes().all(|byte| dashed(byte) == byte) {
+    if has_plain_bytes(name) {
         return kind_of_dashed(name);
     }
     let mut dashed_name = [0; LONGEST];
@@ -77,7 +81,7 @@ pub fn is_gateway_field(name: &str) -> bool {
 }
 
 fn dashed(byte: u8) -> u8 {
-    if byte.is_ascii_alphanumeric() { byte } else { b'-' }
+    if PLAIN[usize::from(byte)] { byte } else { b'-' }
 }
 
 /// Most names of a request are in no list; whether one begins with `x-` spares it the longer one.
@@ -127,6 +131,7 @@ fn kind_of_extension(rest: &str) -> Kind {
         | "original-path"
         | "rewrite-url"
         | "forwarded-uri"
+        | "forwarded-url"
         | "forwarded-path"
         | "forwarded-prefix"
         | "replaced-path"
@@ -188,11 +193,11 @@ mod tests {
     fn every_override_is_known() {
         let listed = "X-HTTP-Method-Override X-HTTP-Method X-Method-Override X-Override-Method X-Original-Method \
             X-Forwarded-Method X-Original-URL X-Original-URI X-Original-Path X-Rewrite-URL X-Forwarded-Uri \
-            X-Forwarded-Path X-Forwarded-Prefix X-Replaced-Path X-Request-URI Request-URI X-Envoy-Original-Path \
-            X-Envoy-Decorator-Operation X-Script-Name X-Path-Info X-Accel-Redirect X-Sendfile X-Proxy-URL Base-URL \
-            X-HTTP-DestinationURL Destination X-Middleware-Subrequest X-Middleware-Rewrite X-WAWS-Unencoded-URL \
-            Script-Name Path-Info Proxy X-Accel-Mapping X-Sendfile-Type X-MS-Original-URL X-Matched-Path \
-            X-Now-Route-Matches HTTP-Method-Override X-Envoy-Original-Dst-Host X-Apigateway-Event";
+            X-Forwarded-Url X-Forwarded-Path X-Forwarded-Prefix X-Replaced-Path X-Request-URI Request-URI \
+            X-Envoy-Original-Path X-Envoy-Decorator-Operation X-Script-Name X-Path-Info X-Accel-Redirect X-Sendfile \
+            X-Proxy-URL Base-URL X-HTTP-DestinationURL Destination X-Middleware-Subrequest X-Middleware-Rewrite \
+            X-WAWS-Unencoded-URL Script-Name Path-Info Proxy X-Accel-Mapping X-Sendfile-Type X-MS-Original-URL \
+            X-Matched-Path X-Now-Route-Matches HTTP-Method-Override X-Envoy-Original-Dst-Host X-Apigateway-Event";
         for name in listed.split_whitespace() {
             assert_eq!(kind(&name.parse().unwrap()), Kind::Override, "{name}");
             for other in ["_", "."] {

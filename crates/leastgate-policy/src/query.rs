@@ -60,8 +60,8 @@ fn has_plain_brackets(name: &[u8]) -> bool {
 }
 
 /// Whether some framework takes the query for another method than the request's own: Symfony, and Laravel with it, look
-/// there for the `_method` of a POST, WordPress for that of any request, ASP.NET for the header's name (P8). However oddly it is spelled: it is never
-/// rewritten, so it can only be refused.
+/// there for the `_method` of a POST, WordPress for that of any request, ASP.NET for the header's name (P8). However oddly
+/// it is spelled: it is never rewritten, so it can only be refused.
 pub(crate) fn overrides_method(query: &str) -> bool {
     query.split(['&', ';']).any(|pair| {
         // What the name begins with, or what may stand for it, or before it.
@@ -189,6 +189,7 @@ mod tests {
         assert_eq!(look_up("a.b=1", "a_b"), Parameter::Unknown);
         assert_eq!(look_up("a+b=1", "a_b"), Parameter::Unknown);
     }
+
     #[test]
     fn a_method_in_a_query_is_one_of_its_own() {
         for query in [

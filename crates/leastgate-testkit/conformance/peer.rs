@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leastgate_testkit::deadline::{PATIENCE, until, within};
 use leastgate_testkit::paths::{program, workspace};
@@ -20,6 +20,8 @@ use crate::seen::{self, Seen};
 
 /// An interpreter with a dozen modules on a busy machine.
 const START: Duration = Duration::from_secs(30);
+/// How long a line of Apache's log is waited for before its connections are given something to do.
+const UNSTIRRED: Duration = Duration::from_secs(1);
 
 /// What serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,12 +123,20 @@ impl Peer {
         seen::read(&self.path("seen.log"))
     }
 
-    /// Waits for the request of that cell, which must be there once.
-    pub(crate) fn wait_seen(&self, cell: &str) -> Seen {
+    /// Waits for the request of that cell, which must be there once. `stir` makes other requests.
+    ///
+    /// Over HTTP/2 Apache cleans up behind a stream, which is when it writes its line, and now and then (about once in 700,
+    /// and with any client) only when the connection has something else to do.
+    pub(crate) fn wait_seen(&self, cell: &str, stir: impl Fn()) -> Seen {
         let of_cell = || self.seen().into_iter().filter(|seen| seen.cell() == cell).collect::<Vec<_>>();
-        let seen =
-            // Apache writes that of a stream when it has cleaned up behind it, now and then a while later.
-            until("a line in the upstream's own log", PATIENCE * 3, || Some(of_cell()).filter(|all| !all.is_empty()));
+        let stirs = self.kind == Kind::Apache && self.wire != Wire::Http1;
+        let began = Instant::now();
+        let seen = until("a line in the upstream's own log", PATIENCE, || {
+            if stirs && began.elapsed() > UNSTIRRED {
+                stir();
+            }
+            Some(of_cell()).filter(|all| !all.is_empty())
+        });
         assert_eq!(seen.len(), 1, "one request in, one out: {seen:?}");
         seen.into_iter().next().unwrap()
     }

@@ -67,7 +67,10 @@ fn ask(bed: &Bed, target: &str) -> (Reply, Seen) {
 
 /// What the upstream saw of a cell: the judged request, the gateway's word on who asks, and nothing of the client's hop.
 fn judged(bed: &Bed, cell: &str, method: &str, target: &str) -> Seen {
-    let seen = bed.peer.wait_seen(cell);
+    let seen = bed.peer.wait_seen(cell, || {
+        let (_, another) = request(bed, "GET /v1/after HTTP/1.1", "");
+        hello(&bed.gateway.exchange(another));
+    });
     assert_eq!((seen.method(), seen.target()), (method, target), "the bytes that were judged");
     assert_eq!((seen.subject(), seen.host()), ("wide", "orders.test"));
     assert_eq!((seen.authorization(), seen.expect(), seen.forwarded_for()), ("-", "-", "127.0.0.1"));

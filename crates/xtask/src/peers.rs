@@ -1,4 +1,4 @@
-//! The programs that the tasks run against, from the system's packages: found, installed, or asked for.
+//! The programs that the tasks need, from the system's packages or crates.io: found, installed, or asked for.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -241,7 +241,7 @@ pub(crate) fn credential_header(text: &str) -> Result<HeaderName, String> {
     let reserved = ["x-leastgate-", "x-forwarded-"].iter().any(|prefix| name.as_str().starts_with(prefix));
     if TAKEN.contains(&name.as_str()) || reserved {
         Err("can't carry a credential: the gateway needs it for something else".to_owned())
-    } else if !name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+    } else if !leastgate_policy::fields::is_plain(&name) {
         Err("can't carry a credential: the gateway refuses field names of other bytes than letters, digits and -"
             .to_owned())
     } else {

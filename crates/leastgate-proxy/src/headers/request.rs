@@ -130,7 +130,7 @@ fn remove_what_is_not_the_clients(headers: &mut HeaderMap, out: &Outgoing<'_>) {
 
 /// Whether a proxy says in it which host its client asked for.
 fn names_a_host(name: &HeaderName) -> bool {
-    let words = ["host", "server", "authority", "domain", "url"];
+    let words = ["host", "server", "authority", "domain"];
     name == "x-forwarded" || words.iter().any(|word| name.as_str().contains(word))
 }
 

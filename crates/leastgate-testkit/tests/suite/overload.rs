@@ -21,12 +21,11 @@ const BOUND: u64 = 4 << 20;
 /// What is within the cap.
 const CAP: usize = 64;
 
-/// How many come at a time, and how often each comes back: each time over a connection, and in full size the suites open some
-/// ten thousand more in the minute in which the ports of these can't be used again.
+/// How many come at a time, and how often each comes back.
 const CROWD: usize = 32;
 
 fn often() -> usize {
-    results::sized(50, 150)
+    results::sized(50, 1_000)
 }
 
 fn record(name: &str, growth: u64, refused: usize, served: usize) {
@@ -41,12 +40,14 @@ fn record(name: &str, growth: u64, refused: usize, served: usize) {
 /// How often each comes before, until the events that are kept in memory are as many as may be.
 const WARM: usize = 30;
 
-/// Everybody of the crowd does it so many times, each with a number of its own; how often in all.
-fn crowd(times: usize, again: impl Fn(usize) + Sync) -> usize {
+/// Everybody of the crowd does it so many times; how often in all. Each comes from an address of its own: a port can't be
+/// used again for a minute, and one address has too few for all of them and for the suites behind this one.
+fn crowd(times: usize, again: impl Fn(Ipv4Addr) + Sync) -> usize {
     thread::scope(|scope| {
-        for number in 0..CROWD {
+        for number in 1..=CROWD {
             let again = &again;
-            scope.spawn(move || (0..times).for_each(|_| again(number)));
+            let source = Ipv4Addr::new(127, 82, 0, u8::try_from(number).unwrap());
+            scope.spawn(move || (0..times).for_each(|_| again(source)));
         }
     });
     CROWD * times
@@ -65,8 +66,7 @@ fn connections_over_their_cap_cost_no_memory_and_nobody_his_connection() {
         }
     };
     served(&mut held);
-    let refuse = |number: usize| {
-        let source = Ipv4Addr::new(127, 82, 0, u8::try_from(number).unwrap());
+    let refuse = |source| {
         let mut client = RawClient::connect_from(orders.gateway.data(), source);
         client.send(&ask);
         match client.read() {
@@ -113,8 +113,8 @@ fn requests_over_their_cap_cost_no_memory_and_those_in_flight_end_well() {
     }
     until_true("so many in flight", PATIENCE * 2, || orders.upstream.count() == CAP);
     let ask = request("GET", "/v1/orders", Some(orders.reader()));
-    let again = |_| {
-        let mut client = orders.gateway.client();
+    let again = |source| {
+        let mut client = RawClient::connect_from(orders.gateway.data(), source);
         for _ in 0..5 {
             client.send(&ask);
             let reply = client.read().unwrap();
