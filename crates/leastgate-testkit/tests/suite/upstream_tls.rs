@@ -228,5 +228,5 @@ fn authorities_of_the_system_that_cannot_be_read_are_told_and_take_none_away() {
     Authority::new("two.pem").write(system.path(), "two.pem");
     let process = start();
     let text = "upstreams.orders.tls: not all of the system's certificate authorities can be read, 1 are in force";
-    assert!(process.stderr().contains(text), "{}", process.stderr());
+    until_true(text, PATIENCE, || process.stderr().contains(text));
 }
