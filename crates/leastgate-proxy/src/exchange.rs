@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use leastgate_policy::{Denial, PolicySnapshot, Preflight, Reason, RequestFacts, Source};
 use leastgate_telemetry::{LimitKind, Origin, Recorder};
 
-use crate::body::{DownloadError, ProxyBody, Received, RequestBody, Upload, UploadFault, UpstreamBody, drain_buffered};
+use crate::body::{ClientBody, DownloadError, ProxyBody, Upload, UploadFault, UpstreamBody, drain_buffered};
 use crate::connection::{ConnectionState, StreamControl};
 use crate::headers::{self, Caller, Handshake};
 use crate::respond::{self, Answering, Authored, Refusal};
@@ -202,7 +202,7 @@ impl Exchange {
 
     /// Answers a refused request. What has arrived of its body is thrown away; if there is more, the connection ends
     /// with the answer, because body bytes must never be read as a request (P19).
-    pub(crate) async fn refuse(self, refused: Refused, body: RequestBody<Received>) -> Response<ProxyBody> {
+    pub(crate) async fn refuse(self, refused: Refused, body: ClientBody) -> Response<ProxyBody> {
         let is_clean = self.throw_away(body, refused.ends_connection()).await;
         self.answer(&refused, is_clean)
     }
@@ -214,7 +214,7 @@ impl Exchange {
     }
 
     /// Answers a preflight.
-    pub(crate) async fn allow_origin(self, asked: &Preflight, body: RequestBody<Received>) -> Response<ProxyBody> {
+    pub(crate) async fn allow_origin(self, asked: &Preflight, body: ClientBody) -> Response<ProxyBody> {
         let is_clean = self.throw_away(body, false).await;
         let response = respond::preflight(asked, &self.answering(Some(asked.case().snapshot()), !is_clean));
         let status = response.status();
@@ -222,7 +222,7 @@ impl Exchange {
     }
 
     /// Whether nothing is left of a body that could be read as a request.
-    async fn throw_away(&self, body: RequestBody<Received>, skips: bool) -> bool {
+    async fn throw_away(&self, body: ClientBody, skips: bool) -> bool {
         http_body::Body::is_end_stream(&body) || !skips && !self.expects_continue && drain_buffered(body).await
     }
 
@@ -373,6 +373,7 @@ impl Exchange {
         recorder.finish();
         if let Some(stream) = stream {
             stream.hold(Tail { _place: place, _connection: connection });
+            stream.is_answered();
         }
     }
 }

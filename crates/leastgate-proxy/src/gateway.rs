@@ -20,7 +20,7 @@ use leastgate_policy::{
 use leastgate_telemetry::LimitKind;
 use tower::Service;
 
-use crate::body::{ProxyBody, Received, RequestBody, Upload};
+use crate::body::{ClientBody, Inbound, ProxyBody, Received, RequestBody, Upload};
 use crate::complaints::Complaints;
 use crate::connection::{ConnectionState, StreamControl};
 use crate::exchange::{Exchange, Refused};
@@ -35,8 +35,6 @@ pub struct Gateway {
     source: Source,
     connection: Rc<ConnectionState>,
 }
-
-type ClientBody = RequestBody<Received>;
 
 /// A request that the gateway answers by itself, with its body if that is still at hand.
 enum Turned {
@@ -70,9 +68,10 @@ impl Gateway {
         let (mut parts, incoming) = request.into_parts();
         name_host(&mut parts);
         let upload = Rc::new(Upload::new());
-        let mut exchange = Exchange::begin(&self.worker, self.source, &self.connection, stream, &parts, &upload);
-        let record = (!incoming.is_end_stream()).then(|| exchange.record().handle());
         let received = Received::new(incoming, parts.version == Version::HTTP_2);
+        let received = Inbound::new(received, stream.clone());
+        let mut exchange = Exchange::begin(&self.worker, self.source, &self.connection, stream, &parts, &upload);
+        let record = (!received.is_end_stream()).then(|| exchange.record().handle());
         let body = RequestBody::new(received, self.worker.settings.body(), upload, record);
         match self.judge(&mut exchange, parts, body) {
             Err(turned) => match *turned {

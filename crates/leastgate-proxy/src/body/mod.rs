@@ -8,6 +8,7 @@ mod received;
 mod request;
 mod response;
 mod trailers;
+mod unread;
 
 pub(crate) use download::{DownloadError, UpstreamBody};
 pub(crate) use drain::drain_buffered;
@@ -16,3 +17,7 @@ pub(crate) use received::{BrokenOff, Received};
 pub(crate) use request::{BodyLimits, RequestBody, Upload, UploadFault};
 pub use response::{BodyError, ProxyBody};
 pub(crate) use trailers::TrailerLimits;
+pub(crate) use unread::{Inbound, read_out};
+
+/// The body of a client's request, with its limits.
+pub(crate) type ClientBody = RequestBody<Inbound>;

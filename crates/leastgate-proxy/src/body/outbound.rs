@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use smallvec::SmallVec;
 
-use super::{Received, RequestBody, UploadFault};
+use super::{ClientBody, UploadFault};
 use crate::untaken::Untaken;
 
 /// Word that an exchange is over, to the tasks in which hyper sends its request and waits for its answer.
@@ -60,14 +60,14 @@ impl Turn {
 /// The body of every request that goes upstream.
 #[derive(Debug)]
 pub(crate) struct OutboundBody {
-    content: Option<RequestBody<Received>>,
+    content: Option<ClientBody>,
     stop: Option<Rc<Stop>>,
     /// Where to say so when its turn has come.
     turn: RefCell<Option<Rc<Turn>>>,
 }
 
 impl OutboundBody {
-    pub(crate) fn new(content: RequestBody<Received>) -> Self {
+    pub(crate) fn new(content: ClientBody) -> Self {
         Self { content: Some(content), stop: None, turn: RefCell::default() }
     }
 

@@ -10,9 +10,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep};
 
 use super::state::ConnectionState;
+use crate::body::{Received, read_out};
 use crate::exchange::Tail;
 use crate::untaken::Untaken;
 
@@ -26,6 +28,19 @@ pub(crate) struct StreamControl {
     cut: Cell<bool>,
     task: RefCell<Option<Waker>>,
     tail: RefCell<Option<Tail>>,
+    answer: Cell<Answer>,
+    /// What nobody read of the request.
+    unread: RefCell<Option<Received>>,
+}
+
+/// How far the response is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Answer {
+    #[default]
+    Underway,
+    /// Handed over to its last byte.
+    Whole,
+    BrokenOff,
 }
 
 impl StreamControl {
@@ -44,6 +59,28 @@ impl StreamControl {
         if !self.untaken.is_empty() {
             self.tail.replace(Some(tail));
         }
+    }
+
+    /// The response is handed over to its last byte: the stream may end with its request, or without that.
+    pub(crate) fn is_answered(&self) {
+        self.answer.set(Answer::Whole);
+        if let Some(rest) = self.unread.take() {
+            spawn_local(read_out(rest));
+        }
+    }
+
+    /// Nobody reads the request any further. As long as its rest is kept, h2 resets no stream.
+    pub(crate) fn leave_unread(&self, rest: Received) {
+        match self.answer.get() {
+            Answer::Underway => drop(self.unread.replace(Some(rest))),
+            Answer::Whole => drop(spawn_local(read_out(rest))),
+            Answer::BrokenOff => drop(rest),
+        }
+    }
+
+    fn breaks_off(&self) {
+        self.answer.set(Answer::BrokenOff);
+        self.unread.take();
     }
 
     /// Ends the stream, and nothing else on its connection.
@@ -78,7 +115,7 @@ pub(super) async fn run(
     stall: Duration,
 ) {
     if hand_over(task, control, stall).await != End::HandedOver {
-        return;
+        return control.breaks_off();
     }
     // Mostly the connection's task has it out at once: then it takes no timer.
     tokio::task::yield_now().await;

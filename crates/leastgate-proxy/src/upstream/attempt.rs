@@ -183,7 +183,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::body::{BodyLimits, Received, RequestBody};
+    use crate::body::{BodyLimits, Inbound, Received, RequestBody};
     use crate::upstream::pool::tests::pool_of;
 
     /// A request with a body as hyper's server hands it over.
@@ -202,7 +202,7 @@ mod tests {
         };
         request
             .unwrap()
-            .map(|body| Received::new(body, false))
+            .map(|body| Inbound::new(Received::new(body, false), None))
             .map(|body| OutboundBody::new(RequestBody::new(body, BodyLimits::TIGHT, Rc::new(Upload::new()), None)))
     }
 

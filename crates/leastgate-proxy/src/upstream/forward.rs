@@ -25,7 +25,7 @@ use super::lease::Lease;
 use super::pool::{Pool, PoolSettings};
 use super::target::Target;
 use super::tls::UpstreamTls;
-use crate::body::{OutboundBody, Received, RequestBody, Upload, UploadFault, UpstreamBody};
+use crate::body::{ClientBody, OutboundBody, Received, Upload, UploadFault, UpstreamBody};
 use crate::headers::{self, BadResponse, Framing, Handshake, Identity, Outgoing};
 use crate::settings::Settings;
 use crate::trace::Trace;
@@ -214,7 +214,7 @@ impl Forwarder {
     /// Sends an authorized request and waits for the head of its response.
     pub(crate) async fn forward(
         &self,
-        request: AuthorizedRequest<RequestBody<Received>>,
+        request: AuthorizedRequest<ClientBody>,
         context: &ForwardContext<'_>,
     ) -> Result<Answer, Failed> {
         let (request, permit) = request.into_parts();
@@ -224,7 +224,7 @@ impl Forwarder {
 
     async fn send(
         &self,
-        mut request: Request<RequestBody<Received>>,
+        mut request: Request<ClientBody>,
         permit: &Permit,
         context: &ForwardContext<'_>,
     ) -> Result<Answer, ForwardError> {
@@ -271,7 +271,7 @@ async fn switched(mut response: Response<Incoming>, lease: Lease) -> Result<Swit
     Ok(Switched { head: response.map(drop), upstream, lease })
 }
 
-fn prepare(request: &mut Request<RequestBody<Received>>, permit: &Permit, context: &ForwardContext<'_>) {
+fn prepare(request: &mut Request<ClientBody>, permit: &Permit, context: &ForwardContext<'_>) {
     let out = Outgoing {
         credential: permit.case().snapshot().credential_header(),
         peer: context.peer,
@@ -298,7 +298,7 @@ fn origin_form(received: &Uri) -> Uri {
     received.path_and_query().cloned().map_or_else(|| Uri::from(PathAndQuery::from_static("/")), Uri::from)
 }
 
-fn framing(body: &RequestBody<Received>) -> Framing {
+fn framing(body: &ClientBody) -> Framing {
     match body.size_hint().exact() {
         _ if body.is_end_stream() => Framing::Empty,
         Some(_) => Framing::Sized,
