@@ -3,7 +3,9 @@
 //! The lane of what gives access is narrow and never queued for: a stuck store makes such calls fail at once, while
 //! revocations, the question who calls, and `/metrics` go on. The runtime has a thread for every place.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -63,9 +65,7 @@ impl Lanes {
         lane: Lane,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let place = Arc::clone(&self.0[lane as usize]).acquire_owned().await;
-        // Only a closed semaphore has no places to wait for, and nothing closes these.
-        on_thread(place.map_err(|_| full())?, work).await
+        on_thread(self.place(lane).await?, work).await
     }
 
     /// Runs what blocks if the lane has a place right now.
@@ -84,9 +84,24 @@ impl Lanes {
         lane: Lane,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let lanes = self.clone();
-        let task = tokio::spawn(async move { lanes.run(lane, work).await });
+        let mut place = Box::pin(self.place(lane));
+        // In its queue at once: who waits for the lane to be done must find it there, if the task has had no turn by then.
+        let first = poll_fn(|cx| Poll::Ready(place.as_mut().poll(cx))).await;
+        let task = tokio::spawn(async move {
+            let place = match first {
+                Poll::Ready(place) => place,
+                Poll::Pending => place.await,
+            };
+            on_thread(place?, work).await
+        });
         task.await.unwrap_or_else(|error| Err(Problem::new(Kind::Internal, error.to_string())))
+    }
+
+    /// Waits for a place of the lane.
+    fn place(&self, lane: Lane) -> impl Future<Output = Result<OwnedSemaphorePermit, Problem>> + Send + use<> {
+        let place = Arc::clone(&self.0[lane as usize]).acquire_owned();
+        // Only a closed semaphore has no places to wait for, and nothing closes these.
+        async { place.await.map_err(|_| full()) }
     }
 
     /// Waits until all that was sent into the lane is done: places are given out in the order they were asked for.
@@ -170,8 +185,10 @@ mod tests {
             let lanes = Lanes::default();
             let release = fill(&lanes, Lane::Take);
             let (tell, told) = mpsc::channel();
-            let call = lanes.run_to_end(Lane::Take, move || tell.send(()));
-            assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err(), "the caller gives up");
+            let mut call = Box::pin(lanes.run_to_end(Lane::Take, move || tell.send(())));
+            assert!(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await.is_pending());
+            // The caller gives up before the task has had a turn.
+            drop(call);
             drop(release);
             lanes.wait_done(Lane::Take).await;
             assert_eq!(told.try_recv(), Ok(()));
