@@ -373,7 +373,6 @@ impl Exchange {
         recorder.finish();
         if let Some(stream) = stream {
             stream.hold(Tail { _place: place, _connection: connection });
-            stream.is_answered();
         }
     }
 }

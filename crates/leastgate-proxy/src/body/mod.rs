@@ -17,7 +17,7 @@ pub(crate) use received::{BrokenOff, Received};
 pub(crate) use request::{BodyLimits, RequestBody, Upload, UploadFault};
 pub use response::{BodyError, ProxyBody};
 pub(crate) use trailers::TrailerLimits;
-pub(crate) use unread::{Inbound, read_out};
+pub(crate) use unread::{Ending, Inbound};
 
 /// The body of a client's request, with its limits.
 pub(crate) type ClientBody = RequestBody<Inbound>;

@@ -1,37 +1,57 @@
 //! A request's body as its client sends it, and what is left of it over HTTP/2 when nobody reads it any more.
 //!
 //! Who has answered such a request to its end may reset the stream with `NO_ERROR`, and a client must not discard the
-//! answer for that (RFC 9113 §8.1). Some do, if both come at once: curl 7.88 shows no answer at all. So the stream stays
-//! for a moment: a short body comes to its end, and there is nothing to reset.
+//! answer for that (RFC 9113 §8.1). Some do, if both come at once: curl 7.88 shows no answer at all. So what is left is
+//! read, and a short body comes to its end: then there is nothing to reset.
 
-use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::timeout;
 
 use super::{BrokenOff, Received};
 use crate::connection::StreamControl;
 
-/// How long the end of an answered request is waited for, and how much of it is taken.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 64 * 1024;
+/// How much is read of what nobody wants. Beyond it the h2 crate throws away what comes, and resets the stream once it is
+/// answered.
+const MOST: usize = 64 * 1024;
 
 /// A request's body. Dropped before its end, it leaves the rest to its stream.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     /// There until it is dropped.
     received: Option<Received>,
-    /// The stream it is of, over HTTP/2.
+    /// The stream it is of: over HTTP/2, and if there is something to come.
     stream: Option<Rc<StreamControl>>,
+}
+
+/// How the end of a request's body comes about.
+#[derive(Debug, Default)]
+pub(crate) enum Ending {
+    /// It is here, or nobody waits for it.
+    #[default]
+    Over,
+    /// Whoever has the body reads it.
+    Read,
+    /// Nobody else does.
+    Unread(Unread),
+}
+
+/// What is left of a request.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    received: Received,
+    budget: usize,
 }
 
 impl Inbound {
     pub(crate) fn new(received: Received, stream: Option<Rc<StreamControl>>) -> Self {
+        let stream = stream.filter(|_| !received.is_end_stream());
+        if let Some(stream) = &stream {
+            stream.request_goes_on(Ending::Read);
+        }
         Self { received: Some(received), stream }
     }
 }
@@ -55,24 +75,35 @@ impl Body for Inbound {
 
 impl Drop for Inbound {
     fn drop(&mut self) {
+        let Some(stream) = &self.stream else { return };
         let rest = self.received.take().filter(|received| !received.is_end_stream());
-        if let (Some(stream), Some(rest)) = (&self.stream, rest) {
-            stream.leave_unread(rest);
-        }
+        stream.request_goes_on(rest.map_or(Ending::Over, |received| Ending::Unread(Unread { received, budget: MOST })));
     }
 }
 
-/// Takes what comes of it to its end. What does not end is let go after a while, and h2 resets the stream.
-pub(crate) async fn read_out(mut rest: Received) {
-    let reading = async {
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await else { return };
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+impl Ending {
+    /// Reads what nobody else does, until it is over.
+    pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Over => {}
+            Self::Read => return Poll::Pending,
+            Self::Unread(unread) => {
+                ready!(unread.poll_end(cx));
+                *self = Self::Over;
+            }
         }
-        // Its client can send no more than a window now, and reads its answer meanwhile.
-        pending::<()>().await;
-    };
-    // Both ends are one here.
-    let _ = timeout(LINGER, reading).await;
+        Poll::Ready(())
+    }
+}
+
+impl Unread {
+    /// Reads to the end, or as much as is read of it.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(Ok(frame)) = ready!(Pin::new(&mut self.received).poll_frame(cx)) {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            let Some(left) = self.budget.checked_sub(bytes) else { break };
+            self.budget = left;
+        }
+        Poll::Ready(())
+    }
 }

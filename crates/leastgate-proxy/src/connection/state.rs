@@ -48,6 +48,9 @@ const GOODBYE_BEHIND_OTHERS: Duration = Duration::from_secs(60);
 /// that keeps the whole frame it came in, for as long as the connection lives: h2 copies no value of a pseudo-header.
 const REFUSALS: u32 = 16;
 
+/// How many streams of a connection may be waiting for the end of a request that is answered: their places are others' too.
+const LINGERING: u32 = 16;
+
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -69,6 +72,7 @@ pub(crate) struct ConnectionState {
     requests: Cell<u64>,
     /// Refused in a row, without one let through between.
     refusals: Cell<u32>,
+    lingering: Cell<u32>,
     sending: Cell<Option<Instant>>,
     stalled: Cell<bool>,
     /// Since when it has been told to go.
@@ -87,6 +91,16 @@ pub(crate) struct ConnectionState {
     is_handed_over: Cell<bool>,
 }
 
+/// The place of a stream that waits for the end of its request.
+#[derive(Debug)]
+pub(super) struct Lingering<'a>(&'a ConnectionState);
+
+impl Drop for Lingering<'_> {
+    fn drop(&mut self) {
+        self.0.lingering.set(self.0.lingering.get() - 1);
+    }
+}
+
 impl ConnectionState {
     pub(crate) fn new(limits: PhaseLimits, socket: SocketWatch, in_flight: Option<Arc<AtomicUsize>>) -> Self {
         let opened = Instant::now();
@@ -101,6 +115,7 @@ impl ConnectionState {
             expired: Cell::new(None),
             requests: Cell::new(0),
             refusals: Cell::new(0),
+            lingering: Cell::new(0),
             sending: Cell::new(None),
             stalled: Cell::new(false),
             draining: Cell::new(None),
@@ -244,6 +259,15 @@ impl ConnectionState {
     /// Whether it still may be. HTTP/2 goes on after a request that was not read to its end, and that may be long ago.
     pub(crate) fn is_client_sending(&self, lasts: Duration) -> bool {
         self.sending.get().is_some_and(|since| !self.is_http2() || since.elapsed() <= lasts)
+    }
+
+    /// Lets a stream wait for the end of its request, if not too many do.
+    pub(super) fn lingers(&self) -> Option<Lingering<'_>> {
+        let count = self.lingering.get() + 1;
+        (count <= LINGERING).then(|| {
+            self.lingering.set(count);
+            Lingering(self)
+        })
     }
 
     /// The client takes nothing at the moment.

@@ -10,16 +10,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::spawn_local;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 
 use super::state::ConnectionState;
-use crate::body::{Received, read_out};
+use crate::body::Ending;
 use crate::exchange::Tail;
 use crate::untaken::Untaken;
 
 /// Largest part of a response that is handed over at once, so that a client which takes it slowly is seen to take it.
 pub(crate) const LARGEST_PART: usize = 16 * 1024;
+
+/// How long the end of a request is waited for once its client has the answer.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// One stream, as its request's body knows it.
 #[derive(Debug, Default)]
@@ -28,19 +30,7 @@ pub(crate) struct StreamControl {
     cut: Cell<bool>,
     task: RefCell<Option<Waker>>,
     tail: RefCell<Option<Tail>>,
-    answer: Cell<Answer>,
-    /// What nobody read of the request.
-    unread: RefCell<Option<Received>>,
-}
-
-/// How far the response is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Answer {
-    #[default]
-    Underway,
-    /// Handed over to its last byte.
-    Whole,
-    BrokenOff,
+    request: RefCell<Ending>,
 }
 
 impl StreamControl {
@@ -61,31 +51,19 @@ impl StreamControl {
         }
     }
 
-    /// The response is handed over to its last byte: the stream may end with its request, or without that.
-    pub(crate) fn is_answered(&self) {
-        self.answer.set(Answer::Whole);
-        if let Some(rest) = self.unread.take() {
-            spawn_local(read_out(rest));
-        }
-    }
-
-    /// Nobody reads the request any further. As long as its rest is kept, h2 resets no stream.
-    pub(crate) fn leave_unread(&self, rest: Received) {
-        match self.answer.get() {
-            Answer::Underway => drop(self.unread.replace(Some(rest))),
-            Answer::Whole => drop(spawn_local(read_out(rest))),
-            Answer::BrokenOff => drop(rest),
-        }
-    }
-
-    fn breaks_off(&self) {
-        self.answer.set(Answer::BrokenOff);
-        self.unread.take();
+    /// Who reads the request from now on.
+    pub(crate) fn request_goes_on(&self, by: Ending) {
+        self.request.replace(by);
+        self.wake();
     }
 
     /// Ends the stream, and nothing else on its connection.
     pub(crate) fn cut(&self) {
         self.cut.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(task) = self.task.borrow_mut().take() {
             task.wake();
         }
@@ -94,6 +72,15 @@ impl StreamControl {
     fn is_cut(&self, cx: &Context<'_>) -> bool {
         *self.task.borrow_mut() = Some(cx.waker().clone());
         self.cut.get()
+    }
+
+    /// Reads what nobody else reads of the request: left to h2, it would take memory and the connection's window.
+    fn poll_request(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let over = self.request.borrow_mut().poll_over(cx);
+        if over.is_pending() {
+            *self.task.borrow_mut() = Some(cx.waker().clone());
+        }
+        over
     }
 }
 
@@ -115,7 +102,7 @@ pub(super) async fn run(
     stall: Duration,
 ) {
     if hand_over(task, control, stall).await != End::HandedOver {
-        return control.breaks_off();
+        return;
     }
     // Mostly the connection's task has it out at once: then it takes no timer.
     tokio::task::yield_now().await;
@@ -126,6 +113,18 @@ pub(super) async fn run(
         }
     }
     control.tail.take();
+    linger(control, state).await;
+}
+
+/// Lets a request that was answered before its end come to it, so that h2 has nothing to reset on the heels of the answer.
+async fn linger(control: &StreamControl, state: &ConnectionState) {
+    let mut over = pin!(poll_fn(|cx| control.poll_request(cx)));
+    if poll_fn(|cx| Poll::Ready(over.as_mut().poll(cx))).await.is_pending()
+        && let Some(_place) = state.lingers()
+    {
+        // What has not ended by then is reset.
+        let _ = timeout(LINGER, over).await;
+    }
 }
 
 async fn hand_over(task: impl Future<Output = ()>, control: &StreamControl, stall: Duration) -> End {
@@ -138,6 +137,8 @@ async fn hand_over(task: impl Future<Output = ()>, control: &StreamControl, stal
         if task.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::HandedOver);
         }
+        // Whether it is over matters to nobody yet.
+        let _ = control.poll_request(cx);
         watch.poll(cx, &control.untaken, stall).map(|()| End::Stalled)
     })
     .await
@@ -147,6 +148,7 @@ async fn hand_over(task: impl Future<Output = ()>, control: &StreamControl, stal
 async fn is_taken(control: &StreamControl, stall: Duration) -> bool {
     let mut watch = Watch::default();
     poll_fn(|cx| {
+        let _ = control.poll_request(cx);
         let stalled = watch.poll(cx, &control.untaken, stall).map(|()| false);
         if control.untaken.is_empty() { Poll::Ready(true) } else { stalled }
     })

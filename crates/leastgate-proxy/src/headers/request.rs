@@ -131,7 +131,7 @@ fn remove_what_is_not_the_clients(headers: &mut HeaderMap, out: &Outgoing<'_>) {
 /// Whether a proxy says in it which host its client asked for.
 fn names_a_host(name: &HeaderName) -> bool {
     let words = ["host", "server", "authority", "domain"];
-    name == "x-forwarded" || words.iter().any(|word| name.as_str().contains(word))
+    name == "x-forwarded" || name.as_str().ends_with("-url") || words.iter().any(|word| name.as_str().contains(word))
 }
 
 fn identity(headers: &mut HeaderMap, out: &Outgoing<'_>) {
@@ -284,12 +284,12 @@ mod tests {
     fn where_a_host_was_judged_no_proxy_names_another() {
         let told = |claims: &[(&str, &str)], is_judged| {
             let headers = prepared_as(claims, true, is_judged);
-            let rest =
-                ["x-host", "x-original-host", "x-forwarded", "x-forwarded-url"].map(|name| values(&headers, name));
+            let rest = ["x-host", "x-original-host", "x-forwarded", "x-forwarded-request-url"]
+                .map(|name| values(&headers, name));
             (values(&headers, "x-forwarded-host"), values(&headers, "forwarded"), rest.concat())
         };
         let ours = ["orders.internal:8080"].map(str::to_owned).to_vec();
-        let claims = ["x-forwarded-host", "x-host", "x-original-host", "x-forwarded", "x-forwarded-url"];
+        let claims = ["x-forwarded-host", "x-host", "x-original-host", "x-forwarded", "x-forwarded-request-url"];
         let claims = claims.map(|name| (name, "host=admin.test"));
         assert_eq!(told(&claims, true), (ours, vec![], vec![]));
         assert_eq!(told(&claims, false).0, ["host=admin.test"]);

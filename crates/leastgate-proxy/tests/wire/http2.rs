@@ -5,11 +5,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use leastgate_testkit::deadline::until_true;
-use leastgate_testkit::http2::{CONTINUATION, Client, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, frame};
+use leastgate_testkit::http2::{
+    CONTINUATION, Client, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, WINDOW_UPDATE, frame,
+};
 
 use crate::harness::{Connection, Harness, OK, PATIENCE, harness, harness_with};
 
 const CANCEL: u32 = 8;
+
+/// The default of `limits.http2_connection_window`.
+const CONNECTION_WINDOW: usize = 1 << 20;
 
 pub(crate) fn answering() -> Harness {
     harness(|upstream: &mut Connection| upstream.answer_all(OK))
@@ -133,19 +138,74 @@ fn an_answer_to_half_a_request_is_not_followed_by_a_reset_on_its_heels() {
     {
         let stream = client.open(&head("POST", path, authorization), 0);
         let answer = client.answer(stream);
+        let (began, body) = (Instant::now(), [b'x'; 16_000]);
         assert_eq!((answer.status, answer.reset), (status, None));
-        assert!(!is_reset(&mut client, stream), "{status}");
-        client.data(stream, b"{}", END_STREAM);
-        assert!(!is_reset(&mut client, stream), "it came to its end");
+        let followed = is_reset(&mut client, stream);
+        client.data(stream, &body, END_STREAM);
+        let reset = followed || is_reset(&mut client, stream);
+        // A machine that was busy with something else for that long says nothing about the order.
+        assert!(!reset || began.elapsed() >= Duration::from_millis(900), "{status}: {:?}", began.elapsed());
 
         let stream = client.open(&head("POST", path, authorization), 0);
         assert_eq!(client.answer(stream).status, status);
-        let began = Instant::now();
-        client.data(stream, &[b'x'; 16_000], 0);
+        client.data(stream, &body, 0);
         until_true("a reset of what does not end", PATIENCE, || is_reset(&mut client, stream));
-        assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
     }
     assert!(client.goaway.is_none());
+}
+
+/// The rest of a refused request is read although its client does not take the answer: it would lie with h2 otherwise, and
+/// the window that others on the connection need with it.
+#[test]
+fn what_nobody_reads_of_a_request_takes_no_window_from_others() {
+    const PART: usize = 16_000;
+    let harness = answering();
+    // No window for any answer.
+    let mut client = connect(&harness, &[(4, 0)]);
+    let mut sent = 0;
+    for _ in 0..12 {
+        let stream = client.open(&head("POST", "/v1/a", "Bearer nothing"), 0);
+        for _ in 0..4 {
+            assert!(client.data(stream, &[b'x'; PART], 0));
+            sent += PART;
+        }
+    }
+    client.send(frame(PING, 0, 0, b"the last"));
+    let mut given_back = 0;
+    until_true("a window for what was sent", PATIENCE, || {
+        let frame = client.read().expect("the connection goes on");
+        if frame.kind == WINDOW_UPDATE && frame.stream == 0 {
+            given_back += u32::from_be_bytes(frame.payload.try_into().unwrap());
+        }
+        // The first of them widens it beyond what the protocol begins with; half a window may be outstanding.
+        given_back as usize >= CONNECTION_WINDOW - 65_535 + sent - CONNECTION_WINDOW / 2
+    });
+}
+
+/// Each holds one of the connection's streams.
+#[test]
+fn few_streams_of_a_connection_wait_for_the_end_of_what_was_refused() {
+    let harness = answering();
+    let mut client = connect(&harness, &[]);
+    let mut waiting = Vec::new();
+    for _ in 0..24 {
+        let stream = client.open(&head("POST", "/v1/a", "Bearer nothing"), 0);
+        assert_eq!(client.answer(stream).status, 401);
+        waiting.push(stream);
+        if waiting.len() % 8 == 0 {
+            canary(&harness, &mut client);
+        }
+    }
+    client.send(frame(PING, 0, 0, b"the last"));
+    while let Some(frame) = client.read() {
+        match frame.kind {
+            RST_STREAM => waiting.retain(|stream| *stream != frame.stream),
+            PING if frame.payload == b"the last" => break,
+            _ => {}
+        }
+    }
+    let left = waiting.iter().filter(|stream| client.so_far(**stream).is_none()).count();
+    assert!(left <= 16, "{left} of 24 wait");
 }
 
 /// What the h2 crate resets by itself leaves no event; what it lets through is ours to refuse.
