@@ -155,8 +155,7 @@ fn an_answer_to_half_a_request_is_not_followed_by_a_reset_on_its_heels() {
 /// the window that others on the connection need with it.
 #[test]
 fn what_nobody_reads_of_a_request_takes_no_window_from_others() {
-    const PART: usize = 16_000;
-    let harness = answering();
+    let harness = harness_with(|upstream| upstream.answer_all(OK), |limits| limits.response_stall = PATIENCE * 10);
     // No window for any answer.
     let mut client = connect(&harness, &[(4, 0)]);
     let widened = |client: &mut Client| loop {
@@ -167,14 +166,18 @@ fn what_nobody_reads_of_a_request_takes_no_window_from_others() {
     };
     // Beyond what the protocol begins with.
     let window = 65_535 + widened(&mut client);
-    let mut sent = 0;
-    for _ in 0..12 {
-        let stream = client.open(&head("POST", "/v1/a", "Bearer nothing"), 0);
-        for _ in 0..4 {
-            assert!(client.data(stream, &[b'x'; PART], 0));
-            sent += PART;
+    let streams = [(); 12].map(|()| client.open(&head("POST", "/v1/a", "Bearer nothing"), 0));
+    for stream in streams {
+        while client.so_far(stream).is_none_or(|answer| answer.status != 401) {
+            client.read().expect("a head, which needs no window");
         }
     }
+    // All that a stream's own window permits, but for a little.
+    let part = [b'x'; 16_000];
+    for stream in streams.repeat(4) {
+        assert!(client.data(stream, &part, 0));
+    }
+    let sent = 4 * streams.len() * part.len();
     // It is given back when it is half a window or more.
     let mut given_back = 0;
     while sent - given_back > window / 2 {
