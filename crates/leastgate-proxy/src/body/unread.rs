@@ -50,7 +50,7 @@ impl Inbound {
     pub(crate) fn new(received: Received, stream: Option<Rc<StreamControl>>) -> Self {
         let stream = stream.filter(|_| !received.is_end_stream());
         if let Some(stream) = &stream {
-            stream.request_goes_on(Ending::Read);
+            stream.request_is_read();
         }
         Self { received: Some(received), stream }
     }
@@ -77,7 +77,7 @@ impl Drop for Inbound {
     fn drop(&mut self) {
         let Some(stream) = &self.stream else { return };
         let rest = self.received.take().filter(|received| !received.is_end_stream());
-        stream.request_goes_on(rest.map_or(Ending::Over, |received| Ending::Unread(Unread { received, budget: MOST })));
+        stream.request_is_left(rest.map_or(Ending::Over, |received| Ending::Unread(Unread { received, budget: MOST })));
     }
 }
 

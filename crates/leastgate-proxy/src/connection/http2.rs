@@ -4,7 +4,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioTimer;
@@ -12,16 +11,20 @@ use tokio::task::spawn_local;
 
 use super::server::Server;
 use super::state::ConnectionState;
-use super::stream::{self, LARGEST_PART};
+use super::stream::{self, LARGEST_PART, StreamLimits};
 use crate::settings::Settings;
 
 /// What a client says first when it begins with HTTP/2 (RFC 9113 §3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// How many streams may wait for the end of an answered request, where a connection may have four times as many.
+const LINGERING: u32 = 16;
+
 /// A server for one connection: its streams' tasks are tied to the connection's state.
 pub(super) fn server(settings: &Settings, state: &Rc<ConnectionState>) -> http2::Builder<StreamExecutor> {
-    let executor = StreamExecutor { state: Rc::clone(state), stall: settings.limits.response_stall };
     let limits = &settings.limits;
+    let of_stream = StreamLimits { stall: limits.response_stall, lingering: LINGERING.min(limits.http2_streams / 4) };
+    let executor = StreamExecutor { state: Rc::clone(state), limits: of_stream };
     let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
@@ -42,16 +45,16 @@ pub(super) fn server(settings: &Settings, state: &Rc<ConnectionState>) -> http2:
 #[derive(Clone)]
 pub(super) struct StreamExecutor {
     state: Rc<ConnectionState>,
-    stall: Duration,
+    limits: StreamLimits,
 }
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
     fn execute(&self, task: F) {
         let control = self.state.take_called();
-        let (state, stall) = (Rc::clone(&self.state), self.stall);
+        let (state, limits) = (Rc::clone(&self.state), self.limits);
         spawn_local(async move {
             match control {
-                Some(control) => stream::run(task, &control, &state, stall).await,
+                Some(control) => stream::run(task, &control, &state, limits).await,
                 None => task.await,
             }
         });

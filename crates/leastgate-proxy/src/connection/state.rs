@@ -48,9 +48,6 @@ const GOODBYE_BEHIND_OTHERS: Duration = Duration::from_secs(60);
 /// that keeps the whole frame it came in, for as long as the connection lives: h2 copies no value of a pseudo-header.
 const REFUSALS: u32 = 16;
 
-/// How many streams of a connection may be waiting for the end of a request that is answered: their places are others' too.
-const LINGERING: u32 = 16;
-
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -261,10 +258,10 @@ impl ConnectionState {
         self.sending.get().is_some_and(|since| !self.is_http2() || since.elapsed() <= lasts)
     }
 
-    /// Lets a stream wait for the end of its request, if not too many do.
-    pub(super) fn lingers(&self) -> Option<Lingering<'_>> {
+    /// Lets a stream wait for the end of its request, if not so many do already.
+    pub(super) fn lingers(&self, most: u32) -> Option<Lingering<'_>> {
         let count = self.lingering.get() + 1;
-        (count <= LINGERING).then(|| {
+        (count <= most).then(|| {
             self.lingering.set(count);
             Lingering(self)
         })

@@ -51,9 +51,14 @@ impl StreamControl {
         }
     }
 
-    /// Who reads the request from now on.
-    pub(crate) fn request_goes_on(&self, by: Ending) {
-        self.request.replace(by);
+    /// Somebody reads the request.
+    pub(crate) fn request_is_read(&self) {
+        self.request.replace(Ending::Read);
+    }
+
+    /// Nobody does any more.
+    pub(crate) fn request_is_left(&self, ending: Ending) {
+        self.request.replace(ending);
         self.wake();
     }
 
@@ -84,6 +89,15 @@ impl StreamControl {
     }
 }
 
+/// What a stream may take of time and of its connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StreamLimits {
+    /// How long its client may take nothing.
+    pub(super) stall: Duration,
+    /// How many streams of a connection may wait for the end of a request that is answered: their places are others' too.
+    pub(super) lingering: u32,
+}
+
 /// How a stream's task ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
@@ -99,8 +113,9 @@ pub(super) async fn run(
     task: impl Future<Output = ()>,
     control: &StreamControl,
     state: &ConnectionState,
-    stall: Duration,
+    limits: StreamLimits,
 ) {
+    let stall = limits.stall;
     if hand_over(task, control, stall).await != End::HandedOver {
         return;
     }
@@ -113,14 +128,14 @@ pub(super) async fn run(
         }
     }
     control.tail.take();
-    linger(control, state).await;
+    linger(control, state, limits.lingering).await;
 }
 
 /// Lets a request that was answered before its end come to it, so that h2 has nothing to reset on the heels of the answer.
-async fn linger(control: &StreamControl, state: &ConnectionState) {
+async fn linger(control: &StreamControl, state: &ConnectionState, most: u32) {
     let mut over = pin!(poll_fn(|cx| control.poll_request(cx)));
     if poll_fn(|cx| Poll::Ready(over.as_mut().poll(cx))).await.is_pending()
-        && let Some(_place) = state.lingers()
+        && let Some(_place) = state.lingers(most)
     {
         // What has not ended by then is reset.
         let _ = timeout(LINGER, over).await;
@@ -186,6 +201,7 @@ mod tests {
     use crate::connection::PhaseLimits;
 
     const STALL: Duration = Duration::from_secs(30);
+    const LIMITS: StreamLimits = StreamLimits { stall: STALL, lingering: 1 };
     const PART: Bytes = Bytes::from_static(b"part");
 
     fn state() -> ConnectionState {
@@ -213,7 +229,7 @@ mod tests {
             let _third = control.offer(PART);
             std::future::pending::<()>().await;
         };
-        run(task, &control, &state, STALL).await;
+        run(task, &control, &state, LIMITS).await;
         assert_eq!(began.elapsed().as_secs(), 100 + 20 + 20 + 60 + 30);
         assert!(!state.is_draining());
     }
@@ -223,7 +239,7 @@ mod tests {
         let (control, state) = (StreamControl::default(), state());
         let began = Instant::now();
         let mut last = Bytes::new();
-        let running = run(async { last = control.offer(PART) }, &control, &state, STALL);
+        let running = run(async { last = control.offer(PART) }, &control, &state, LIMITS);
         tokio::select! {
             () = running => panic!("an end that lies with h2 is no end"),
             () = sleep(59) => {}
@@ -233,7 +249,7 @@ mod tests {
 
         let state = self::state();
         let held = control.offer(PART);
-        run(async {}, &control, &state, STALL).await;
+        run(async {}, &control, &state, LIMITS).await;
         assert!(state.is_cut());
         assert_eq!(began.elapsed().as_secs(), 59 + 60);
         drop(held);
@@ -247,7 +263,7 @@ mod tests {
             sleep(29).await;
             drop(last);
         };
-        tokio::join!(run(async {}, &control, &state, STALL), late);
+        tokio::join!(run(async {}, &control, &state, LIMITS), late);
         assert!(!state.is_draining());
     }
 }
