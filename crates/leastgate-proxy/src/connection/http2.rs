@@ -1,30 +1,32 @@
 //! hyper's HTTP/2 server with our caps, whose streams run under their own control.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioTimer;
 use tokio::task::spawn_local;
 
+use super::linger::Lingering;
 use super::server::Server;
 use super::state::ConnectionState;
-use super::stream::{self, LARGEST_PART, StreamLimits};
+use super::stream::{self, LARGEST_PART};
 use crate::settings::Settings;
 
 /// What a client says first when it begins with HTTP/2 (RFC 9113 §3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How many streams may wait for the end of an answered request, where a connection may have four times as many.
-const LINGERING: u32 = 16;
-
 /// A server for one connection: its streams' tasks are tied to the connection's state.
 pub(super) fn server(settings: &Settings, state: &Rc<ConnectionState>) -> http2::Builder<StreamExecutor> {
     let limits = &settings.limits;
-    let of_stream = StreamLimits { stall: limits.response_stall, lingering: LINGERING.min(limits.http2_streams / 4) };
-    let executor = StreamExecutor { state: Rc::clone(state), limits: of_stream };
+    let executor = StreamExecutor {
+        state: Rc::clone(state),
+        stall: limits.response_stall,
+        lingering: Rc::new(Lingering::new(limits.http2_streams)),
+    };
     let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
@@ -45,17 +47,22 @@ pub(super) fn server(settings: &Settings, state: &Rc<ConnectionState>) -> http2:
 #[derive(Clone)]
 pub(super) struct StreamExecutor {
     state: Rc<ConnectionState>,
-    limits: StreamLimits,
+    stall: Duration,
+    lingering: Rc<Lingering>,
 }
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
     fn execute(&self, task: F) {
         let control = self.state.take_called();
-        let (state, limits) = (Rc::clone(&self.state), self.limits);
+        let (state, stall, lingering) = (Rc::clone(&self.state), self.stall, Rc::clone(&self.lingering));
         spawn_local(async move {
             match control {
-                Some(control) => stream::run(task, &control, &state, limits).await,
                 None => task.await,
+                Some(control) => {
+                    if stream::run(task, &control, &state, stall).await {
+                        lingering.wait_for(poll_fn(|cx| control.poll_request(cx))).await;
+                    }
+                }
             }
         });
     }

@@ -4,6 +4,7 @@
 //! one record here.
 
 mod http2;
+mod linger;
 mod registry;
 mod server;
 mod state;

@@ -69,7 +69,6 @@ pub(crate) struct ConnectionState {
     requests: Cell<u64>,
     /// Refused in a row, without one let through between.
     refusals: Cell<u32>,
-    lingering: Cell<u32>,
     sending: Cell<Option<Instant>>,
     stalled: Cell<bool>,
     /// Since when it has been told to go.
@@ -88,16 +87,6 @@ pub(crate) struct ConnectionState {
     is_handed_over: Cell<bool>,
 }
 
-/// The place of a stream that waits for the end of its request.
-#[derive(Debug)]
-pub(super) struct Lingering<'a>(&'a ConnectionState);
-
-impl Drop for Lingering<'_> {
-    fn drop(&mut self) {
-        self.0.lingering.set(self.0.lingering.get() - 1);
-    }
-}
-
 impl ConnectionState {
     pub(crate) fn new(limits: PhaseLimits, socket: SocketWatch, in_flight: Option<Arc<AtomicUsize>>) -> Self {
         let opened = Instant::now();
@@ -112,7 +101,6 @@ impl ConnectionState {
             expired: Cell::new(None),
             requests: Cell::new(0),
             refusals: Cell::new(0),
-            lingering: Cell::new(0),
             sending: Cell::new(None),
             stalled: Cell::new(false),
             draining: Cell::new(None),
@@ -256,15 +244,6 @@ impl ConnectionState {
     /// Whether it still may be. HTTP/2 goes on after a request that was not read to its end, and that may be long ago.
     pub(crate) fn is_client_sending(&self, lasts: Duration) -> bool {
         self.sending.get().is_some_and(|since| !self.is_http2() || since.elapsed() <= lasts)
-    }
-
-    /// Lets a stream wait for the end of its request, if not so many do already.
-    pub(super) fn lingers(&self, most: u32) -> Option<Lingering<'_>> {
-        let count = self.lingering.get() + 1;
-        (count <= most).then(|| {
-            self.lingering.set(count);
-            Lingering(self)
-        })
     }
 
     /// The client takes nothing at the moment.

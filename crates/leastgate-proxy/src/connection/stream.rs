@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, Sleep};
 
 use super::state::ConnectionState;
 use crate::body::Ending;
@@ -19,9 +19,6 @@ use crate::untaken::Untaken;
 
 /// Largest part of a response that is handed over at once, so that a client which takes it slowly is seen to take it.
 pub(crate) const LARGEST_PART: usize = 16 * 1024;
-
-/// How long the end of a request is waited for once its client has the answer.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// One stream, as its request's body knows it.
 #[derive(Debug, Default)]
@@ -80,22 +77,13 @@ impl StreamControl {
     }
 
     /// Reads what nobody else reads of the request: left to h2, it would take memory and the connection's window.
-    fn poll_request(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_request(&self, cx: &mut Context<'_>) -> Poll<()> {
         let over = self.request.borrow_mut().poll_over(cx);
         if over.is_pending() {
             *self.task.borrow_mut() = Some(cx.waker().clone());
         }
         over
     }
-}
-
-/// What a stream may take of time and of its connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct StreamLimits {
-    /// How long its client may take nothing.
-    pub(super) stall: Duration,
-    /// How many streams of a connection may wait for the end of a request that is answered: their places are others' too.
-    pub(super) lingering: u32,
 }
 
 /// How a stream's task ended.
@@ -108,16 +96,16 @@ enum End {
 
 /// Runs a stream's task to the moment when its client has taken the whole response. A task that is cut, or whose client
 /// takes nothing for too long, is dropped, and h2 resets the stream. A short response that h2 has got to its end can no
-/// longer be reset alone: such a client is told to go, and after the same time again its connection is cut.
+/// longer be reset alone: such a client is told to go, and after the same time again its connection is cut. `true`: it has
+/// the whole response.
 pub(super) async fn run(
     task: impl Future<Output = ()>,
     control: &StreamControl,
     state: &ConnectionState,
-    limits: StreamLimits,
-) {
-    let stall = limits.stall;
+    stall: Duration,
+) -> bool {
     if hand_over(task, control, stall).await != End::HandedOver {
-        return;
+        return false;
     }
     // Mostly the connection's task has it out at once: then it takes no timer.
     tokio::task::yield_now().await;
@@ -128,18 +116,8 @@ pub(super) async fn run(
         }
     }
     control.tail.take();
-    linger(control, state, limits.lingering).await;
-}
-
-/// Lets a request that was answered before its end come to it, so that h2 has nothing to reset on the heels of the answer.
-async fn linger(control: &StreamControl, state: &ConnectionState, most: u32) {
-    let mut over = pin!(poll_fn(|cx| control.poll_request(cx)));
-    if poll_fn(|cx| Poll::Ready(over.as_mut().poll(cx))).await.is_pending()
-        && let Some(_place) = state.lingers(most)
-    {
-        // What has not ended by then is reset.
-        let _ = timeout(LINGER, over).await;
-    }
+    // One that is gone waits for nothing.
+    !state.is_cut()
 }
 
 async fn hand_over(task: impl Future<Output = ()>, control: &StreamControl, stall: Duration) -> End {
@@ -201,7 +179,6 @@ mod tests {
     use crate::connection::PhaseLimits;
 
     const STALL: Duration = Duration::from_secs(30);
-    const LIMITS: StreamLimits = StreamLimits { stall: STALL, lingering: 1 };
     const PART: Bytes = Bytes::from_static(b"part");
 
     fn state() -> ConnectionState {
@@ -229,7 +206,7 @@ mod tests {
             let _third = control.offer(PART);
             std::future::pending::<()>().await;
         };
-        run(task, &control, &state, LIMITS).await;
+        assert!(!run(task, &control, &state, STALL).await);
         assert_eq!(began.elapsed().as_secs(), 100 + 20 + 20 + 60 + 30);
         assert!(!state.is_draining());
     }
@@ -239,9 +216,9 @@ mod tests {
         let (control, state) = (StreamControl::default(), state());
         let began = Instant::now();
         let mut last = Bytes::new();
-        let running = run(async { last = control.offer(PART) }, &control, &state, LIMITS);
+        let running = run(async { last = control.offer(PART) }, &control, &state, STALL);
         tokio::select! {
-            () = running => panic!("an end that lies with h2 is no end"),
+            _ = running => panic!("an end that lies with h2 is no end"),
             () = sleep(59) => {}
         }
         assert!(state.is_draining() && !state.is_cut());
@@ -249,7 +226,7 @@ mod tests {
 
         let state = self::state();
         let held = control.offer(PART);
-        run(async {}, &control, &state, LIMITS).await;
+        assert!(!run(async {}, &control, &state, STALL).await);
         assert!(state.is_cut());
         assert_eq!(began.elapsed().as_secs(), 59 + 60);
         drop(held);
@@ -263,7 +240,7 @@ mod tests {
             sleep(29).await;
             drop(last);
         };
-        tokio::join!(run(async {}, &control, &state, LIMITS), late);
+        assert!(tokio::join!(run(async {}, &control, &state, STALL), late).0);
         assert!(!state.is_draining());
     }
 }

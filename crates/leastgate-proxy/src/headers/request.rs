@@ -284,12 +284,19 @@ mod tests {
     fn where_a_host_was_judged_no_proxy_names_another() {
         let told = |claims: &[(&str, &str)], is_judged| {
             let headers = prepared_as(claims, true, is_judged);
-            let rest = ["x-host", "x-original-host", "x-forwarded", "x-forwarded-request-url"]
+            let rest = ["x-host", "x-original-host", "x-forwarded", "x-forwarded-server", "x-forwarded-request-url"]
                 .map(|name| values(&headers, name));
             (values(&headers, "x-forwarded-host"), values(&headers, "forwarded"), rest.concat())
         };
         let ours = ["orders.internal:8080"].map(str::to_owned).to_vec();
-        let claims = ["x-forwarded-host", "x-host", "x-original-host", "x-forwarded", "x-forwarded-request-url"];
+        let claims = [
+            "x-forwarded-host",
+            "x-host",
+            "x-original-host",
+            "x-forwarded",
+            "x-forwarded-server",
+            "x-forwarded-request-url",
+        ];
         let claims = claims.map(|name| (name, "host=admin.test"));
         assert_eq!(told(&claims, true), (ours, vec![], vec![]));
         assert_eq!(told(&claims, false).0, ["host=admin.test"]);

@@ -20,6 +20,7 @@ mod http2_hostile;
 mod http2_limits;
 mod http2_peers;
 mod http2_stalls;
+mod http2_unread;
 mod pools;
 mod requests;
 mod retries;
