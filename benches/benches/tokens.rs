@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use leastgate_benches::token_text;
 use leastgate_policy::{Accessor, Authority, EnvironmentKey, Pepper, Restrictions, Timestamp, TokenState, TokenTable};
-use leastgate_store::{SqliteOptions, SqliteStore, TokenLimits, TokenName, TokenRecord, TokenStore};
+use leastgate_store::{SqliteOptions, SqliteStore, TokenName, TokenRecord, TokenStore};
 use serde_json::json;
 
 #[global_allocator]
@@ -61,7 +61,7 @@ fn record(key: &EnvironmentKey, index: u64) -> TokenRecord {
         roles: vec![format!("role-{}", index % 50)],
         grants: vec![],
         restrictions: Restrictions::default(),
-        limits: TokenLimits::default(),
+        limits: Default::default(),
         created: Timestamp(1_800_000_000),
         created_by: "bench".into(),
         expires: Some(Timestamp(1_900_000_000)),
@@ -69,7 +69,10 @@ fn record(key: &EnvironmentKey, index: u64) -> TokenRecord {
         state_changed: None,
         pepper_id: "bench".into(),
         successor: None,
+        parent: None,
+        is_canary: false,
         note: None,
+        last_use: None,
         version: 1,
     }
 }

@@ -163,5 +163,7 @@ pub fn entry(authority: &Authority, index: u64, rules: usize) -> TokenEntry {
         restrictions: Restrictions::default(),
         expires: Some(NOW.plus(86_400)),
         state: TokenState::Active,
+        limits: Default::default(),
+        is_canary: false,
     }
 }

@@ -123,7 +123,9 @@ impl From<StoreError> for Problem {
         let kind = match &error {
             StoreError::NameTaken { .. } => Kind::NameTaken,
             StoreError::NotFound { .. } => Kind::NotFound,
-            StoreError::Conflict { .. } | StoreError::Revoked { .. } | StoreError::NoSuchGrant { .. } => Kind::Conflict,
+            StoreError::Conflict { .. } | StoreError::Revoked { .. } | StoreError::NotRotatable { .. } => {
+                Kind::Conflict
+            }
             StoreError::BadCursor => Kind::Invalid,
             StoreError::Overloaded => Kind::Overloaded,
             _ => Kind::Store,

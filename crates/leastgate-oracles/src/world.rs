@@ -197,6 +197,8 @@ impl World {
             restrictions: Restrictions::default(),
             expires: None,
             state: TokenState::Active,
+            limits: Default::default(),
+            is_canary: false,
         };
         self.authority.upsert(entry).unwrap();
     }

@@ -271,7 +271,7 @@ fn standing(token: &TokenView, facts: &RequestFacts, now: Timestamp) -> Option<R
         TokenState::Disabled => return Some(Reason::TokenDisabled),
         TokenState::Active | TokenState::Rotating => {}
     }
-    if let Some(reason) = token.restrictions.as_ref().and_then(|restrictions| restricted(restrictions, facts, now)) {
+    if let Some(reason) = token.terms.as_ref().and_then(|terms| restricted(&terms.restrictions, facts, now)) {
         return Some(reason);
     }
     let is_over = token.expires.is_some_and(|end| end <= now);

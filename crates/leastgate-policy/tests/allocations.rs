@@ -87,6 +87,8 @@ fn bench() -> Bench {
         restrictions: Restrictions { source_ip: vec!["10.0.0.0/8".parse().unwrap()], not_before: None },
         expires: Some(NOW.plus(60)),
         state: TokenState::Active,
+        limits: Default::default(),
+        is_canary: false,
     };
     let authority = Arc::new(Authority::new(key));
     authority.upsert(entry).unwrap();

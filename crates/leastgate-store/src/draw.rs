@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::admin::{AdminRecord, NewAdmin};
 use crate::error::StoreError;
 use crate::record::{NewToken, TokenRecord};
+use crate::rotation::{OldEnd, Rotation};
 use crate::store::TokenStore;
 
 /// How often something is drawn before the generator is taken to be broken: two of 2^64 never meet twice.
@@ -46,6 +47,25 @@ pub fn issue_token(
     redraw(|| {
         let (record, secret) = draw_token(environment, key, token.clone())?;
         Ok(IssuedToken { record: store.create_token(record)?, secret })
+    })
+}
+
+/// Draws a token that takes the name of `old` over, and returns it with its secret and the old one as it is now.
+///
+/// # Errors
+/// As [`TokenStore::rotate_token`], or `NoRandomness`.
+pub fn rotate_token(
+    store: &dyn TokenStore,
+    key: &EnvironmentKey,
+    old: &TokenRecord,
+    token: &NewToken,
+    end: &OldEnd,
+) -> Result<(IssuedToken, TokenRecord), StoreError> {
+    redraw(|| {
+        let (successor, secret) = draw_token(&old.env, key, token.clone())?;
+        let rotation = Rotation { old: old.accessor, successor, end: end.clone(), expected: Some(old.version) };
+        let rotated = store.rotate_token(rotation)?;
+        Ok((IssuedToken { record: rotated.successor, secret }, rotated.old))
     })
 }
 
@@ -108,7 +128,10 @@ pub fn draw_token(
         state_changed: None,
         pepper_id: pepper_id(key),
         successor: None,
+        parent: token.parent,
+        is_canary: token.is_canary,
         note: token.note,
+        last_use: None,
         version: 1,
     };
     Ok((record, secret))

@@ -110,13 +110,13 @@ pub enum StoreError {
         /// The record.
         accessor: Accessor,
     },
-    /// The token has no such grant.
-    #[error("{accessor} holds no grant of `{scope}`")]
-    NoSuchGrant {
+    /// The token can't hand its name over.
+    #[error("{accessor} can't be rotated: {why}")]
+    NotRotatable {
         /// The record.
         accessor: Accessor,
-        /// The scope that was to be taken away.
-        scope: String,
+        /// Why, and what to do.
+        why: &'static str,
     },
     /// The cursor is not one this list gave out.
     #[error("this cursor is not of this list: start again without one")]

@@ -16,18 +16,18 @@ pub mod draw;
 mod error;
 pub mod query;
 pub mod record;
+pub mod rotation;
 mod sqlite;
 mod state_dir;
 mod store;
 pub mod usage;
 
 pub use admin::{AdminRecord, AdminRole, MayGrant, NameSet, NewAdmin};
-pub use draw::{IssuedAdmin, IssuedToken, issue_admin, issue_token};
+pub use draw::{IssuedAdmin, IssuedToken, issue_admin, issue_token, rotate_token};
 pub use error::StoreError;
-pub use query::{MAX_PAGE, SortKey, StateFilter, TokenPage, TokenQuery};
-pub use record::{
-    Change, InvalidName, NewToken, StateChange, TokenEdit, TokenGrant, TokenLimits, TokenName, TokenRecord,
-};
+pub use query::{MAX_PAGE, SortKey, StateFilter, TimeFilter, TokenPage, TokenQuery};
+pub use record::{Change, InvalidName, LastUse, NewToken, StateChange, TokenGrant, TokenName, TokenRecord};
+pub use rotation::{OldEnd, Rotated, Rotation};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use state_dir::{StateDir, StateDirError};
 pub use store::TokenStore;

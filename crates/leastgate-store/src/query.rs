@@ -17,6 +17,8 @@ pub struct TokenQuery {
     pub state: Option<StateFilter>,
     /// Those of this owner; `None`: all.
     pub owner: Option<String>,
+    /// Those of a certain time.
+    pub times: TimeFilter,
     /// Their order, ascending.
     pub sort: SortKey,
     /// How many at most; held to 1 ..= [`MAX_PAGE`].
@@ -31,8 +33,25 @@ impl TokenQuery {
     /// The first page of all tokens, by name.
     #[must_use]
     pub fn all(now: Timestamp) -> Self {
-        Self { state: None, owner: None, sort: SortKey::Name, limit: MAX_PAGE, cursor: None, now }
+        Self {
+            state: None,
+            owner: None,
+            times: TimeFilter::default(),
+            sort: SortKey::Name,
+            limit: MAX_PAGE,
+            cursor: None,
+            now,
+        }
     }
+}
+
+/// A filter of times; what is `None` is not asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeFilter {
+    /// Those that were neither used nor made since.
+    pub unused_since: Option<Timestamp>,
+    /// Those made before.
+    pub created_before: Option<Timestamp>,
 }
 
 /// A state as people ask for it: a token that is past its end counts as expired, unless it is revoked.
@@ -60,6 +79,8 @@ pub enum SortKey {
     Created,
     /// The one that ends next first; those without an end last.
     Expires,
+    /// The one that lies idle longest first.
+    LastUsed,
 }
 
 /// One page of a list.
@@ -86,7 +107,7 @@ pub(crate) enum CursorKey {
 }
 
 impl Cursor {
-    /// `n.<row>.<name>`, `c.<row>.<seconds>` or `e.<row>.<seconds>`: fit for a URL as it is.
+    /// `n.<row>.<name>`, and with `c`, `e` or `u` `.<row>.<seconds>`: fit for a URL as it is.
     pub(crate) fn encode(&self) -> String {
         let letter = letter(self.sort);
         match &self.key {
@@ -105,7 +126,7 @@ impl Cursor {
         let key = parts.next()?;
         let key = match sort {
             SortKey::Name => CursorKey::Text(key.to_owned()),
-            SortKey::Created | SortKey::Expires => CursorKey::Number(key.parse().ok()?),
+            SortKey::Created | SortKey::Expires | SortKey::LastUsed => CursorKey::Number(key.parse().ok()?),
         };
         Some(Self { sort, row, key })
     }
@@ -116,6 +137,7 @@ fn letter(sort: SortKey) -> &'static str {
         SortKey::Name => "n",
         SortKey::Created => "c",
         SortKey::Expires => "e",
+        SortKey::LastUsed => "u",
     }
 }
 

@@ -1,9 +1,10 @@
 //! What is kept of a token (scope-language.md §7), and what may be changed about it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use leastgate_policy::{Accessor, Restrictions, Timestamp, TokenDigest, TokenEntry, TokenState};
+use leastgate_policy::{Accessor, Restrictions, Timestamp, TokenDigest, TokenEntry, TokenLimits, TokenState};
 use smol_str::SmolStr;
 
 /// A token as the store keeps it. Its secret is not here: only its digest was ever stored.
@@ -41,8 +42,14 @@ pub struct TokenRecord {
     pub pepper_id: String,
     /// The token that took its name over, by rotation.
     pub successor: Option<Accessor>,
+    /// The token for which it stands in for a while, and with which it ends.
+    pub parent: Option<Accessor>,
+    /// Whether it is a bait: nobody has a reason to use it.
+    pub is_canary: bool,
     /// A word for people.
     pub note: Option<String>,
+    /// Its last use, as far as the counters were flushed.
+    pub last_use: Option<LastUse>,
     /// Counts the changes of this record, from 1: its entity tag.
     pub version: u64,
 }
@@ -59,8 +66,10 @@ impl TokenRecord {
             roles: self.roles.iter().map(|role| Arc::from(role.as_str())).collect(),
             grants: self.grants.iter().map(|grant| (Arc::from(grant.scope.as_str()), grant.expires)).collect(),
             restrictions: self.restrictions.clone(),
+            limits: self.limits,
             expires: self.expires,
             state: self.state,
+            is_canary: self.is_canary,
         }
     }
 
@@ -92,8 +101,21 @@ pub struct NewToken {
     pub created_by: String,
     /// When its life ends; `None`: never.
     pub expires: Option<Timestamp>,
+    /// The token for which it stands in for a while.
+    pub parent: Option<Accessor>,
+    /// Whether it is a bait.
+    pub is_canary: bool,
     /// A word for people.
     pub note: Option<String>,
+}
+
+/// The last use of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastUse {
+    /// When.
+    pub at: Timestamp,
+    /// From where, if that is known.
+    pub source: Option<IpAddr>,
 }
 
 /// A scope granted to one token by name.
@@ -105,17 +127,6 @@ pub struct TokenGrant {
     pub expires: Option<Timestamp>,
     /// Why it was given.
     pub reason: Option<String>,
-}
-
-/// How much a token may be used. Kept, and not enforced yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TokenLimits {
-    /// Requests a second.
-    pub rate: Option<u32>,
-    /// Requests at once above the rate.
-    pub burst: Option<u32>,
-    /// Requests in flight.
-    pub concurrent: Option<u32>,
 }
 
 /// A change of state, its reason and who asked for it.
@@ -148,20 +159,6 @@ impl Change {
     pub fn takes_access_away(self) -> bool {
         matches!(self, Self::Revoke | Self::Disable)
     }
-}
-
-/// A change of a record that isn't one of state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenEdit {
-    /// Gives a scope; one it already holds gets the new end and reason.
-    AddGrant(TokenGrant),
-    /// Takes a scope away.
-    RemoveGrant {
-        /// The scope.
-        scope: String,
-    },
-    /// Replaces the note.
-    SetNote(Option<String>),
 }
 
 /// A token's name: 1 to 63 of `a-z`, `0-9` and `-`.

@@ -7,8 +7,9 @@ use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenEntry};
 
 use crate::admin::AdminRecord;
 use crate::error::StoreError;
-use crate::query::{TokenPage, TokenQuery};
-use crate::record::{StateChange, TokenEdit, TokenRecord};
+use crate::query::{TimeFilter, TokenPage, TokenQuery};
+use crate::record::{StateChange, TokenRecord};
+use crate::rotation::{Rotated, Rotation};
 use crate::usage::{UsageDelta, UsageRow};
 
 /// Keeps token and admin records.
@@ -67,12 +68,49 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
         expected: Option<u64>,
     ) -> Result<TokenRecord, StoreError>;
 
-    /// Changes a token's grants or note.
+    /// Revokes many tokens in one commit: some thousand at a time, so that no other change waits long. Those that are
+    /// revoked already, or gone, are left out. Returns how many it were.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict`, `Revoked`, `NoSuchGrant`, or when it can't be written.
-    fn edit_token(&self, accessor: Accessor, edit: TokenEdit, expected: Option<u64>)
-    -> Result<TokenRecord, StoreError>;
+    /// When it can't be written; then none is.
+    fn revoke_tokens(&self, accessors: Vec<Accessor>, change: StateChange) -> Result<usize, StoreError>;
+
+    /// Replaces what may be changed of a token: owner, roles, grants, restrictions, limits, end and note. The version of
+    /// `token` is the one the change was made for.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`, `Revoked`, or when it can't be written.
+    fn update_token(&self, token: TokenRecord) -> Result<TokenRecord, StoreError>;
+
+    /// Has a token succeeded by another one that takes its name over, both or neither.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`, `Revoked`, `NotRotatable`, `AlreadyDrawn`, or when it can't be written.
+    fn rotate_token(&self, rotation: Rotation) -> Result<Rotated, StoreError>;
+
+    /// The tokens that this one succeeds, the last one first.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn predecessors_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError>;
+
+    /// The tokens that stand in for this one and are not revoked.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn children_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError>;
+
+    /// The tokens that fit a filter of times, the dead ones included. `take` must not call the store.
+    ///
+    /// # Errors
+    /// When they can't be read; some may have been handed over by then.
+    fn for_each_by_time(&self, filter: &TimeFilter, take: &mut dyn FnMut(Accessor)) -> Result<u64, StoreError>;
+
+    /// Tokens in use that were neither used, made nor enabled since, baits apart: at most `limit`.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn idle_tokens(&self, since: Timestamp, limit: u32) -> Result<Vec<TokenRecord>, StoreError>;
 
     /// Hands every token to the data plane, dead ones included (they are refused for a reason of their own),
     /// and returns how many there were. `take` must not call the store.

@@ -1,5 +1,6 @@
 //! What tokens were used for: counted in memory on the data plane, flushed here on a timer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use leastgate_policy::{Accessor, Timestamp};
@@ -15,6 +16,8 @@ pub struct UsageDelta {
     pub count: u64,
     /// The last of them.
     pub last_used: Timestamp,
+    /// Where that came from, if it is known.
+    pub last_source: Option<IpAddr>,
 }
 
 /// What one token ever did with one rule.
@@ -28,4 +31,6 @@ pub struct UsageRow {
     pub count: u64,
     /// The last of them.
     pub last_used: Timestamp,
+    /// Where that came from, if it is known.
+    pub last_source: Option<IpAddr>,
 }

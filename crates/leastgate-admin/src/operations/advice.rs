@@ -63,8 +63,8 @@ impl Advice<'_> {
     /// Where the token may be used, and where the caller was taken to be.
     fn networks(&self) -> Option<String> {
         let (_, digest) = self.token?;
-        let restrictions = self.tokens.get(&digest)?.restrictions?;
-        let networks: Vec<String> = restrictions.source_ip.iter().map(ToString::to_string).collect();
+        let terms = self.tokens.get(&digest)?.terms?;
+        let networks: Vec<String> = terms.restrictions.source_ip.iter().map(ToString::to_string).collect();
         Some(format!("asked as from {}; the token may be used from {}", self.source, networks.join(", ")))
     }
 

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use leastgate_policy::source::parse_network;
-use leastgate_policy::{Accessor, IssueRefusal, IssueRequest, PolicySnapshot, Restrictions, Timestamp};
-use leastgate_store::{
-    Change, IssuedToken, NewToken, StateChange, TokenGrant, TokenLimits, TokenName, TokenRecord, issue_token,
-};
+use leastgate_policy::{Accessor, IssueRefusal, IssueRequest, PolicySnapshot, Restrictions, Timestamp, TokenLimits};
+use leastgate_store::{Change, IssuedToken, NewToken, StateChange, TokenGrant, TokenName, TokenRecord, issue_token};
 use serde::Serialize;
 
 use super::changes::check_not_declared;
@@ -111,6 +109,8 @@ fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken, Problem> 
         created: call.now,
         created_by: call.caller.subject.clone(),
         expires: expires(call.now, asked)?,
+        parent: None,
+        is_canary: false,
         note: asked.note.clone(),
     })
 }

@@ -1,7 +1,7 @@
 //! Tokens: listed, made, shown, and what they were used for.
 
 use leastgate_policy::Timestamp;
-use leastgate_store::{MAX_PAGE, SortKey, StateFilter, TokenQuery};
+use leastgate_store::{MAX_PAGE, SortKey, StateFilter, TimeFilter, TokenQuery};
 use serde::Deserialize;
 
 use super::find::find;
@@ -65,6 +65,7 @@ impl ListQuery {
         Ok(TokenQuery {
             state: self.state.as_deref().map(state).transpose()?,
             owner: self.owner,
+            times: TimeFilter::default(),
             sort: sort(self.sort.as_deref())?,
             limit,
             cursor: self.cursor,

@@ -1,7 +1,9 @@
 //! Records as the API shows them.
 
-use leastgate_policy::{PolicySnapshot, Restrictions, Timestamp, TokenState, token::TokenView as Declared};
-use leastgate_store::{AdminRecord, Change, StateChange, TokenLimits, TokenRecord};
+use leastgate_policy::{
+    PolicySnapshot, Restrictions, Timestamp, TokenLimits, TokenState, token::TokenView as Declared,
+};
+use leastgate_store::{AdminRecord, Change, StateChange, TokenRecord};
 
 use crate::api::{AdminView, GrantView, LimitsView, Moment, RestrictionsView, StateChangeView, TokenView};
 
@@ -58,8 +60,8 @@ pub(super) fn declared(token: &Declared, environment: &str, now: Timestamp) -> T
             .iter()
             .map(|(scope, expires)| GrantView { scope: scope.to_string(), expires: expires.map(Moment), reason: None })
             .collect(),
-        restrictions: token.restrictions.as_deref().map(restrictions).unwrap_or_default(),
-        limits: LimitsView::default(),
+        restrictions: token.terms.as_deref().map(|terms| restrictions(&terms.restrictions)).unwrap_or_default(),
+        limits: token.terms.as_deref().map(|terms| limits(terms.limits)).unwrap_or_default(),
         created: None,
         created_by: None,
         expires: token.expires.map(Moment),

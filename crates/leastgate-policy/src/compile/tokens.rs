@@ -8,7 +8,7 @@ use super::{CompileContext, Errors, SpecError, SpecErrorKind};
 use crate::issue::{self, IssueRequest};
 use crate::snapshot::{Role, Scope};
 use crate::spec::{DeclaredToken, Located, PolicySpec};
-use crate::token::{Restrictions, TokenDigest, TokenEntry};
+use crate::token::{Restrictions, TokenDigest, TokenEntry, TokenLimits};
 
 /// The tokens of this gateway's environment; all of them are checked.
 pub(super) fn compile(
@@ -90,8 +90,10 @@ fn entry(token: &DeclaredToken, errors: &mut Errors) -> Option<TokenEntry> {
         roles: token.roles.iter().map(|role| role.value.as_str().into()).collect(),
         grants: token.grants.iter().map(|grant| (grant.value.scope.as_str().into(), grant.value.expires)).collect(),
         restrictions: Restrictions { source_ip, not_before: token.restrictions.not_before },
+        limits: TokenLimits::default(),
         expires: token.expires.map(|expires| expires.value),
         state: token.state,
+        is_canary: false,
     })
 }
 

@@ -13,4 +13,4 @@ pub use codec::{CodecError, Parsed, TokenKind, inspect, is_environment_name, min
 pub(crate) use digest::HASHED;
 pub use digest::{DigestParseError, EnvironmentKey, Pepper, TokenDigest};
 pub use secret::Secret;
-pub use table::{DigestCollision, Restrictions, TokenEntry, TokenState, TokenTable, TokenView};
+pub use table::{DigestCollision, Restrictions, Terms, TokenEntry, TokenLimits, TokenState, TokenTable, TokenView};

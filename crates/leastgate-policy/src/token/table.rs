@@ -55,6 +55,26 @@ pub struct Restrictions {
     pub not_before: Option<Timestamp>,
 }
 
+/// How much a token may be used; what is `None` is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TokenLimits {
+    /// Requests a second, on the long run.
+    pub rate: Option<u32>,
+    /// Requests at once above the rate; without it as many as the rate.
+    pub burst: Option<u32>,
+    /// Requests under way.
+    pub concurrent: Option<u32>,
+}
+
+/// Where, from when and how much a token may be used: most tokens say nothing of it.
+#[derive(Debug, Default)]
+pub struct Terms {
+    /// Where and from when.
+    pub restrictions: Restrictions,
+    /// How much.
+    pub limits: TokenLimits,
+}
+
 /// Everything about a token that decisions need: what goes into the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenEntry {
@@ -72,10 +92,14 @@ pub struct TokenEntry {
     pub grants: Vec<(GrantKey, Option<Timestamp>)>,
     /// Where and from when it may be used.
     pub restrictions: Restrictions,
+    /// How much it may be used.
+    pub limits: TokenLimits,
     /// When its life ends.
     pub expires: Option<Timestamp>,
     /// Whether it may be used.
     pub state: TokenState,
+    /// Whether it is a bait: nobody has a reason to use it.
+    pub is_canary: bool,
 }
 
 /// What a decision sees of a token: a copy, so that no lock is held while deciding.
@@ -87,12 +111,14 @@ pub struct TokenView {
     pub name: SmolStr,
     /// What it holds.
     pub entitlement: Arc<Entitlement>,
-    /// Where and from when it may be used.
-    pub restrictions: Option<Arc<Restrictions>>,
+    /// Where, from when and how much it may be used; `None`: anywhere, at once and without a limit.
+    pub terms: Option<Arc<Terms>>,
     /// When its life ends.
     pub expires: Option<Timestamp>,
     /// Whether it may be used.
     pub state: TokenState,
+    /// Whether it is a bait.
+    pub is_canary: bool,
 }
 
 /// Another token's digest begins with the same 64 bits: draw the secret again.
@@ -117,9 +143,10 @@ struct Record {
     accessor: Accessor,
     name: SmolStr,
     entitlement: Arc<Entitlement>,
-    restrictions: Option<Arc<Restrictions>>,
+    terms: Option<Arc<Terms>>,
     expires: u32,
     state: TokenState,
+    is_canary: bool,
 }
 
 /// No expiry.
@@ -197,7 +224,8 @@ impl TokenTable {
     }
 
     fn record(&self, entry: TokenEntry) -> Record {
-        let TokenEntry { digest, accessor, name, owner, roles, grants, restrictions, expires, state } = entry;
+        let TokenEntry { digest, accessor, name, owner, roles, grants, expires, state, is_canary, .. } = entry;
+        let terms = Terms { restrictions: entry.restrictions, limits: entry.limits };
         let mut digest_rest = [0; 24];
         digest_rest.copy_from_slice(&digest.as_bytes()[8..]);
         Record {
@@ -205,10 +233,17 @@ impl TokenTable {
             accessor,
             name,
             entitlement: self.entitlements.intern(Holdings { owner, roles, grants }),
-            restrictions: (restrictions != Restrictions::default()).then(|| Arc::new(restrictions)),
+            terms: terms.say_something().then(|| Arc::new(terms)),
             expires: expires.map_or(NEVER, |end| u32::try_from(end.0).unwrap_or(LATEST).min(LATEST)),
             state,
+            is_canary,
         }
+    }
+}
+
+impl Terms {
+    fn say_something(&self) -> bool {
+        self.restrictions != Restrictions::default() || self.limits != TokenLimits::default()
     }
 }
 
@@ -229,9 +264,10 @@ impl Record {
             accessor: self.accessor,
             name: self.name.clone(),
             entitlement: Arc::clone(&self.entitlement),
-            restrictions: self.restrictions.clone(),
+            terms: self.terms.clone(),
             expires: (self.expires != NEVER).then(|| Timestamp(u64::from(self.expires))),
             state: self.state,
+            is_canary: self.is_canary,
         }
     }
 }
@@ -273,8 +309,10 @@ mod tests {
             roles: vec![],
             grants: vec![],
             restrictions: Restrictions::default(),
+            limits: TokenLimits::default(),
             expires: None,
             state: TokenState::Active,
+            is_canary: false,
         }
     }
 

@@ -74,6 +74,8 @@ impl Engine {
                 StateView::Disabled => TokenState::Disabled,
                 StateView::Revoked => TokenState::Revoked,
             },
+            limits: Default::default(),
+            is_canary: false,
         };
         self.authority.upsert(entry).expect("no two digests begin alike");
     }

@@ -143,6 +143,8 @@ fn entry(accessor: Accessor, digest: TokenDigest) -> TokenEntry {
         restrictions: Restrictions::default(),
         expires: None,
         state: TokenState::Active,
+        limits: Default::default(),
+        is_canary: false,
     }
 }
 

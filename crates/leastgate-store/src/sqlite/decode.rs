@@ -5,21 +5,21 @@ use std::error::Error;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use leastgate_policy::{Restrictions, Timestamp, TokenDigest, TokenEntry, TokenState};
+use leastgate_policy::{Restrictions, Timestamp, TokenDigest, TokenEntry, TokenLimits, TokenState};
 use rusqlite::Row;
 use rusqlite::types::Type;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Change, StateChange, TokenGrant, TokenLimits, TokenName, TokenRecord};
+use crate::record::{Change, LastUse, StateChange, TokenGrant, TokenName, TokenRecord};
 
 /// The columns [`record`] reads, in its order.
 pub(super) const RECORD_COLUMNS: &str = "accessor, digest, name, owner, roles, grants, source_ip, not_before, rate, burst, \
     concurrent, created, created_by, expires, state, change, change_reason, change_by, change_at, pepper_id, successor, \
-    note, version, id";
+    note, version, parent, canary, last_used, last_source, id";
 
 /// Where [`RECORD_COLUMNS`] has the row's own id.
-pub(super) const ROW_ID: usize = 23;
+pub(super) const ROW_ID: usize = 27;
 
 /// A whole record; `env` is the store's.
 pub(super) fn record(row: &Row<'_>, env: &str) -> rusqlite::Result<TokenRecord> {
@@ -32,17 +32,31 @@ pub(super) fn record(row: &Row<'_>, env: &str) -> rusqlite::Result<TokenRecord> 
         roles: list(row, 4)?,
         grants: list::<GrantText>(row, 5)?.into_iter().map(TokenGrant::from).collect(),
         restrictions: restrictions(row, 6, 7)?,
-        limits: TokenLimits { rate: row.get(8)?, burst: row.get(9)?, concurrent: row.get(10)? },
+        limits: limits(row, 8)?,
         created: time(row, 11)?,
         created_by: row.get(12)?,
         expires: optional_time(row, 13)?,
         state: state(row, 14)?,
         state_changed: state_change(row)?,
         pepper_id: row.get(19)?,
-        successor: optional_text(row, 20)?.map(|_| parsed(row, 20)).transpose()?,
+        successor: optional(row, 20)?,
         note: row.get(21)?,
         version: number(row, 22)?,
+        parent: optional(row, 23)?,
+        is_canary: row.get(24)?,
+        last_use: last_use(row, 25)?,
     })
+}
+
+/// Three columns: rate, burst, concurrent.
+fn limits(row: &Row<'_>, first: usize) -> rusqlite::Result<TokenLimits> {
+    Ok(TokenLimits { rate: row.get(first)?, burst: row.get(first + 1)?, concurrent: row.get(first + 2)? })
+}
+
+/// Two columns: when, and from where.
+fn last_use(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<LastUse>> {
+    let Some(at) = optional_time(row, first)? else { return Ok(None) };
+    Ok(Some(LastUse { at, source: optional(row, first + 1)? }))
 }
 
 fn state_change(row: &Row<'_>) -> rusqlite::Result<Option<StateChange>> {
@@ -68,8 +82,7 @@ pub(super) fn change_name(change: Change) -> &'static str {
 }
 
 /// The columns [`Entries::entry`] reads, in its order.
-pub(super) const ENTRY_COLUMNS: &str =
-    "accessor, digest, name, owner, roles, grants, source_ip, not_before, expires, state";
+pub(super) const ENTRY_COLUMNS: &str = "accessor, digest, name, owner, roles, grants, source_ip, not_before, expires, state, canary, rate, burst, concurrent";
 
 /// Turns rows into table entries, a million at a start: what many rows share is parsed once and shared.
 #[derive(Default)]
@@ -91,8 +104,10 @@ impl Entries {
             roles: self.roles(row, 4)?,
             grants: self.grants(row, 5)?,
             restrictions: restrictions(row, 6, 7)?,
+            limits: limits(row, 11)?,
             expires: optional_time(row, 8)?,
             state: state(row, 9)?,
+            is_canary: row.get(10)?,
         })
     }
 
@@ -196,6 +211,14 @@ where
     T: FromStr<Err: Error + Send + Sync + 'static>,
 {
     text(row, column)?.parse().map_err(|error: T::Err| broken(column, error))
+}
+
+/// The same, where there may be none.
+pub(super) fn optional<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>>
+where
+    T: FromStr<Err: Error + Send + Sync + 'static>,
+{
+    optional_text(row, column)?.map(|_| parsed(row, column)).transpose()
 }
 
 pub(super) fn text<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a str> {

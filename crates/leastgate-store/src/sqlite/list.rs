@@ -1,8 +1,12 @@
 //! Listing tokens: one statement, put together from fixed pieces; every value is bound.
+//!
+//! Filters by time are ranges of an index, and a page is in the order of another one. Which of the two to walk depends on
+//! how many tokens the range holds, and SQLite does not know that: so it is counted first, up to a bound.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
+use super::bulk::ACTIVITY;
 use super::decode::{RECORD_COLUMNS, ROW_ID, record, seconds};
 use crate::error::{Failure, StoreError};
 use crate::query::{Cursor, CursorKey, MAX_PAGE, SortKey, StateFilter, TokenPage, TokenQuery};
@@ -10,10 +14,13 @@ use crate::record::TokenRecord;
 
 /// What a token without an end sorts by, as in the index.
 const NEVER: i64 = i64::MAX;
+const END: &str = "coalesce(expires, 9223372036854775807)";
+/// Of a range with fewer tokens all are read and sorted; in a larger one a page is soon full.
+const FEW: u32 = 10_000;
 
 pub(super) fn list(connection: &Connection, env: &str, query: &TokenQuery) -> Result<TokenPage, Failure> {
     let limit = query.limit.clamp(1, MAX_PAGE);
-    let (sql, values) = statement(query, limit)?;
+    let (sql, values) = statement(connection, query, limit)?;
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement
         .query_map(params_from_iter(values), |row| Ok((record(row, env)?, row.get::<_, i64>(ROW_ID)?)))?
@@ -25,15 +32,58 @@ pub(super) fn list(connection: &Connection, env: &str, query: &TokenQuery) -> Re
     Ok(TokenPage { items: rows.into_iter().map(|(token, _)| token).collect(), next_cursor })
 }
 
-fn statement(query: &TokenQuery, limit: u32) -> Result<(String, Vec<Value>), StoreError> {
-    let key = key_expression(query.sort);
-    let mut conditions = vec![];
-    let mut values = vec![];
-    if let Some(state) = query.state {
-        let (condition, needs_now) = state_condition(state);
-        conditions.push(condition.to_owned());
-        values.extend(needs_now.then(|| Value::Integer(seconds(query.now))));
+/// A condition that is a range of an index.
+struct Range {
+    index: &'static str,
+    key: &'static str,
+    comparison: &'static str,
+    bound: i64,
+}
+
+impl Range {
+    fn is_small(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let Self { index, key, comparison, bound } = self;
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT 1 FROM tokens INDEXED BY {index} WHERE {key} {comparison} ?1 LIMIT {FEW})"
+        );
+        let count: u32 = connection.prepare_cached(&sql)?.query_one([bound], |row| row.get(0))?;
+        Ok(count < FEW)
     }
+
+    /// The condition; the plus keeps SQLite from the range's index.
+    fn condition(&self, is_walked: bool) -> String {
+        let plus = if is_walked { "" } else { "+" };
+        format!("{plus}{} {} ?", self.key, self.comparison)
+    }
+}
+
+fn ranges(query: &TokenQuery) -> Vec<Range> {
+    let range = |index, key, comparison, at| Range { index, key, comparison, bound: seconds(at) };
+    let unused = query.times.unused_since.map(|since| range("tokens_by_activity", ACTIVITY, "<", since));
+    let created = query.times.created_before.map(|before| range("tokens_by_created", "created", "<", before));
+    let end = query.state.and_then(|state| match state {
+        StateFilter::Active | StateFilter::Rotating | StateFilter::Disabled => Some(">"),
+        StateFilter::Expired => Some("<="),
+        StateFilter::Revoked => None,
+    });
+    let end = end.map(|comparison| range("tokens_by_expires", END, comparison, query.now));
+    [unused, created, end].into_iter().flatten().collect()
+}
+
+fn statement(connection: &Connection, query: &TokenQuery, limit: u32) -> Result<(String, Vec<Value>), Failure> {
+    let key = key_expression(query.sort);
+    let ranges = ranges(query);
+    let mut walked = None;
+    for (number, range) in ranges.iter().enumerate() {
+        if range.is_small(connection)? {
+            walked = Some(number);
+            break;
+        }
+    }
+    let mut conditions: Vec<String> =
+        ranges.iter().enumerate().map(|(number, range)| range.condition(walked == Some(number))).collect();
+    let mut values: Vec<Value> = ranges.iter().map(|range| Value::Integer(range.bound)).collect();
+    conditions.extend(query.state.map(|state| state_condition(state).to_owned()));
     if let Some(owner) = &query.owner {
         conditions.push("owner = ?".to_owned());
         values.push(Value::Text(owner.clone()));
@@ -49,26 +99,28 @@ fn statement(query: &TokenQuery, limit: u32) -> Result<(String, Vec<Value>), Sto
         values.extend([last.clone(), last, Value::Integer(cursor.row)]);
     }
     let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+    let walk = walked.map_or(String::new(), |number| format!("INDEXED BY {}", ranges[number].index));
     values.push(Value::Integer(i64::from(limit) + 1));
-    Ok((format!("SELECT {RECORD_COLUMNS} FROM tokens {filter} ORDER BY {key}, id LIMIT ?"), values))
+    Ok((format!("SELECT {RECORD_COLUMNS} FROM tokens {walk} {filter} ORDER BY {key}, id LIMIT ?"), values))
 }
 
 fn key_expression(sort: SortKey) -> &'static str {
     match sort {
         SortKey::Name => "name",
         SortKey::Created => "created",
-        SortKey::Expires => "coalesce(expires, 9223372036854775807)",
+        SortKey::Expires => END,
+        SortKey::LastUsed => ACTIVITY,
     }
 }
 
-/// The condition, and whether it has the time in it.
-fn state_condition(state: StateFilter) -> (&'static str, bool) {
+/// What a state asks beside the end of life.
+fn state_condition(state: StateFilter) -> &'static str {
     match state {
-        StateFilter::Active => ("state = 'active' AND (expires IS NULL OR expires > ?)", true),
-        StateFilter::Rotating => ("state = 'rotating' AND (expires IS NULL OR expires > ?)", true),
-        StateFilter::Disabled => ("state = 'disabled' AND (expires IS NULL OR expires > ?)", true),
-        StateFilter::Expired => ("state <> 'revoked' AND expires <= ?", true),
-        StateFilter::Revoked => ("state = 'revoked'", false),
+        StateFilter::Active => "state = 'active'",
+        StateFilter::Rotating => "state = 'rotating'",
+        StateFilter::Disabled => "state = 'disabled'",
+        StateFilter::Expired => "state <> 'revoked'",
+        StateFilter::Revoked => "state = 'revoked'",
     }
 }
 
@@ -77,6 +129,7 @@ fn cursor(sort: SortKey, token: &TokenRecord, row: i64) -> Cursor {
         SortKey::Name => CursorKey::Text(token.name.to_string()),
         SortKey::Created => CursorKey::Number(seconds(token.created)),
         SortKey::Expires => CursorKey::Number(token.expires.map_or(NEVER, seconds)),
+        SortKey::LastUsed => CursorKey::Number(seconds(token.last_use.map_or(token.created, |last| last.at))),
     };
     Cursor { sort, row, key }
 }

@@ -1,12 +1,14 @@
 //! The embedded store: one SQLite file, one writer, a few readers.
 
 mod admins;
+mod bulk;
 mod connect;
 mod decode;
 mod list;
 mod meta;
 mod queue;
 mod readers;
+mod rotate;
 mod schema;
 mod tokens;
 mod usage;
@@ -24,8 +26,9 @@ use self::readers::Readers;
 use self::writer::{Abandoned, Writer};
 use crate::admin::AdminRecord;
 use crate::error::{Failure, StoreError};
-use crate::query::{TokenPage, TokenQuery};
-use crate::record::{StateChange, TokenEdit, TokenRecord};
+use crate::query::{TimeFilter, TokenPage, TokenQuery};
+use crate::record::{StateChange, TokenRecord};
+use crate::rotation::{Rotated, Rotation};
 use crate::store::TokenStore;
 use crate::usage::{UsageDelta, UsageRow};
 
@@ -211,18 +214,35 @@ impl TokenStore for SqliteStore {
         self.write(abandoned, move |connection| tokens::change_state(connection, &env, accessor, &change, expected))
     }
 
-    fn edit_token(
-        &self,
-        accessor: Accessor,
-        edit: TokenEdit,
-        expected: Option<u64>,
-    ) -> Result<TokenRecord, StoreError> {
+    fn revoke_tokens(&self, accessors: Vec<Accessor>, change: StateChange) -> Result<usize, StoreError> {
+        self.write(Abandoned::MakeAnyway, move |connection| bulk::revoke(connection, &accessors, &change))
+    }
+
+    fn update_token(&self, token: TokenRecord) -> Result<TokenRecord, StoreError> {
         let env = self.environment();
-        let abandoned = match edit {
-            TokenEdit::RemoveGrant { .. } => Abandoned::MakeAnyway,
-            TokenEdit::AddGrant(_) | TokenEdit::SetNote(_) => Abandoned::Skip,
-        };
-        self.write(abandoned, move |connection| tokens::edit(connection, &env, accessor, &edit, expected))
+        self.write(Abandoned::Skip, move |connection| tokens::update(connection, &env, &token))
+    }
+
+    fn rotate_token(&self, rotation: Rotation) -> Result<Rotated, StoreError> {
+        self.check_environment(&rotation.successor)?;
+        let env = self.environment();
+        self.write(Abandoned::Skip, move |connection| rotate::rotate(connection, &env, &rotation))
+    }
+
+    fn predecessors_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError> {
+        self.read(|connection| rotate::predecessors_of(connection, &self.shared.environment, accessor))
+    }
+
+    fn children_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError> {
+        self.read(|connection| rotate::children_of(connection, &self.shared.environment, accessor))
+    }
+
+    fn for_each_by_time(&self, filter: &TimeFilter, take: &mut dyn FnMut(Accessor)) -> Result<u64, StoreError> {
+        self.read(|connection| bulk::for_each_by_time(connection, filter, take))
+    }
+
+    fn idle_tokens(&self, since: Timestamp, limit: u32) -> Result<Vec<TokenRecord>, StoreError> {
+        self.read(|connection| bulk::idle(connection, &self.shared.environment, since, limit))
     }
 
     fn for_each_entry(&self, take: &mut dyn FnMut(TokenEntry)) -> Result<u64, StoreError> {

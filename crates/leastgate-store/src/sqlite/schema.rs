@@ -13,7 +13,7 @@ use crate::error::{Failure, StoreError};
 pub(super) const APPLICATION_ID: i32 = 0x6C67_7374;
 
 /// Each takes the layout one version up; the first makes version 1.
-const MIGRATIONS: &[&str] = &[V1];
+const MIGRATIONS: &[&str] = &[V1, V2];
 
 const V1: &str = "
 CREATE TABLE meta (
@@ -83,6 +83,21 @@ CREATE TABLE admins (
     revoked    INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX admins_held_name ON admins (name) WHERE revoked IS NULL;
+";
+
+/// What a token stands in for, whether it is a bait, and its last use; and what the questions of a review are asked by.
+const V2: &str = "
+ALTER TABLE tokens ADD COLUMN parent TEXT;
+ALTER TABLE tokens ADD COLUMN canary INTEGER NOT NULL DEFAULT 0 CHECK (canary IN (0, 1));
+ALTER TABLE tokens ADD COLUMN last_used INTEGER;
+ALTER TABLE tokens ADD COLUMN last_source TEXT;
+ALTER TABLE usage ADD COLUMN last_source TEXT;
+CREATE INDEX tokens_by_parent ON tokens (parent) WHERE parent IS NOT NULL;
+CREATE INDEX tokens_by_successor ON tokens (successor) WHERE successor IS NOT NULL;
+CREATE INDEX tokens_by_activity ON tokens (coalesce(last_used, created));
+CREATE INDEX tokens_by_state ON tokens (state, name) WHERE state <> 'active';
+DROP INDEX tokens_by_owner;
+CREATE INDEX tokens_by_owner ON tokens (owner, name) WHERE owner IS NOT NULL;
 ";
 
 /// Whether the file is ours and of a layout this binary knows. Only reads: a file that isn't stays untouched.

@@ -7,7 +7,7 @@ use super::decode::{
     ENTRY_COLUMNS, Entries, RECORD_COLUMNS, change_name, digest, grants_text, list_text, networks_text, record, seconds,
 };
 use crate::error::{Failure, StoreError};
-use crate::record::{Change, StateChange, TokenEdit, TokenGrant, TokenName, TokenRecord};
+use crate::record::{Change, StateChange, TokenName, TokenRecord};
 
 pub(super) fn create(connection: &Connection, env: &str, token: &TokenRecord) -> Result<TokenRecord, Failure> {
     debug_assert_eq!(token.env, env, "the handle has compared them");
@@ -24,10 +24,10 @@ fn insert(connection: &Connection, token: &TokenRecord) -> rusqlite::Result<()> 
     let mut statement = connection.prepare_cached(
         "INSERT INTO tokens (accessor, digest, name, holds_name, owner, roles, grants, source_ip, not_before, rate, burst,
              concurrent, created, created_by, expires, state, change, change_reason, change_by, change_at, pepper_id,
-             successor, note)
+             successor, note, parent, canary, last_used, last_source)
          VALUES (:accessor, :digest, :name, :holds_name, :owner, :roles, :grants, :source_ip, :not_before, :rate, :burst,
              :concurrent, :created, :created_by, :expires, :state, :change, :change_reason, :change_by, :change_at,
-             :pepper_id, :successor, :note)",
+             :pepper_id, :successor, :note, :parent, :canary, :last_used, :last_source)",
     )?;
     statement.execute(named_params! {
         ":accessor": token.accessor.to_string(),
@@ -53,6 +53,10 @@ fn insert(connection: &Connection, token: &TokenRecord) -> rusqlite::Result<()> 
         ":pepper_id": token.pepper_id,
         ":successor": token.successor.map(|successor| successor.to_string()),
         ":note": token.note,
+        ":parent": token.parent.map(|parent| parent.to_string()),
+        ":canary": token.is_canary,
+        ":last_used": token.last_use.map(|last| seconds(last.at)),
+        ":last_source": token.last_use.and_then(|last| last.source).map(|source| source.to_string()),
     })?;
     Ok(())
 }
@@ -168,54 +172,41 @@ fn next_state(token: &TokenRecord, change: Change) -> Result<Option<TokenState>,
     Ok(Some(target))
 }
 
-pub(super) fn edit(
-    connection: &Connection,
-    env: &str,
-    accessor: Accessor,
-    edit: &TokenEdit,
-    expected: Option<u64>,
-) -> Result<TokenRecord, Failure> {
-    let mut token = by_accessor(connection, env, accessor)?;
-    check_version(&token, expected)?;
-    match edit {
-        TokenEdit::AddGrant(grant) => {
-            check_living(&token)?;
-            add_grant(&mut token.grants, grant);
-        }
-        TokenEdit::RemoveGrant { scope } => remove_grant(&mut token, scope)?,
-        TokenEdit::SetNote(note) => token.note.clone_from(note),
-    }
+pub(super) fn update(connection: &Connection, env: &str, new: &TokenRecord) -> Result<TokenRecord, Failure> {
+    let kept = by_accessor(connection, env, new.accessor)?;
+    check_version(&kept, Some(new.version))?;
+    check_living(&kept)?;
     connection
-        .prepare_cached("UPDATE tokens SET grants = ?2, note = ?3, version = version + 1 WHERE accessor = ?1")?
-        .execute((accessor.to_string(), grants_text(&token.grants)?, &token.note))?;
-    token.version += 1;
-    Ok(token)
+        .prepare_cached(
+            "UPDATE tokens SET owner = :owner, roles = :roles, grants = :grants, source_ip = :source_ip,
+                 not_before = :not_before, rate = :rate, burst = :burst, concurrent = :concurrent, expires = :expires,
+                 note = :note, version = version + 1
+             WHERE accessor = :accessor",
+        )?
+        .execute(named_params! {
+            ":accessor": new.accessor.to_string(),
+            ":owner": new.owner,
+            ":roles": list_text(&new.roles)?,
+            ":grants": grants_text(&new.grants)?,
+            ":source_ip": networks_text(&new.restrictions)?,
+            ":not_before": new.restrictions.not_before.map(seconds),
+            ":rate": new.limits.rate,
+            ":burst": new.limits.burst,
+            ":concurrent": new.limits.concurrent,
+            ":expires": new.expires.map(seconds),
+            ":note": new.note,
+        })?;
+    by_accessor(connection, env, new.accessor)
 }
 
-fn add_grant(grants: &mut Vec<TokenGrant>, grant: &TokenGrant) {
-    match grants.iter_mut().find(|held| held.scope == grant.scope) {
-        Some(held) => held.clone_from(grant),
-        None => grants.push(grant.clone()),
-    }
-}
-
-fn remove_grant(token: &mut TokenRecord, scope: &str) -> Result<(), StoreError> {
-    let before = token.grants.len();
-    token.grants.retain(|held| held.scope != scope);
-    if token.grants.len() == before {
-        return Err(StoreError::NoSuchGrant { accessor: token.accessor, scope: scope.to_owned() });
-    }
-    Ok(())
-}
-
-fn check_living(token: &TokenRecord) -> Result<(), StoreError> {
+pub(super) fn check_living(token: &TokenRecord) -> Result<(), StoreError> {
     match token.state {
         TokenState::Revoked => Err(StoreError::Revoked { accessor: token.accessor }),
         TokenState::Active | TokenState::Rotating | TokenState::Disabled => Ok(()),
     }
 }
 
-fn check_version(token: &TokenRecord, expected: Option<u64>) -> Result<(), StoreError> {
+pub(super) fn check_version(token: &TokenRecord, expected: Option<u64>) -> Result<(), StoreError> {
     match expected {
         Some(expected) if expected != token.version => {
             Err(StoreError::Conflict { accessor: token.accessor, expected, actual: token.version })

@@ -6,17 +6,21 @@ use std::sync::Arc;
 use leastgate_policy::Accessor;
 use rusqlite::{Connection, Row};
 
-use super::decode::{integer, number, parsed, seconds, text, time};
+use super::decode::{integer, number, optional, parsed, seconds, text, time};
 use crate::error::Failure;
 use crate::usage::{UsageDelta, UsageRow};
 
-const ROWS: &str = "SELECT accessor, rule, count, last_used FROM usage JOIN rules ON rules.id = rule_id";
+const ROWS: &str = "SELECT accessor, rule, count, last_used, last_source FROM usage JOIN rules ON rules.id = rule_id";
 
 pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(), Failure> {
     let mut rules: HashMap<&str, i64> = HashMap::new();
     let mut add = connection.prepare_cached(
-        "INSERT INTO usage (accessor, rule_id, count, last_used) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET count = count + excluded.count, last_used = max(last_used, excluded.last_used)",
+        "INSERT INTO usage (accessor, rule_id, count, last_used, last_source) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET count = count + excluded.count, last_used = max(last_used, excluded.last_used),
+             last_source = iif(excluded.last_used >= last_used, excluded.last_source, last_source)",
+    )?;
+    let mut note = connection.prepare_cached(
+        "UPDATE tokens SET last_used = ?2, last_source = ?3 WHERE accessor = ?1 AND coalesce(last_used, 0) <= ?2",
     )?;
     for delta in deltas {
         let rule = match rules.get(&*delta.rule) {
@@ -24,7 +28,10 @@ pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(
             None => rule_id(connection, &delta.rule)?,
         };
         rules.insert(&delta.rule, rule);
-        add.execute((delta.accessor.to_string(), rule, integer(delta.count), seconds(delta.last_used)))?;
+        let (accessor, at) = (delta.accessor.to_string(), seconds(delta.last_used));
+        let source = delta.last_source.map(|source| source.to_string());
+        add.execute((&accessor, rule, integer(delta.count), at, &source))?;
+        note.execute((accessor, at, source))?;
     }
     Ok(())
 }
@@ -59,5 +66,6 @@ pub(super) fn for_each(connection: &Connection, take: &mut dyn FnMut(UsageRow)) 
 }
 
 fn decode(row: &Row<'_>, rule: Arc<str>) -> rusqlite::Result<UsageRow> {
-    Ok(UsageRow { accessor: parsed(row, 0)?, rule, count: number(row, 2)?, last_used: time(row, 3)? })
+    let (count, last_used, last_source) = (number(row, 2)?, time(row, 3)?, optional(row, 4)?);
+    Ok(UsageRow { accessor: parsed(row, 0)?, rule, count, last_used, last_source })
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use leastgate_policy::Timestamp;
-use leastgate_store::{NewToken, SqliteStore, StoreError, TokenGrant, TokenStore};
+use leastgate_policy::{Timestamp, TokenState};
+use leastgate_store::{Change, NewToken, SqliteStore, StoreError, TimeFilter, TokenGrant, TokenStore, UsageDelta};
 
-use crate::fixture::{Home, NOW, memory, named, options, record};
+use crate::fixture::{Home, NOW, change, memory, named, options, record};
 
 #[test]
 fn twenty_thousand_tokens_are_kept_and_loaded() {
@@ -59,4 +59,62 @@ fn all_callers_are_answered(store: &SqliteStore) {
         }
     });
     assert_eq!(store.count_tokens(), Ok(400));
+}
+
+#[test]
+fn a_batch_is_revoked_once_and_frees_its_names() {
+    let store = memory();
+    let tokens = ["a", "b", "c"].map(|name| store.create_token(record(named(name))).unwrap());
+    let of = |range: &[leastgate_store::TokenRecord]| range.iter().map(|token| token.accessor).collect::<Vec<_>>();
+    assert_eq!(store.revoke_tokens(of(&tokens[..2]), change(Change::Revoke)), Ok(2));
+    let nobody = record(named("nobody")).accessor;
+    let mut again = change(Change::Revoke);
+    again.reason = "another".into();
+    assert_eq!(store.revoke_tokens([of(&tokens), vec![nobody]].concat(), again), Ok(1), "the dead stay as they were");
+    let first = store.token(tokens[0].accessor).unwrap();
+    assert_eq!((first.state, first.version), (TokenState::Revoked, 2));
+    assert_eq!(first.state_changed, Some(change(Change::Revoke)));
+    store.create_token(record(named("a"))).unwrap();
+}
+
+#[test]
+fn tokens_are_found_by_their_times() {
+    let store = memory();
+    let at = |name: &str, created| store.create_token(record(NewToken { created, ..named(name) })).unwrap().accessor;
+    let (old, used, young) = (at("old", NOW), at("used", NOW), at("young", NOW.plus(50)));
+    let delta = UsageDelta { accessor: used, rule: "r".into(), count: 1, last_used: NOW.plus(80), last_source: None };
+    store.record_usage(vec![delta]).unwrap();
+    let found = |unused_since: Option<u64>, created_before: Option<u64>| {
+        let times = TimeFilter {
+            unused_since: unused_since.map(|more| NOW.plus(more)),
+            created_before: created_before.map(|more| NOW.plus(more)),
+        };
+        let mut accessors = vec![];
+        store.for_each_by_time(&times, &mut |accessor| accessors.push(accessor)).unwrap();
+        accessors.sort_by_key(|accessor| [old, used, young].iter().position(|one| one == accessor));
+        accessors
+    };
+    assert_eq!(found(None, None), [old, used, young]);
+    assert_eq!(found(None, Some(50)), [old, used]);
+    assert_eq!(found(Some(60), None), [old, young]);
+    assert_eq!(found(Some(60), Some(50)), [old]);
+    assert!(found(Some(0), None).is_empty());
+}
+
+#[test]
+fn idle_are_those_in_use_that_nobody_uses() {
+    let store = memory();
+    let create = |token: NewToken| store.create_token(record(token)).unwrap();
+    let idle = create(named("idle"));
+    create(NewToken { is_canary: true, ..named("bait") });
+    create(NewToken { created: NOW.plus(50), ..named("young") });
+    let off = create(named("off"));
+    store.change_state(off.accessor, change(Change::Disable), None).unwrap();
+    let back = create(named("back"));
+    store.change_state(back.accessor, change(Change::Disable), None).unwrap();
+    let enabled = leastgate_store::StateChange { at: NOW.plus(50), ..change(Change::Enable) };
+    store.change_state(back.accessor, enabled, None).unwrap();
+    assert_eq!(store.idle_tokens(NOW.plus(50), 10), Ok(vec![idle]));
+    assert_eq!(store.idle_tokens(NOW, 10), Ok(vec![]));
+    assert_eq!(store.idle_tokens(NOW.plus(51), 1).unwrap().len(), 1);
 }

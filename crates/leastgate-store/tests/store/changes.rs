@@ -1,7 +1,7 @@
 //! What may be changed about a token, and who holds a name.
 
 use leastgate_policy::{TokenEntry, TokenState};
-use leastgate_store::{Change, NewToken, StoreError, TokenEdit, TokenGrant, TokenRecord, TokenStore, issue_token};
+use leastgate_store::{Change, NewToken, StoreError, TokenGrant, TokenRecord, TokenStore, issue_token};
 
 use crate::fixture::{ENV, NOW, change, key, memory, named, record};
 
@@ -59,33 +59,37 @@ fn disabling_and_enabling_lead_back_to_where_it_was() {
 fn a_change_for_another_version_is_refused() {
     let store = memory();
     let token = store.create_token(record(named("bot"))).unwrap();
-    let note = |text: &str| TokenEdit::SetNote(Some(text.into()));
-    assert_eq!(store.edit_token(token.accessor, note("one"), Some(1)).unwrap().version, 2);
+    let noted = |text: &str| TokenRecord { note: Some(text.into()), ..token.clone() };
+    assert_eq!(store.update_token(noted("one")).unwrap().version, 2);
     let conflict = StoreError::Conflict { accessor: token.accessor, expected: 1, actual: 2 };
-    assert_eq!(store.edit_token(token.accessor, note("two"), Some(1)), Err(conflict.clone()));
+    assert_eq!(store.update_token(noted("two")), Err(conflict.clone()));
     assert_eq!(store.change_state(token.accessor, change(Change::Revoke), Some(1)), Err(conflict));
     assert_eq!(store.token(token.accessor).unwrap().note.as_deref(), Some("one"));
 }
 
 #[test]
-fn grants_come_and_go() {
+fn what_may_be_changed_is_changed_and_nothing_else() {
     let store = memory();
     let token = store.create_token(record(named("bot"))).unwrap();
-    let edit = |edit| store.edit_token(token.accessor, edit, None);
-    edit(TokenEdit::AddGrant(grant("orders:read"))).unwrap();
-    let longer = TokenGrant { expires: None, ..grant("orders:read") };
-    edit(TokenEdit::AddGrant(longer.clone())).unwrap();
-    let both = edit(TokenEdit::AddGrant(grant("orders:refund"))).unwrap();
-    assert_eq!(both.grants, [longer, grant("orders:refund")]);
-
-    edit(TokenEdit::RemoveGrant { scope: "orders:read".into() }).unwrap();
-    assert_eq!(store.token(token.accessor).unwrap().grants, [grant("orders:refund")]);
-    let missing = StoreError::NoSuchGrant { accessor: token.accessor, scope: "orders:read".into() };
-    assert_eq!(edit(TokenEdit::RemoveGrant { scope: "orders:read".into() }), Err(missing));
+    let other = record(NewToken { owner: Some("x".into()), expires: Some(NOW.plus(9)), ..named("other") });
+    let asked = TokenRecord {
+        accessor: token.accessor,
+        version: 1,
+        grants: vec![grant("orders:read")],
+        roles: vec!["support".into()],
+        note: Some("why".into()),
+        ..other.clone()
+    };
+    let changed = store.update_token(asked.clone()).unwrap();
+    // Its name and its digest are its own.
+    let expected = TokenRecord { name: token.name.clone(), digest: token.digest, version: 2, ..asked };
+    assert_eq!(changed, expected);
+    assert_eq!(store.token(token.accessor), Ok(expected.clone()));
 
     store.change_state(token.accessor, change(Change::Revoke), None).unwrap();
-    let revoked = StoreError::Revoked { accessor: token.accessor };
-    assert_eq!(edit(TokenEdit::AddGrant(grant("orders:read"))), Err(revoked));
+    let late = TokenRecord { version: 3, ..expected };
+    assert_eq!(store.update_token(late), Err(StoreError::Revoked { accessor: token.accessor }));
+    assert!(matches!(store.update_token(other), Err(StoreError::NotFound { .. })));
 }
 
 #[test]

@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use leastgate_policy::{EnvironmentKey, Pepper, Restrictions, Timestamp};
+use leastgate_policy::{EnvironmentKey, Pepper, Restrictions, Timestamp, TokenLimits};
 use leastgate_store::draw::draw_token;
-use leastgate_store::{
-    Change, NewToken, SqliteOptions, SqliteStore, StateChange, StoreError, TokenLimits, TokenName, TokenRecord,
-};
+use leastgate_store::{Change, NewToken, SqliteOptions, SqliteStore, StateChange, StoreError, TokenName, TokenRecord};
 
 pub(crate) const ENV: &str = "prod";
 pub(crate) const NOW: Timestamp = Timestamp(1_800_000_000);
@@ -80,6 +78,8 @@ pub(crate) fn named(name: &str) -> NewToken {
         created: NOW,
         created_by: "root".into(),
         expires: None,
+        parent: None,
+        is_canary: false,
         note: None,
     }
 }

@@ -1,7 +1,7 @@
 //! Pages, their order and their filters.
 
 use leastgate_store::{
-    Change, MAX_PAGE, NewToken, SortKey, SqliteStore, StateFilter, StoreError, TokenQuery, TokenStore,
+    Change, MAX_PAGE, NewToken, SortKey, SqliteStore, StateFilter, StoreError, TimeFilter, TokenQuery, TokenStore,
 };
 
 use crate::fixture::{NOW, change, memory, named, record};
@@ -31,12 +31,12 @@ fn pages_join_to_the_whole_in_every_order() {
         let token = NewToken { expires, created, ..named(&format!("t-{:02}", number * 7 % 25)) };
         store.create_token(record(token)).unwrap();
     }
-    for sort in [SortKey::Name, SortKey::Created, SortKey::Expires] {
+    for sort in [SortKey::Name, SortKey::Created, SortKey::Expires, SortKey::LastUsed] {
         let whole = store.list_tokens(&TokenQuery { sort, ..TokenQuery::all(NOW) }).unwrap();
         assert!(whole.next_cursor.is_none());
         let key = |token: &leastgate_store::TokenRecord| match sort {
             SortKey::Name => (token.name.to_string(), 0),
-            SortKey::Created => (String::new(), token.created.0),
+            SortKey::Created | SortKey::LastUsed => (String::new(), token.created.0),
             SortKey::Expires => (String::new(), token.expires.map_or(u64::MAX, |at| at.0)),
         };
         assert!(whole.items.is_sorted_by_key(key), "{sort:?}");
@@ -84,4 +84,36 @@ fn a_page_has_a_most_and_a_cursor_has_a_home() {
         assert_eq!(store.list_tokens(&elsewhere), Err(StoreError::BadCursor));
     }
     assert_eq!(store.list_tokens(&TokenQuery { limit: 0, ..TokenQuery::all(NOW) }).unwrap().items.len(), 1);
+}
+
+#[test]
+fn a_range_of_time_is_the_same_whichever_index_is_walked() {
+    let store = memory();
+    // More than a small range holds, so that both ways are gone.
+    const MANY: u64 = 12_000;
+    let create =
+        |number: u64| record(NewToken { created: NOW.plus(number), ..named(&format!("t-{:05}", number * 7 % MANY)) });
+    store.create_tokens((0..MANY).map(create).collect()).unwrap();
+    for (before, count) in [(0, 0), (30, 30), (11_000, 11_000), (MANY, 12_000)] {
+        let until = Some(NOW.plus(before));
+        for times in [
+            TimeFilter { created_before: until, ..TimeFilter::default() },
+            TimeFilter { unused_since: until, ..TimeFilter::default() },
+            TimeFilter { unused_since: until, created_before: until },
+        ] {
+            let query = TokenQuery { times, limit: 200, ..TokenQuery::all(NOW) };
+            let mut seen = vec![];
+            let mut cursor = None;
+            loop {
+                let page = store.list_tokens(&TokenQuery { cursor, ..query.clone() }).unwrap();
+                seen.extend(page.items.into_iter().map(|token| (token.name, token.created)));
+                cursor = page.next_cursor;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(seen.len(), count, "{times:?}");
+            assert!(seen.is_sorted() && seen.iter().all(|(_, created)| *created < NOW.plus(before)));
+        }
+    }
 }

@@ -8,5 +8,6 @@ mod changes;
 mod fixture;
 mod listing;
 mod refusals;
+mod rotation;
 mod round_trip;
 mod usage;

@@ -66,7 +66,30 @@ fn a_newer_schema_is_refused_with_both_versions() {
     drop(home.open());
     Connection::open(&home.path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = home.try_open(SqliteOptions::default()).unwrap_err();
-    assert_eq!(error, StoreError::NewerSchema { path: home.path, found: 99, known: 1 });
+    assert_eq!(error, StoreError::NewerSchema { path: home.path, found: 99, known: 2 });
+}
+
+#[test]
+fn an_older_schema_is_brought_up_with_all_that_is_in_it() {
+    let home = Home::new();
+    let kept = {
+        let store = home.open();
+        store.create_token(record(named("kept"))).unwrap()
+    };
+    // What the first release wrote: the same rows without what came later.
+    let file = Connection::open(&home.path).unwrap();
+    file.execute_batch(
+        "DROP INDEX tokens_by_parent; DROP INDEX tokens_by_successor; DROP INDEX tokens_by_activity;
+         DROP INDEX tokens_by_state; DROP INDEX tokens_by_owner;
+         ALTER TABLE tokens DROP COLUMN parent; ALTER TABLE tokens DROP COLUMN canary;
+         ALTER TABLE tokens DROP COLUMN last_used; ALTER TABLE tokens DROP COLUMN last_source;
+         ALTER TABLE usage DROP COLUMN last_source;
+         CREATE INDEX tokens_by_owner ON tokens (owner) WHERE owner IS NOT NULL;
+         PRAGMA user_version = 1",
+    )
+    .unwrap();
+    drop(file);
+    assert_eq!(home.open().find_token("kept"), Ok(kept));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Everything that is written is read back, in this run and the next, from disk and from memory.
 
-use leastgate_policy::{Accessor, Restrictions, Timestamp, TokenDigest, TokenState};
-use leastgate_store::{Change, StateChange, TokenGrant, TokenLimits, TokenName, TokenRecord, TokenStore};
+use leastgate_policy::{Accessor, Restrictions, Timestamp, TokenDigest, TokenLimits, TokenState};
+use leastgate_store::{Change, LastUse, StateChange, TokenGrant, TokenName, TokenRecord, TokenStore};
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -47,6 +47,10 @@ fn state_change() -> impl Strategy<Value = StateChange> {
     (change, text(), text(), time()).prop_map(|(change, reason, by, at)| StateChange { change, reason, by, at })
 }
 
+fn last_use() -> impl Strategy<Value = LastUse> {
+    (time(), of(any::<std::net::IpAddr>())).prop_map(|(at, source)| LastUse { at, source })
+}
+
 fn state() -> impl Strategy<Value = TokenState> {
     use TokenState::{Active, Disabled, Revoked, Rotating};
     prop_oneof![Just(Active), Just(Rotating), Just(Disabled), Just(Revoked)]
@@ -58,11 +62,12 @@ prop_compose! {
         (roles, grants, restrictions, limits) in (vec(text(), 0..4), vec(grant(), 0..4), restrictions(), limits()),
         (created, created_by, expires, state) in (time(), text(), of(time()), state()),
         (state_changed, pepper_id, successor, note) in (of(state_change()), text(), of(accessor()), of(text())),
+        (parent, is_canary, last_use) in (of(accessor()), any::<bool>(), of(last_use())),
     ) -> TokenRecord {
         TokenRecord {
             accessor, digest: TokenDigest::from_bytes(digest), name: TokenName::parse(&name).unwrap(), env: ENV.into(),
             owner, roles, grants, restrictions, limits, created, created_by, expires, state, state_changed, pepper_id,
-            successor, note, version: 1,
+            successor, parent, is_canary, note, last_use, version: 1,
         }
     }
 }

@@ -1,16 +1,23 @@
 //! Usage counters add up, over flushes and restarts, and go with their token.
 
+use std::net::IpAddr;
+
 use leastgate_policy::{Accessor, Timestamp};
-use leastgate_store::{Change, TokenStore, UsageDelta, UsageRow};
+use leastgate_store::{Change, LastUse, TokenStore, UsageDelta, UsageRow};
 
 use crate::fixture::{Home, NOW, change, named, record};
 
+/// A source for each moment, so that the latest one is told from the others.
+fn source_at(at: Timestamp) -> Option<IpAddr> {
+    Some(IpAddr::from(at.0.to_be_bytes()[4..].first_chunk::<4>().copied().unwrap_or_default()))
+}
+
 fn delta(accessor: Accessor, rule: &str, count: u64, at: Timestamp) -> UsageDelta {
-    UsageDelta { accessor, rule: rule.into(), count, last_used: at }
+    UsageDelta { accessor, rule: rule.into(), count, last_used: at, last_source: source_at(at) }
 }
 
 fn row(accessor: Accessor, rule: &str, count: u64, at: Timestamp) -> UsageRow {
-    UsageRow { accessor, rule: rule.into(), count, last_used: at }
+    UsageRow { accessor, rule: rule.into(), count, last_used: at, last_source: source_at(at) }
 }
 
 #[test]
@@ -30,6 +37,20 @@ fn counters_add_up_and_the_latest_use_wins() {
     all.sort_by_key(|row| (row.count, row.accessor));
     assert_eq!(all.last(), Some(&row(one, "r/1", 7, NOW.plus(9))));
     assert!(all.contains(&row(declared, "r/1", 1, NOW)), "a token without a record is counted too");
+}
+
+#[test]
+fn a_token_knows_its_last_use_whatever_the_rule() {
+    let home = Home::new();
+    let store = home.open();
+    let token = store.create_token(record(named("used"))).unwrap();
+    assert_eq!(token.last_use, None);
+    for at in [NOW, NOW.plus(9), NOW.plus(3)] {
+        store.record_usage(vec![delta(token.accessor, &format!("r/{}", at.0), 1, at)]).unwrap();
+    }
+    let last = LastUse { at: NOW.plus(9), source: source_at(NOW.plus(9)) };
+    assert_eq!(store.token(token.accessor).unwrap().last_use, Some(last));
+    assert_eq!(store.token(token.accessor).unwrap().version, 1, "being used changes nothing about it");
 }
 
 #[test]

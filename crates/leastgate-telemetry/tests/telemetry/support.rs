@@ -169,6 +169,8 @@ fn issue(authority: &Authority, number: u64, name: &str, roles: &[&str], grants:
         restrictions: leastgate_policy::Restrictions::default(),
         expires: None,
         state: TokenState::Active,
+        limits: Default::default(),
+        is_canary: false,
     };
     authority.upsert(entry).unwrap();
     secret.expose().to_owned()

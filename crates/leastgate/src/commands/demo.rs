@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use leastgate_config::{GatewayConfig, TokenSource, parse_gateway, parse_policy};
 use leastgate_policy::{EnvironmentKey, Pepper, Secret, Timestamp};
-use leastgate_store::{NewToken, SqliteStore, TokenLimits, TokenName, issue_token};
+use leastgate_store::{NewToken, SqliteStore, TokenName, issue_token};
 
 use crate::cli::{Demo, Global};
 use crate::demo::{ENVIRONMENT, OrdersApi, POLICY, TOKENS, Traffic};
@@ -86,10 +86,12 @@ fn issue(store: &SqliteStore, key: &EnvironmentKey) -> Result<Vec<Secret>, Failu
             roles: vec![token.role.into()],
             grants: Vec::new(),
             restrictions: leastgate_policy::Restrictions::default(),
-            limits: TokenLimits::default(),
+            limits: leastgate_policy::TokenLimits::default(),
             created: now,
             created_by: "demo".into(),
             expires: Some(Timestamp(now.0 + TTL)),
+            parent: None,
+            is_canary: false,
             note: None,
         };
         let issued = issue_token(store, ENVIRONMENT, key, &new).map_err(anyhow::Error::from)?;

@@ -142,6 +142,8 @@ mod tests {
                 restrictions: Restrictions::default(),
                 expires: None,
                 state,
+                limits: Default::default(),
+                is_canary: false,
             };
             table.upsert(entry).unwrap();
         }

@@ -158,6 +158,7 @@ impl Shared {
             rule: Arc::clone(rule),
             count: *count,
             last_used: *last_used,
+            last_source: None,
         });
         match self.store.record_usage(deltas.collect()) {
             Ok(()) => unwritten.clear(),

@@ -3,9 +3,9 @@
 
 use leastgate_admin::api::Moment;
 use leastgate_policy::source::parse_network;
-use leastgate_policy::{IssueRequest, Restrictions, Timestamp};
+use leastgate_policy::{IssueRequest, Restrictions, Timestamp, TokenLimits};
 use leastgate_store::draw::draw_token;
-use leastgate_store::{NewToken, TokenGrant, TokenLimits, TokenName, TokenRecord};
+use leastgate_store::{NewToken, TokenGrant, TokenName, TokenRecord};
 use serde_json::{Value, json};
 
 use crate::cli::{Global, TokenCreate};
@@ -75,6 +75,8 @@ fn new_token(arguments: &TokenCreate) -> Result<NewToken, Failure> {
             .map(|text| client::ttl("--ttl", text))
             .transpose()?
             .map(|ttl| Timestamp(created.0 + ttl.seconds())),
+        parent: None,
+        is_canary: false,
         note: None,
     })
 }

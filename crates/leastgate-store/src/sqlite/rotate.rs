@@ -1,0 +1,71 @@
+//! The statements of a rotation: one token gives its name away, another one takes it, in one transaction.
+
+use leastgate_policy::{Accessor, Timestamp, TokenState};
+use rusqlite::Connection;
+
+use super::decode::{RECORD_COLUMNS, record, seconds};
+use super::tokens::{by_accessor, change_state, check_living, check_version, create};
+use crate::error::{Failure, StoreError};
+use crate::record::TokenRecord;
+use crate::rotation::{OldEnd, Rotated, Rotation};
+
+pub(super) fn rotate(connection: &Connection, env: &str, rotation: &Rotation) -> Result<Rotated, Failure> {
+    let old = by_accessor(connection, env, rotation.old)?;
+    check_version(&old, rotation.expected)?;
+    check_rotatable(&old, rotation.successor.created)?;
+    connection
+        .prepare_cached("UPDATE tokens SET successor = ?2, holds_name = 0, version = version + 1 WHERE accessor = ?1")?
+        .execute((old.accessor.to_string(), rotation.successor.accessor.to_string()))?;
+    match &rotation.end {
+        OldEnd::Grace(end) => grant_grace(connection, &old, *end)?,
+        OldEnd::Revoked(change) => drop(change_state(connection, env, old.accessor, change, None)?),
+    }
+    let successor = create(connection, env, &rotation.successor)?;
+    Ok(Rotated { old: by_accessor(connection, env, old.accessor)?, successor })
+}
+
+fn check_rotatable(old: &TokenRecord, now: Timestamp) -> Result<(), StoreError> {
+    check_living(old)?;
+    let why = match old.state {
+        _ if old.parent.is_some() => "it stands in for another token, which is the one to rotate",
+        TokenState::Rotating => "it has a successor already, which is the one to rotate",
+        TokenState::Disabled => "it is disabled; enable it first, or revoke it and create another one",
+        _ if old.is_expired(now) => "its life is over; create another one",
+        TokenState::Active | TokenState::Revoked => return Ok(()),
+    };
+    Err(StoreError::NotRotatable { accessor: old.accessor, why })
+}
+
+/// A grace never outlives the old end.
+fn grant_grace(connection: &Connection, old: &TokenRecord, end: Timestamp) -> Result<(), Failure> {
+    let end = old.expires.map_or(end, |own| own.min(end));
+    connection
+        .prepare_cached("UPDATE tokens SET state = 'rotating', expires = ?2 WHERE accessor = ?1")?
+        .execute((old.accessor.to_string(), seconds(end)))?;
+    Ok(())
+}
+
+pub(super) fn predecessors_of(
+    connection: &Connection,
+    env: &str,
+    successor: Accessor,
+) -> Result<Vec<TokenRecord>, Failure> {
+    let condition = "successor = ?1 ORDER BY created DESC, id DESC";
+    select(connection, env, condition, [successor.to_string()])
+}
+
+pub(super) fn children_of(connection: &Connection, env: &str, parent: Accessor) -> Result<Vec<TokenRecord>, Failure> {
+    select(connection, env, "parent = ?1 AND state <> 'revoked' ORDER BY id", [parent.to_string()])
+}
+
+/// The records that a condition of this code fits.
+pub(super) fn select(
+    connection: &Connection,
+    env: &str,
+    condition: &str,
+    values: impl rusqlite::Params,
+) -> Result<Vec<TokenRecord>, Failure> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {RECORD_COLUMNS} FROM tokens WHERE {condition}"))?;
+    let rows = statement.query_map(values, |row| record(row, env))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
