@@ -21,6 +21,7 @@ mod ops;
 mod plane;
 mod problem;
 mod replays;
+mod restriction;
 mod routes;
 mod state;
 mod turn;

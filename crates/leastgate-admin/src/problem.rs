@@ -38,17 +38,20 @@ kinds! {
     NameTaken = 409, "name-taken", "The name is taken";
     Declared = 409, "tokens-declared", "Tokens are declared in files";
     Conflict = 409, "conflict", "The state does not permit this";
+    Stale = 412, "precondition-failed", "It was changed meanwhile";
     BodyTooLarge = 413, "body-too-large", "The request body is too large";
     MediaType = 415, "unsupported-media-type", "The body must be JSON";
     HostUnknown = 421, "unknown-host", "The Host is not this listener's";
     Invalid = 422, "invalid-value", "A value is not valid";
     TokenRules = 422, "token-rules", "The policy does not permit this token";
+    ConditionRequired = 428, "precondition-required", "The change must say which version it is for";
     TooManyFailures = 429, "too-many-failures", "Too many failed attempts";
     Internal = 500, "internal", "Something failed that should not";
     NoPolicy = 503, "authorization-unavailable", "No policy is in force";
     AuditFull = 503, "audit-unavailable", "The change can't be recorded";
     Store = 503, "store-unavailable", "The store can't do this";
     Overloaded = 503, "overloaded", "Too much is under way";
+    StorageFull = 507, "insufficient-storage", "There is no space left for it";
 }
 
 /// A refusal.
@@ -69,6 +72,17 @@ impl Problem {
     pub(crate) fn hint(mut self, hint: impl AsRef<str>) -> Self {
         self.hint = Some(safe(hint.as_ref()));
         self
+    }
+
+    /// Says which of many it is about.
+    pub(crate) fn about(self, what: &str) -> Self {
+        Self { detail: safe(&format!("{what}: {}", self.detail)), ..self }
+    }
+
+    /// Adds what else there is to know, behind the hint that it has.
+    pub(crate) fn and_hint(self, more: &str) -> Self {
+        let hint = self.hint.as_ref().map_or_else(|| more.to_owned(), |hint| format!("{hint}; {more}"));
+        self.hint(hint)
     }
 
     pub(crate) fn status(&self) -> u16 {
@@ -123,9 +137,9 @@ impl From<StoreError> for Problem {
         let kind = match &error {
             StoreError::NameTaken { .. } => Kind::NameTaken,
             StoreError::NotFound { .. } => Kind::NotFound,
-            StoreError::Conflict { .. } | StoreError::Revoked { .. } | StoreError::NotRotatable { .. } => {
-                Kind::Conflict
-            }
+            StoreError::Conflict { .. } => Kind::Stale,
+            StoreError::Revoked { .. } | StoreError::NotRotatable { .. } => Kind::Conflict,
+            StoreError::DiskFull { .. } => Kind::StorageFull,
             StoreError::BadCursor => Kind::Invalid,
             StoreError::Overloaded => Kind::Overloaded,
             _ => Kind::Store,

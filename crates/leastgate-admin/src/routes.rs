@@ -12,14 +12,20 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use leastgate_store::AdminRole::{self, Admin, Operator, Viewer};
 
-use crate::call::{Effect, Operation, Run, answer};
+use crate::call::{Effect, MOST_BYTES, MOST_BYTES_OF_MANY, Operation, Run, answer};
 use crate::gate::gate;
-use crate::operations::{admins, changes, check, events, policy, status, tokens};
+use crate::operations::{
+    admins, bulk, changes, check, children, edit, events, policy, revocations, rotate, status, tokens,
+};
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
 
 const fn operation(name: &'static str, role: AdminRole, effect: Effect) -> Operation {
-    Operation { name, role, effect }
+    Operation { name, role, effect, most_bytes: MOST_BYTES }
+}
+
+const fn of_many(operation: Operation) -> Operation {
+    Operation { most_bytes: MOST_BYTES_OF_MANY, ..operation }
 }
 
 static TOKEN_LIST: Operation = operation("token.list", Viewer, Effect::Reads);
@@ -27,8 +33,19 @@ static TOKEN_CREATE: Operation = operation("token.create", Operator, Effect::Giv
 static TOKEN_SHOW: Operation = operation("token.show", Viewer, Effect::Reads);
 static TOKEN_USAGE: Operation = operation("token.usage", Viewer, Effect::Reads);
 static TOKEN_REVOKE: Operation = operation("token.revoke", Operator, Effect::Takes);
+static TOKEN_EDIT: Operation = operation("token.edit", Operator, Effect::Gives);
+static TOKEN_GRANT: Operation = operation("token.grant", Operator, Effect::Gives);
+static TOKEN_RESTRICT: Operation = operation("token.restrict", Operator, Effect::Takes);
+static TOKEN_ROTATE: Operation = operation("token.rotate", Operator, Effect::Gives);
+static TOKEN_ROTATION: Operation = operation("token.rotation", Viewer, Effect::Reads);
 static TOKEN_DISABLE: Operation = operation("token.disable", Operator, Effect::Takes);
 static TOKEN_ENABLE: Operation = operation("token.enable", Operator, Effect::Gives);
+static TOKEN_BULK: Operation = operation("token.bulk", Operator, Effect::Gives);
+static TOKEN_EXPORT: Operation = operation("token.export", Admin, Effect::Reads);
+static TOKEN_IMPORT: Operation = of_many(operation("token.import", Operator, Effect::Gives));
+static TOKEN_CHILD: Operation = operation("token.child", Operator, Effect::Gives);
+static TOKEN_RENEW: Operation = operation("token.renew", Operator, Effect::Gives);
+static REVOCATIONS: Operation = operation("token.revocations", Operator, Effect::Takes);
 static CHECK: Operation = operation("check", Viewer, Effect::Asks);
 static DECISION_SHOW: Operation = operation("decision.show", Viewer, Effect::Reads);
 static EVENT_LIST: Operation = operation("event.list", Viewer, Effect::Reads);
@@ -41,12 +58,24 @@ static ADMIN_REVOKE: Operation = operation("admin.revoke", Admin, Effect::Takes)
 /// The router of the admin listener.
 pub(crate) fn admin(shared: &Arc<Shared>) -> Router {
     let on = |operation, run| endpoint(shared, operation, run);
+    // A token may be named as one of the calls about many are.
+    let token = || get(on(&TOKEN_SHOW, tokens::show)).patch(on(&TOKEN_EDIT, edit::patch));
     let (gated, unrouted, refused) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
     Router::new()
         .route("/v1/tokens", get(on(&TOKEN_LIST, tokens::list)).post(on(&TOKEN_CREATE, tokens::create)))
-        .route("/v1/tokens/{token}", get(on(&TOKEN_SHOW, tokens::show)))
+        .route("/v1/tokens/bulk", token().post(on(&TOKEN_BULK, bulk::create)))
+        .route("/v1/tokens/import", token().post(on(&TOKEN_IMPORT, bulk::import)))
+        .route("/v1/exports", get(on(&TOKEN_EXPORT, bulk::export)))
+        .route("/v1/revocations", post(on(&REVOCATIONS, revocations::revoke)))
+        .route("/v1/tokens/{token}", token())
         .route("/v1/tokens/{token}/usage", get(on(&TOKEN_USAGE, tokens::usage)))
         .route("/v1/tokens/{token}/revoke", post(on(&TOKEN_REVOKE, changes::revoke)))
+        .route("/v1/tokens/{token}/children", post(on(&TOKEN_CHILD, children::create)))
+        .route("/v1/tokens/{token}/renew", post(on(&TOKEN_RENEW, children::renew)))
+        .route("/v1/tokens/{token}/grants", post(on(&TOKEN_GRANT, edit::grant)))
+        .route("/v1/tokens/{token}/restrict", post(on(&TOKEN_RESTRICT, edit::restrict)))
+        .route("/v1/tokens/{token}/rotate", post(on(&TOKEN_ROTATE, rotate::rotate)))
+        .route("/v1/tokens/{token}/rotation", get(on(&TOKEN_ROTATION, rotate::rotation)))
         .route("/v1/tokens/{token}/disable", post(on(&TOKEN_DISABLE, changes::disable)))
         .route("/v1/tokens/{token}/enable", post(on(&TOKEN_ENABLE, changes::enable)))
         .route("/v1/check", post(on(&CHECK, check::check)))

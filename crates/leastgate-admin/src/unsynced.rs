@@ -6,52 +6,77 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use leastgate_policy::{Accessor, Timestamp, TokenState};
-use leastgate_store::{Change, StateChange, StoreError, TokenStore};
+use leastgate_store::{Change, StateChange, StoreError, TokenRecord, TokenStore};
 use leastgate_telemetry::Telemetry;
+
+use crate::restriction::Restriction;
 
 /// A change the store owes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owed {
     /// A token was revoked or disabled.
-    Token(StateChange),
+    State(StateChange),
+    /// Something was taken from a token.
+    Restriction(Restriction),
     /// An administrator was revoked.
     Admin(Timestamp),
 }
 
-impl Owed {
-    /// Nothing leads back from there, so nothing replaces it.
-    fn is_final(&self) -> bool {
-        match self {
-            Self::Token(change) => change.change == Change::Revoke,
-            Self::Admin(_) => true,
+/// What the store owes of one record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Debt {
+    /// The last change of state, but never a weaker one than a revocation.
+    state: Option<StateChange>,
+    /// All restrictions together.
+    restriction: Option<Restriction>,
+    admin: Option<Timestamp>,
+}
+
+impl Debt {
+    fn add(&mut self, owed: Owed) {
+        match owed {
+            Owed::State(_) if self.is_revocation() => {}
+            Owed::State(change) => self.state = Some(change),
+            Owed::Restriction(more) => match &mut self.restriction {
+                Some(restriction) => restriction.join(more),
+                None => self.restriction = Some(more),
+            },
+            Owed::Admin(at) => self.admin = self.admin.or(Some(at)),
         }
     }
 
-    /// The state a token has in force.
-    fn state(&self) -> Option<TokenState> {
-        match self {
-            Self::Admin(_) => None,
-            Self::Token(_) if self.is_final() => Some(TokenState::Revoked),
-            Self::Token(_) => Some(TokenState::Disabled),
-        }
+    /// Nothing leads back from there, so nothing replaces it.
+    fn is_revocation(&self) -> bool {
+        self.state.as_ref().is_some_and(|change| change.change == Change::Revoke)
     }
 }
 
-/// What the store owes, at most one change for each record: the last one, but never a weaker one than a revocation.
+/// Revocations of one commit.
+pub(crate) const BATCH: usize = 5_000;
+
+/// What the store owes, by record.
 #[derive(Debug, Default)]
 pub(crate) struct Unsynced {
-    owed: Mutex<BTreeMap<Accessor, Owed>>,
+    owed: Mutex<BTreeMap<Accessor, Debt>>,
 }
 
 impl Unsynced {
     pub(crate) fn add(&self, accessor: Accessor, owed: Owed, telemetry: &Telemetry) {
         let mut all = self.lock();
-        if !all.get(&accessor).is_some_and(Owed::is_final) {
-            all.insert(accessor, owed);
+        all.entry(accessor).or_default().add(owed);
+        report(&all, telemetry);
+    }
+
+    /// The same change of many tokens.
+    pub(crate) fn add_all(&self, accessors: &[Accessor], change: &StateChange, telemetry: &Telemetry) {
+        let mut all = self.lock();
+        for accessor in accessors {
+            all.entry(*accessor).or_default().add(Owed::State(change.clone()));
         }
         report(&all, telemetry);
     }
 
+    /// How many records are behind.
     pub(crate) fn len(&self) -> u64 {
         u64::try_from(self.lock().len()).unwrap_or(u64::MAX)
     }
@@ -62,43 +87,80 @@ impl Unsynced {
 
     /// The state that a token was put into and that the store owes.
     pub(crate) fn owed_state(&self, accessor: Accessor) -> Option<TokenState> {
-        self.lock().get(&accessor).and_then(Owed::state)
+        let all = self.lock();
+        let debt = all.get(&accessor)?;
+        let change = debt.state.as_ref()?;
+        Some(if change.change == Change::Revoke { TokenState::Revoked } else { TokenState::Disabled })
+    }
+
+    /// A record as it is in force: without what was taken from it and what the store still has.
+    pub(crate) fn restricted(&self, record: &TokenRecord) -> TokenRecord {
+        let all = self.lock();
+        let restriction = all.get(&record.accessor).and_then(|debt| debt.restriction.as_ref());
+        restriction.map_or_else(|| record.clone(), |restriction| restriction.apply(record))
     }
 
     /// Tries each change once more, and stops at the first that shows the store itself stuck: each further one would
     /// only wait as long again, and all other changes with it. The caller has the turn to change, so that none is
     /// undone by one that came after it. Blocks.
     pub(crate) fn settle(&self, store: &dyn TokenStore, telemetry: &Telemetry) {
-        let waiting: Vec<_> = self.lock().iter().map(|(accessor, owed)| (*accessor, owed.clone())).collect();
-        for (accessor, owed) in waiting {
-            let result = attempt(store, accessor, &owed);
+        let waiting: Vec<_> = self.lock().iter().map(|(accessor, debt)| (*accessor, debt.clone())).collect();
+        let (revoked, others): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(_, debt)| debt.is_revocation() && debt.admin.is_none());
+        let is_moving = self.settle_revocations(store, &revoked);
+        for (accessor, debt) in others.into_iter().take_while(|_| is_moving) {
+            let result = attempt(store, accessor, &debt);
             if is_settled(&result) {
-                self.forget(accessor, &owed);
-            } else if is_stuck(&result) {
+                self.forget(accessor, &debt);
+            } else if result.is_err_and(|error| is_stuck(&error)) {
                 break;
             }
         }
         report(&self.lock(), telemetry);
     }
 
-    /// Only what was settled: a stronger change may have taken its place meanwhile.
-    fn forget(&self, accessor: Accessor, settled: &Owed) {
+    /// Many may have been revoked in one call: they are kept in as few commits. `false`: the store is stuck.
+    fn settle_revocations(&self, store: &dyn TokenStore, revoked: &[(Accessor, Debt)]) -> bool {
+        for batch in revoked.chunk_by(|(_, one), (_, other)| one.state == other.state) {
+            for batch in batch.chunks(BATCH) {
+                let Some(change) = batch.first().and_then(|(_, debt)| debt.state.clone()) else { continue };
+                let result = store.revoke_tokens(batch.iter().map(|(accessor, _)| *accessor).collect(), change);
+                match result {
+                    Ok(_) => batch.iter().for_each(|(accessor, debt)| self.forget(*accessor, debt)),
+                    Err(error) if is_stuck(&error) => return false,
+                    Err(_) => {}
+                }
+            }
+        }
+        true
+    }
+
+    /// Only what was settled: a stronger change may have come meanwhile.
+    fn forget(&self, accessor: Accessor, settled: &Debt) {
         let mut all = self.lock();
         if all.get(&accessor) == Some(settled) {
             all.remove(&accessor);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Accessor, Owed>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Accessor, Debt>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn attempt(store: &dyn TokenStore, accessor: Accessor, owed: &Owed) -> Result<(), StoreError> {
-    match owed {
-        Owed::Token(change) => store.change_state(accessor, change.clone(), None).map(drop),
-        Owed::Admin(at) => store.revoke_admin(accessor, *at).map(drop),
+/// What must not wait comes first: a state ends all there is to restrict.
+fn attempt(store: &dyn TokenStore, accessor: Accessor, debt: &Debt) -> Result<(), StoreError> {
+    if let Some(change) = &debt.state {
+        store.change_state(accessor, change.clone(), None)?;
     }
+    if let Some(restriction) = &debt.restriction {
+        let record = store.token(accessor)?;
+        store.update_token(restriction.apply(&record))?;
+    }
+    if let Some(at) = debt.admin {
+        store.revoke_admin(accessor, at)?;
+    }
+    Ok(())
 }
 
 /// A record that is gone, or revoked for good, needs no change any more.
@@ -107,12 +169,12 @@ fn is_settled(result: &Result<(), StoreError>) -> bool {
 }
 
 /// A full disk is not: what is smaller may still fit.
-fn is_stuck(result: &Result<(), StoreError>) -> bool {
+fn is_stuck(error: &StoreError) -> bool {
     use StoreError::{Busy, Closed, Overloaded, Timeout};
-    matches!(result, Err(Busy { .. } | Timeout { .. } | Overloaded | Closed))
+    matches!(error, Busy { .. } | Timeout { .. } | Overloaded | Closed)
 }
 
-fn report(all: &BTreeMap<Accessor, Owed>, telemetry: &Telemetry) {
+fn report(all: &BTreeMap<Accessor, Debt>, telemetry: &Telemetry) {
     telemetry.set_unsynced_changes(u64::try_from(all.len()).unwrap_or(u64::MAX));
 }
 
@@ -125,7 +187,13 @@ mod tests {
     use super::*;
 
     fn change(change: Change) -> Owed {
-        Owed::Token(StateChange { change, reason: "x".into(), by: "y".into(), at: Timestamp(1) })
+        Owed::State(StateChange { change, reason: "x".into(), by: "y".into(), at: Timestamp(1) })
+    }
+
+    fn debt(owed: Owed) -> Debt {
+        let mut debt = Debt::default();
+        debt.add(owed);
+        debt
     }
 
     #[test]
@@ -136,11 +204,25 @@ mod tests {
         assert_eq!(unsynced.owed_state(accessor), Some(TokenState::Disabled));
         unsynced.add(accessor, change(Change::Revoke), &telemetry);
         unsynced.add(accessor, change(Change::Disable), &telemetry);
-        unsynced.add(accessor, Owed::Admin(Timestamp(2)), &telemetry);
         assert_eq!((unsynced.len(), unsynced.owed_state(accessor)), (1, Some(TokenState::Revoked)));
-        unsynced.forget(accessor, &change(Change::Disable));
+        unsynced.forget(accessor, &debt(change(Change::Disable)));
         assert!(unsynced.owes(accessor), "a round that began before the revocation came settles the disable only");
-        unsynced.forget(accessor, &change(Change::Revoke));
+        unsynced.forget(accessor, &debt(change(Change::Revoke)));
         assert!(!unsynced.owes(accessor));
+    }
+
+    #[test]
+    fn a_state_and_a_restriction_of_one_token_are_both_owed() {
+        let telemetry = Telemetry::start(TelemetryConfig::default(), Arc::new(SystemClock::new())).unwrap();
+        let (unsynced, accessor) = (Unsynced::default(), Accessor::from_random(1));
+        for role in ["a", "b"] {
+            let restriction = Restriction { roles: [role.to_owned()].into(), ..Restriction::default() };
+            unsynced.add(accessor, Owed::Restriction(restriction), &telemetry);
+        }
+        unsynced.add(accessor, change(Change::Disable), &telemetry);
+        let all = unsynced.lock();
+        let debt = &all[&accessor];
+        assert_eq!(debt.restriction.as_ref().unwrap().roles.len(), 2);
+        assert!(debt.state.is_some());
     }
 }

@@ -244,6 +244,13 @@ impl PolicySnapshot {
         &self.condition_headers
     }
 
+    /// Whether a role confers a scope in this gateway's environment, through inheritance too.
+    #[must_use]
+    pub fn role_confers(&self, role: &str, scope: &str) -> bool {
+        let confers = |scopes: &ScopeSet| self.scope_index(scope).is_some_and(|index| scopes.contains(index));
+        self.scopes_of_role(role).is_some_and(confers)
+    }
+
     pub(crate) fn serial(&self) -> u64 {
         self.serial
     }

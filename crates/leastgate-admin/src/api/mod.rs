@@ -4,7 +4,9 @@
 //! Requests refuse unknown fields; answers may grow. Times are RFC 3339 in UTC, lives are texts such as `90d`.
 
 mod admin;
+mod bulk;
 mod check;
+mod life;
 mod moment;
 mod problem;
 mod secret;
@@ -13,7 +15,15 @@ mod token;
 mod ttl;
 
 pub use admin::{AdminList, AdminRevoked, AdminView, Ceiling, CreateAdmin, IssuedAdminView, Names};
+pub use bulk::{
+    CreateChild, CreateTokens, ExportedToken, ExportedTokens, ImportTokens, ImportedTokens, IssuedOfMany, IssuedTokens,
+    RevokeTokens, RevokedToken, RevokedTokens,
+};
 pub use check::{CheckRequest, CheckResult, CheckedToken, NearestMiss};
+pub use life::{
+    GrantScope, LastUseView, PatchToken, PredecessorView, RestrictToken, RotateToken, RotatedToken, RotationView,
+    TokenEdited,
+};
 pub use moment::Moment;
 pub use problem::ProblemView;
 pub(crate) use problem::problem_prefix;

@@ -83,6 +83,9 @@ pub struct TokenView {
     pub state_changed: Option<StateChangeView>,
     /// The accessor of the token that took its name over.
     pub successor: Option<String>,
+    /// The accessor of the token for which it stands in.
+    #[serde(default)]
+    pub parent: Option<String>,
     /// A word for people.
     pub note: Option<String>,
     /// Counts its changes: the entity tag.

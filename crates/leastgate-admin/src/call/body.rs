@@ -1,4 +1,4 @@
-//! Bodies: at most 64 KiB of JSON, at most 32 deep, no field that isn't known (P34).
+//! Bodies: JSON of at most 64 KiB, where many tokens come at once 8 MiB, at most 32 deep, no field that isn't known (P34).
 
 use axum::body::Body;
 use http::request::Parts;
@@ -8,8 +8,10 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::{Kind, Problem};
 
-/// Largest body.
-const MOST_BYTES: usize = 64 * 1024;
+/// Largest body of most calls.
+pub(crate) const MOST_BYTES: usize = 64 * 1024;
+/// Largest body of a call about many tokens.
+pub(crate) const MOST_BYTES_OF_MANY: usize = 8 * 1024 * 1024;
 /// Deepest nesting of arrays and objects.
 const MOST_DEPTH: usize = 32;
 
@@ -23,14 +25,15 @@ pub(super) fn none(parts: &Parts) -> Result<Vec<u8>, Problem> {
 }
 
 /// Reads a JSON body. The call's deadline holds meanwhile.
-pub(super) async fn read(parts: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
+pub(super) async fn read(parts: &Parts, body: Body, most: usize) -> Result<Vec<u8>, Problem> {
     if !is_json(parts) {
         return Err(Problem::new(Kind::MediaType, "the Content-Type must be application/json")
             .hint("add -H 'Content-Type: application/json'"));
     }
-    let collected = Limited::new(body, MOST_BYTES).collect().await.map_err(|error| {
+    let collected = Limited::new(body, most).collect().await.map_err(|error| {
         if error.downcast_ref::<LengthLimitError>().is_some() {
-            Problem::new(Kind::BodyTooLarge, "the body is over 64 KiB").hint("split it into several calls")
+            Problem::new(Kind::BodyTooLarge, format!("the body is over {} KiB", most / 1024))
+                .hint("split it into several calls")
         } else {
             Problem::new(Kind::Malformed, "the body ended before its end")
         }

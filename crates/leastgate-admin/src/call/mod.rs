@@ -7,6 +7,7 @@ mod body;
 mod caller;
 mod failures;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use leastgate_policy::Timestamp;
 use leastgate_store::AdminRole;
 use leastgate_telemetry::{AdminActor, AdminEvent, Reservation};
 
-pub(crate) use self::body::{from_json, from_query};
+pub(crate) use self::body::{MOST_BYTES, MOST_BYTES_OF_MANY, from_json, from_query};
 pub(crate) use self::caller::{Caller, Identity};
 pub(crate) use self::failures::Failures;
 use crate::lanes::Lane;
@@ -33,6 +34,8 @@ pub(crate) struct Operation {
     pub(crate) name: &'static str,
     pub(crate) role: AdminRole,
     pub(crate) effect: Effect,
+    /// Largest body in bytes.
+    pub(crate) most_bytes: usize,
 }
 
 /// What a call does to what is allowed.
@@ -65,6 +68,7 @@ pub(crate) struct Call<'a> {
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a [u8],
+    pub(crate) source: Option<SocketAddr>,
     pub(crate) now: Timestamp,
 }
 
@@ -72,6 +76,28 @@ impl<'a> Call<'a> {
     /// The third segment of the path: whom the call is about.
     pub(crate) fn target(&self) -> &'a str {
         target(self.uri).unwrap_or_default()
+    }
+
+    /// The version that `If-Match` asks for (RFC 9110 §13.1.1): one strong tag, as answers give it, or `*`.
+    pub(crate) fn expected_version(&self) -> Result<Option<u64>, Problem> {
+        let mut fields = self.headers.get_all(header::IF_MATCH).iter();
+        let Some(field) = fields.next() else { return Ok(None) };
+        if field == "*" && fields.next().is_none() {
+            return Ok(None);
+        }
+        let tag = field.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
+        let version = tag.and_then(|tag| tag.parse().ok()).filter(|_| fields.next().is_none());
+        version.map(Some).ok_or_else(|| {
+            Problem::new(Kind::Invalid, "`If-Match` must be there once, with the ETag of the token, such as \"3\"")
+        })
+    }
+
+    /// Records something that the call did besides what its own event tells.
+    pub(crate) fn tell(&self, operation: &str, change: &Change) {
+        let mut event = event(self.shared, operation, Some(self.caller), self.source);
+        event.result = "ok".to_owned();
+        change.tell(&mut event);
+        self.shared.given.telemetry.admin(&event, None);
     }
 }
 
@@ -90,12 +116,21 @@ pub(crate) struct Reply {
 }
 
 /// What an event says of a change.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Change {
     pub(crate) target: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) durable: Option<bool>,
     pub(crate) details: Vec<(String, String)>,
+}
+
+impl Change {
+    fn tell(&self, event: &mut AdminEvent) {
+        event.target = self.target.clone().or(event.target.take());
+        event.reason.clone_from(&self.reason);
+        event.durable = self.durable;
+        event.details.clone_from(&self.details);
+    }
 }
 
 impl Reply {
@@ -183,7 +218,7 @@ async fn read(
     }
     let body = match operation.effect {
         Effect::Reads => body::none(parts),
-        Effect::Asks | Effect::Gives | Effect::Takes => body::read(parts, body).await,
+        Effect::Asks | Effect::Gives | Effect::Takes => body::read(parts, body, operation.most_bytes).await,
     };
     match body {
         Ok(body) => Ok((caller, body)),
@@ -200,7 +235,15 @@ fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller:
         },
         Effect::Reads | Effect::Asks | Effect::Takes => None,
     };
-    let result = run(&Call { shared, caller, uri: &parts.uri, headers: &parts.headers, body, now: shared.now() });
+    let result = run(&Call {
+        shared,
+        caller,
+        uri: &parts.uri,
+        headers: &parts.headers,
+        body,
+        source: source(parts),
+        now: shared.now(),
+    });
     if operation.effect.is_change() {
         recorded.record(shared, &result, reservation);
     }
@@ -212,7 +255,7 @@ fn audit_full() -> Problem {
         .hint("look at leastgate_audit_queue_depth and the sinks' disks; revoke and disable work all the same")
 }
 
-fn source(parts: &Parts) -> Option<std::net::SocketAddr> {
+fn source(parts: &Parts) -> Option<SocketAddr> {
     match parts.extensions.get() {
         Some(Peer::Tcp { source, .. }) => Some(*source),
         Some(Peer::Unix { .. }) | None => None,
@@ -223,28 +266,29 @@ fn source(parts: &Parts) -> Option<std::net::SocketAddr> {
 struct Recorded<'a> {
     operation: &'a Operation,
     caller: Option<&'a Caller>,
-    source: Option<std::net::SocketAddr>,
+    source: Option<SocketAddr>,
     uri: &'a Uri,
 }
 
 impl Recorded<'_> {
     fn record(&self, shared: &Shared, result: &Result<Reply, Problem>, reservation: Option<Reservation>) {
-        let mut event = AdminEvent {
-            operation: self.operation.name.to_owned(),
-            actor: self.caller.map_or_else(nobody, Caller::actor),
-            source: self.source.map(|source| (source.ip(), source.port())),
-            target: target(self.uri).map(str::to_owned),
-            result: result.as_ref().err().map_or("ok", Problem::name).to_owned(),
-            policy_rev: shared.given.authority.snapshot().map(|policy| policy.revision().to_owned()),
-            ..AdminEvent::default()
-        };
+        let mut event = event(shared, self.operation.name, self.caller, self.source);
+        event.target = target(self.uri).map(str::to_owned);
+        result.as_ref().err().map_or("ok", Problem::name).clone_into(&mut event.result);
         if let Ok(Reply { change, .. }) = result {
-            event.target = change.target.clone().or(event.target);
-            event.reason.clone_from(&change.reason);
-            event.durable = change.durable;
-            event.details.clone_from(&change.details);
+            change.tell(&mut event);
         }
         shared.given.telemetry.admin(&event, reservation);
+    }
+}
+
+fn event(shared: &Shared, operation: &str, caller: Option<&Caller>, source: Option<SocketAddr>) -> AdminEvent {
+    AdminEvent {
+        operation: operation.to_owned(),
+        actor: caller.map_or_else(nobody, Caller::actor),
+        source: source.map(|source| (source.ip(), source.port())),
+        policy_rev: shared.given.authority.snapshot().map(|policy| policy.revision().to_owned()),
+        ..AdminEvent::default()
     }
 }
 

@@ -2,9 +2,10 @@
 
 use leastgate_policy::Accessor;
 use leastgate_store::{MayGrant, NameSet, NewAdmin, StoreError, TokenName, issue_admin};
+use serde_json::json;
 
 use super::issue::with_secret;
-use super::{check_text, no_query, view};
+use super::{check_text, detail, no_query, view};
 use crate::api::{AdminList, AdminRevoked, CreateAdmin, ReasonRequest};
 use crate::call::{Call, Change, Reply, from_json};
 use crate::ceiling;
@@ -39,7 +40,6 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     let given = &call.shared.given;
     let issued = issue_admin(&*given.store, &given.environment, given.authority.key(), &admin)?;
     let id = issued.record.id.to_string();
-    let detail = |name: &str, value: String| (name.to_owned(), value);
     let details = vec![
         detail("name", name),
         detail("role", admin.role.to_string()),
@@ -47,7 +47,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     ];
     Ok(Reply {
         created_at: Some(format!("/v1/admins/{id}")),
-        body: with_secret("admin", &view::admin(&issued.record, None), Some(issued.secret.expose()))?,
+        body: with_secret(&json!({"admin": view::admin(&issued.record, None)}), Some(issued.secret.expose()))?,
         change: Change { target: Some(id), durable: Some(true), details, reason: None },
         version: None,
     })

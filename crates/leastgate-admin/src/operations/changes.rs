@@ -5,14 +5,15 @@
 
 use std::time::Duration;
 
-use leastgate_policy::{IssueRequest, TokenState};
+use leastgate_policy::{Accessor, TokenState};
 use leastgate_store::{Change, StateChange, StoreError};
 
 use super::find::{Found, find, find_in_force};
-use super::{check_text, issue, no_query, view};
+use super::give::{Holding, check_may_give};
+use super::{check_text, children, no_query, view};
 use crate::api::{ReasonRequest, TokenChanged};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
-use crate::ceiling::{self, Gift};
+use crate::ceiling;
 use crate::problem::{Kind, Problem, revoked};
 use crate::state::Tokens;
 use crate::unsynced::Owed;
@@ -34,7 +35,7 @@ pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
         return Err(revoked(found.accessor));
     }
     check_may_enable(call, &found)?;
-    settle(call, &found)?;
+    settle(call, found.accessor)?;
     let record = call.shared.given.store.change_state(found.accessor, change.clone(), None)?;
     let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
     call.shared.put_in_force(&record).map_err(collided)?;
@@ -80,32 +81,43 @@ fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply
     // Once before waiting for anybody, and once more when no other change can come between memory and store.
     apply(call, &found, state)?;
     observe(call, change.change, clock.elapsed().saturating_sub(begun));
-    let Some(_held) = call.shared.lock_changes() else {
-        owe(call, &found, &change, "other changes wait for the store");
-        // Whoever had the turn may have put it back in force meanwhile; from here on they find the debt.
-        apply(call, &found, state)?;
-        return answer(call, &found, &change, (before, found.state(call.shared)), false);
-    };
-    apply(call, &found, state)?;
-    let (state, durable) = match call.shared.given.store.change_state(found.accessor, change.clone(), None) {
-        Ok(record) => (record.state, true),
-        Err(error @ (StoreError::NotFound { .. } | StoreError::Revoked { .. })) => return Err(error.into()),
-        Err(error) => {
-            owe(call, &found, &change, &error.to_string());
-            (found.state(call.shared), false)
-        }
-    };
+    let (state, durable) = keep(call, &found, &change, state)?;
+    children::end_all(call, &found, "the token it stands in for was taken out of use");
     answer(call, &found, &change, (before, state), durable)
+}
+
+/// Has the store keep what is in force. The state from now on, and whether the store holds it.
+pub(super) fn keep(
+    call: &Call<'_>,
+    found: &Found,
+    change: &StateChange,
+    state: TokenState,
+) -> Result<(TokenState, bool), Problem> {
+    let Some(_held) = call.shared.lock_changes() else {
+        owe(call, found, change, "other changes wait for the store");
+        // Whoever had the turn may have put it back in force meanwhile; from here on they find the debt.
+        apply(call, found, state)?;
+        return Ok((found.state(call.shared), false));
+    };
+    apply(call, found, state)?;
+    match call.shared.given.store.change_state(found.accessor, change.clone(), None) {
+        Ok(record) => Ok((record.state, true)),
+        Err(error @ (StoreError::NotFound { .. } | StoreError::Revoked { .. })) => Err(error.into()),
+        Err(error) => {
+            owe(call, found, change, &error.to_string());
+            Ok((found.state(call.shared), false))
+        }
+    }
 }
 
 fn owe(call: &Call<'_>, found: &Found, change: &StateChange, why: &str) {
     tracing::warn!(accessor = %found.accessor, why, "a change is in force and not in the store yet");
-    call.shared.unsynced.add(found.accessor, Owed::Token(change.clone()), &call.shared.given.telemetry);
+    call.shared.unsynced.add(found.accessor, Owed::State(change.clone()), &call.shared.given.telemetry);
 }
 
 /// Revoked is final: nothing leads from there to a state that could be enabled, neither here nor in a store that has
 /// not heard of it yet.
-fn apply(call: &Call<'_>, found: &Found, state: TokenState) -> Result<(), Problem> {
+pub(super) fn apply(call: &Call<'_>, found: &Found, state: TokenState) -> Result<(), Problem> {
     match found.state(call.shared) {
         TokenState::Revoked if state != TokenState::Revoked => Err(revoked(found.accessor)),
         TokenState::Revoked => Ok(()),
@@ -128,30 +140,16 @@ fn check_may_enable(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
     if record.is_expired(call.now) {
         return Err(Problem::new(Kind::Conflict, "the token is past its end").hint("create another token"));
     }
-    let roles: Vec<&str> = record.roles.iter().map(String::as_str).collect();
-    let scopes: Vec<&str> = record.grants.iter().map(|grant| grant.scope.as_str()).collect();
-    let request = IssueRequest {
-        owner: record.owner.as_deref(),
-        roles: &roles,
-        grants: &record.grants.iter().map(|grant| (grant.scope.as_str(), grant.expires)).collect::<Vec<_>>(),
-        from: record.created,
-        expires: record.expires,
-    };
-    issue::check_rules(&*call.shared.policy()?, &request)?;
-    let life = record.expires.map(|end| end.since(call.now));
-    ceiling::check(
-        &call.caller.may_grant,
-        &Gift { environment: &record.env, roles: &record.roles, scopes: &scopes, life },
-    )
+    check_may_give(call, Holding::from(record))
 }
 
 /// Gives access only when the store knows all that was taken from this token before.
-fn settle(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
-    if !call.shared.unsynced.owes(found.accessor) {
+pub(super) fn settle(call: &Call<'_>, accessor: Accessor) -> Result<(), Problem> {
+    if !call.shared.unsynced.owes(accessor) {
         return Ok(());
     }
     call.shared.unsynced.settle(&*call.shared.given.store, &call.shared.given.telemetry);
-    if call.shared.unsynced.owes(found.accessor) {
+    if call.shared.unsynced.owes(accessor) {
         return Err(Problem::new(Kind::Store, "the store still owes an earlier change of this token")
             .hint("look at the gateway's log for what is wrong with the store, then try again"));
     }

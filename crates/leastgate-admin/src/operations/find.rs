@@ -27,7 +27,7 @@ enum Kept {
 }
 
 impl Found {
-    fn stored(record: TokenRecord) -> Self {
+    pub(super) fn stored(record: TokenRecord) -> Self {
         Self {
             digest: record.digest,
             accessor: record.accessor,

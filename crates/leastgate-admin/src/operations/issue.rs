@@ -1,19 +1,19 @@
 //! A new token: held to the policy's rules and to the caller's ceiling, kept, put in force, and its secret told once.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use leastgate_policy::source::parse_network;
-use leastgate_policy::{Accessor, IssueRefusal, IssueRequest, PolicySnapshot, Restrictions, Timestamp, TokenLimits};
+use leastgate_policy::{Accessor, Restrictions, Timestamp, TokenLimits};
 use leastgate_store::{Change, IssuedToken, NewToken, StateChange, TokenGrant, TokenName, TokenRecord, issue_token};
 use serde::Serialize;
+use serde_json::json;
 
 use super::changes::check_not_declared;
-use super::{check_text, no_query, view};
-use crate::api::{CreateToken, Moment, Ttl};
+use super::give::{Holding, check_may_give};
+use super::{check_text, detail, no_query, scope_names, view};
+use crate::api::{CreateToken, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
-use crate::ceiling::{self, Gift};
 use crate::problem::{Kind, Problem};
 use crate::replays::Ticket;
 
@@ -26,7 +26,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         return replayed(call, accessor);
     }
     let token = new_token(call, &asked)?;
-    check_may_issue(call, &token)?;
+    check_may_give(call, Holding::from(&token))?;
     let issued = keep(call, &token)?;
     if let Some(ticket) = ticket {
         call.shared.replays.remember(ticket, issued.record.accessor);
@@ -42,13 +42,19 @@ fn replayed(call: &Call<'_>, accessor: Accessor) -> Result<Reply, Problem> {
     answer(call, &record, None, change)
 }
 
-fn answer(call: &Call<'_>, record: &TokenRecord, secret: Option<&str>, change: Recorded) -> Result<Reply, Problem> {
+pub(super) fn answer(
+    call: &Call<'_>,
+    record: &TokenRecord,
+    secret: Option<&str>,
+    change: Recorded,
+) -> Result<Reply, Problem> {
     Ok(Reply {
         created_at: Some(format!("/v1/tokens/{}", record.accessor)),
         version: Some(record.version),
         body: with_secret(
-            "token",
-            &view::token(record, record.state, call.shared.given.authority.snapshot().as_deref(), call.now),
+            &json!({
+                "token": view::token(record, record.state, call.shared.given.authority.snapshot().as_deref(), call.now),
+            }),
             secret,
         )?,
         change,
@@ -56,7 +62,7 @@ fn answer(call: &Call<'_>, record: &TokenRecord, secret: Option<&str>, change: R
 }
 
 /// What `Idempotency-Key` says, if it is there.
-fn ticket(call: &Call<'_>) -> Result<Option<Ticket>, Problem> {
+pub(super) fn ticket(call: &Call<'_>) -> Result<Option<Ticket>, Problem> {
     let mut keys = call.headers.get_all("idempotency-key").iter();
     let Some(key) = keys.next() else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| (1..=255).contains(&key.len()) && keys.next().is_none());
@@ -67,13 +73,12 @@ fn ticket(call: &Call<'_>) -> Result<Option<Ticket>, Problem> {
     Ok(Some(Ticket { caller: call.caller.identity, key: key.to_owned(), body }))
 }
 
-/// Writes `{"<kind>":…,"secret":"…"}`: the one place where a secret goes onto a wire. Secrets can't be serialized,
-/// so it is put there by hand; its characters are all plain.
-pub(super) fn with_secret(kind: &str, shown: &impl Serialize, secret: Option<&str>) -> Result<Vec<u8>, Problem> {
-    let shown = Reply::json(shown)?.body;
-    let mut body = Vec::with_capacity(shown.len() + secret.map_or(0, str::len) + 32);
-    body.extend_from_slice(format!("{{\"{kind}\":").as_bytes());
-    body.extend_from_slice(&shown);
+/// Adds `"secret":"…"` to an object: the one place where a secret goes onto a wire. Secrets can't be serialized, so it is
+/// put there by hand; its characters are all plain.
+pub(super) fn with_secret(shown: &impl Serialize, secret: Option<&str>) -> Result<Vec<u8>, Problem> {
+    let mut body = Reply::json(shown)?.body;
+    // The object's closing brace, which comes back behind the secret.
+    body.pop();
     body.extend_from_slice(b",\"secret\":");
     match secret {
         None => body.extend_from_slice(b"null"),
@@ -87,7 +92,7 @@ pub(super) fn with_secret(kind: &str, shown: &impl Serialize, secret: Option<&st
     Ok(body)
 }
 
-fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken, Problem> {
+pub(super) fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken, Problem> {
     let own = &call.shared.given.environment;
     if let Some(other) = asked.env.as_ref().filter(|env| *env != own) {
         return Err(Problem::new(Kind::Invalid, format!("this gateway serves the environment `{own}`, not `{other}`"))
@@ -116,7 +121,7 @@ fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken, Problem> 
 }
 
 /// Names as a set: sorted, and none twice.
-fn distinct(field: &str, names: &[String]) -> Result<Vec<String>, Problem> {
+pub(super) fn distinct(field: &str, names: &[String]) -> Result<Vec<String>, Problem> {
     let mut sorted = names.to_vec();
     sorted.sort();
     match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -126,10 +131,11 @@ fn distinct(field: &str, names: &[String]) -> Result<Vec<String>, Problem> {
 }
 
 fn restrictions(asked: &CreateToken) -> Result<Restrictions, Problem> {
-    Ok(Restrictions {
-        source_ip: asked.allow_cidr.iter().map(|text| network(text)).collect::<Result<_, _>>()?,
-        not_before: asked.not_before.map(|Moment(at)| at),
-    })
+    Ok(Restrictions { source_ip: networks(&asked.allow_cidr)?, not_before: asked.not_before.map(|Moment(at)| at) })
+}
+
+pub(super) fn networks(texts: &[String]) -> Result<Vec<IpNet>, Problem> {
+    texts.iter().map(|text| network(text)).collect()
 }
 
 /// As in the policy's files; one address may also be written without its prefix.
@@ -148,58 +154,8 @@ fn expires(now: Timestamp, asked: &CreateToken) -> Result<Option<Timestamp>, Pro
     }
 }
 
-/// The policy's rules first, because they bind everybody; then the caller's own ceiling.
-fn check_may_issue(call: &Call<'_>, token: &NewToken) -> Result<(), Problem> {
-    let roles: Vec<&str> = token.roles.iter().map(String::as_str).collect();
-    let scopes: Vec<&str> = token.grants.iter().map(|grant| grant.scope.as_str()).collect();
-    let policy = call.shared.policy()?;
-    let request = IssueRequest {
-        owner: token.owner.as_deref(),
-        roles: &roles,
-        grants: &scopes.iter().map(|scope| (*scope, None)).collect::<Vec<_>>(),
-        from: call.now,
-        expires: token.expires,
-    };
-    check_rules(&policy, &request)?;
-    let life = token.expires.map(|end| end.since(call.now));
-    let gift = Gift { environment: &call.shared.given.environment, roles: &token.roles, scopes: &scopes, life };
-    ceiling::check(&call.caller.may_grant, &gift)
-}
-
-/// Whether the policy in force permits such a token. All that it breaks is told at once.
-pub(super) fn check_rules(policy: &PolicySnapshot, request: &IssueRequest<'_>) -> Result<(), Problem> {
-    let refusals = policy.refusals(request);
-    if refusals.is_empty() {
-        return Ok(());
-    }
-    let scopes: Vec<&str> = request.grants.iter().map(|(scope, _)| *scope).collect();
-    // Roles and scopes that are not there set no limit.
-    let longest = policy.longest_life(request.roles, &scopes).or_else(|_| policy.longest_life(&[], &[]));
-    let longest = longest.ok().flatten().map(|(life, by)| (Ttl::from(life), by));
-    let details: Vec<String> = refusals.iter().map(ToString::to_string).collect();
-    let hints: Vec<String> = refusals.iter().map(|refusal| hint(refusal, longest.as_ref())).collect();
-    Err(Problem::new(Kind::TokenRules, details.join("; ")).hint(hints.join("; ")))
-}
-
-fn hint(refusal: &IssueRefusal, longest: Option<&(Ttl, Arc<str>)>) -> String {
-    let has = |kind: &str, known: &[String]| match known {
-        [] => format!("the policy in force has no {kind}s"),
-        _ => format!("the policy in force has the {kind}s: {}", known.join(", ")),
-    };
-    match (refusal, longest) {
-        (IssueRefusal::UnknownRole { known, .. }, _) => has("role", known),
-        (IssueRefusal::UnknownScope { known, .. }, _) => has("scope", known),
-        (IssueRefusal::OwnerRequired, _) => "give an `owner`".to_owned(),
-        (IssueRefusal::ExpiryRequired | IssueRefusal::TooLong { .. }, Some((ttl, by))) => {
-            format!("give a `ttl` of at most {ttl}, which `{by}` sets")
-        }
-        (IssueRefusal::ExpiryRequired | IssueRefusal::TooLong { .. }, None) => "give a `ttl`, such as 90d".to_owned(),
-        (IssueRefusal::EndsBeforeItBegins, _) => "give an `expires` that lies ahead".to_owned(),
-    }
-}
-
 /// What gives access goes to the store first.
-fn keep(call: &Call<'_>, token: &NewToken) -> Result<IssuedToken, Problem> {
+pub(super) fn keep(call: &Call<'_>, token: &NewToken) -> Result<IssuedToken, Problem> {
     let given = &call.shared.given;
     let _held = call.shared.lock_gift()?;
     let issued = issue_token(&*given.store, &given.environment, given.authority.key(), token)?;
@@ -217,15 +173,14 @@ fn keep(call: &Call<'_>, token: &NewToken) -> Result<IssuedToken, Problem> {
     Ok(issued)
 }
 
-fn recorded(issued: &IssuedToken) -> Recorded {
+pub(super) fn recorded(issued: &IssuedToken) -> Recorded {
     let record = &issued.record;
-    let detail = |name: &str, value: String| (name.to_owned(), value);
     let mut details = vec![
         detail("name", record.name.to_string()),
         detail("owner", record.owner.clone().unwrap_or_default()),
         detail("roles", record.roles.join(" ")),
-        detail("scopes", record.grants.iter().map(|grant| grant.scope.as_str()).collect::<Vec<_>>().join(" ")),
-        detail("state.after", record.state.as_str().to_owned()),
+        detail("scopes", scope_names(record)),
+        detail("state.after", record.state.as_str()),
     ];
     details.extend(record.expires.map(|end| detail("expires", Moment(end).to_string())));
     Recorded { target: Some(record.accessor.to_string()), reason: record.note.clone(), durable: Some(true), details }

@@ -2,16 +2,23 @@
 
 pub(crate) mod admins;
 mod advice;
+pub(crate) mod bulk;
 pub(crate) mod changes;
 pub(crate) mod check;
+pub(crate) mod children;
+pub(crate) mod edit;
 pub(crate) mod events;
 mod find;
+mod give;
 mod issue;
 pub(crate) mod policy;
+pub(crate) mod revocations;
+pub(crate) mod rotate;
 pub(crate) mod status;
 pub(crate) mod tokens;
 mod view;
 
+use leastgate_store::{StoreError, TokenRecord};
 use leastgate_telemetry::redact;
 use serde::Deserialize;
 
@@ -26,6 +33,26 @@ struct NoQuery {}
 /// Holds a call without parameters to that: `?stat=revoked`, ignored, would list what nobody asked for.
 fn no_query(call: &Call<'_>) -> Result<(), Problem> {
     from_query::<NoQuery>(call.uri).map(drop)
+}
+
+/// A name and a value for the record.
+fn detail(name: &str, value: impl Into<String>) -> (String, String) {
+    (name.to_owned(), value.into())
+}
+
+/// The scopes a token was granted by name, for the record.
+fn scope_names(record: &TokenRecord) -> String {
+    record.grants.iter().map(|grant| grant.scope.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+/// Holds a call to the version that its `If-Match` names.
+fn check_version(call: &Call<'_>, record: &TokenRecord) -> Result<(), Problem> {
+    match call.expected_version()? {
+        Some(expected) if expected != record.version => {
+            Err(StoreError::Conflict { accessor: record.accessor, expected, actual: record.version }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A text for people that goes into records and terminals: visible, of a length one reads, and without a secret, which

@@ -25,6 +25,7 @@ pub(super) fn token(
         grants: record
             .grants
             .iter()
+            .filter(|grant| grant.expires.is_none_or(|end| end > now))
             .map(|grant| GrantView {
                 scope: grant.scope.clone(),
                 expires: grant.expires.map(Moment),
@@ -39,6 +40,7 @@ pub(super) fn token(
         state: state_name(state, record.expires, now).to_owned(),
         state_changed: record.state_changed.as_ref().map(state_change),
         successor: record.successor.map(|successor| successor.to_string()),
+        parent: record.parent.map(|parent| parent.to_string()),
         note: record.note.clone(),
         version: Some(record.version),
     }
@@ -58,6 +60,7 @@ pub(super) fn declared(token: &Declared, environment: &str, now: Timestamp) -> T
         grants: holdings
             .grants
             .iter()
+            .filter(|(_, end)| end.is_none_or(|end| end > now))
             .map(|(scope, expires)| GrantView { scope: scope.to_string(), expires: expires.map(Moment), reason: None })
             .collect(),
         restrictions: token.terms.as_deref().map(|terms| restrictions(&terms.restrictions)).unwrap_or_default(),
@@ -68,6 +71,7 @@ pub(super) fn declared(token: &Declared, environment: &str, now: Timestamp) -> T
         state: state_name(token.state, token.expires, now).to_owned(),
         state_changed: None,
         successor: None,
+        parent: None,
         note: None,
         version: None,
     }

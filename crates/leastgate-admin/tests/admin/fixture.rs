@@ -203,8 +203,13 @@ pub(crate) fn compile(spec: &PolicySpec) -> PolicySnapshot {
 impl Plane {
     /// What the data plane would decide about `GET /v1/orders` with this token.
     pub(crate) fn decide(&self, token: &str) -> String {
-        let request =
-            http::Request::get("/v1/orders").header("host", "a").header("authorization", format!("Bearer {token}"));
+        self.decide_about("GET", "/v1/orders", token)
+    }
+
+    /// The same of any request.
+    pub(crate) fn decide_about(&self, method: &str, path: &str, token: &str) -> String {
+        let request = http::Request::builder().method(method).uri(path);
+        let request = request.header("host", "a").header("authorization", format!("Bearer {token}"));
         let parts = request.body(()).unwrap().into_parts().0;
         let policy = self.authority.snapshot().unwrap();
         let source = Source { peer: "127.0.0.1".parse().unwrap(), port: 1 };
@@ -225,19 +230,37 @@ impl Plane {
         self.call(credential, "POST", target, Some(&body.to_string()))
     }
 
+    /// A change of the version that `tag` names.
+    pub(crate) fn patch(&self, credential: &str, target: &str, tag: &str, body: &Value) -> Reply {
+        self.call_with(credential, "PATCH", target, &format!("If-Match: {tag}\r\n"), Some(&body.to_string()))
+    }
+
     pub(crate) fn call(&self, credential: &str, method: &str, target: &str, body: Option<&str>) -> Reply {
-        let mut head = format!(
-            "{method} {target} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {credential}\r\nConnection: close\r\n",
-            self.admin
-        );
-        if let Some(body) = body {
-            head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-        }
-        raw(self.admin, &format!("{head}\r\n{}", body.unwrap_or_default()))
+        self.call_with(credential, method, target, "", body)
+    }
+
+    pub(crate) fn call_with(
+        &self,
+        credential: &str,
+        method: &str,
+        target: &str,
+        fields: &str,
+        body: Option<&str>,
+    ) -> Reply {
+        ask(self.admin, credential, method, target, fields, body)
     }
 
     pub(crate) fn ops(&self, target: &str) -> Reply {
         raw(self.ops, &format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    }
+
+    /// Makes a token and returns its accessor and its secret.
+    #[track_caller]
+    pub(crate) fn make(&self, token: &Value) -> (String, String) {
+        let made = self.post(&self.root, "/v1/tokens", token);
+        assert_eq!(made.status, 201, "{made:?}");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (text(&made.json()["token"]["accessor"]), text(&made.json()["secret"]))
     }
 
     /// The admin events of an operation, oldest first.
@@ -247,6 +270,24 @@ impl Plane {
         let events = events.iter().map(|line| serde_json::from_slice::<Value>(line).unwrap());
         events.filter(|event| event["change"]["operation"] == operation).collect()
     }
+}
+
+/// Sends a call of its own connection.
+pub(crate) fn ask(
+    admin: SocketAddr,
+    credential: &str,
+    method: &str,
+    target: &str,
+    fields: &str,
+    body: Option<&str>,
+) -> Reply {
+    let mut head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {credential}\r\nConnection: close\r\n{fields}"
+    );
+    if let Some(body) = body {
+        head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    }
+    raw(admin, &format!("{head}\r\n{}", body.unwrap_or_default()))
 }
 
 /// An answer.

@@ -291,7 +291,7 @@ fn a_revocation_holds_though_the_disk_is_full_and_creating_does_not() {
         }
         Some(answer)
     });
-    refused.expect("the store fills up").refused(503, "store-unavailable");
+    refused.expect("the store fills up").refused(507, "insufficient-storage");
     // A revocation writes a long reason into its row, which needs room too.
     let mut undurable = 0;
     for (n, secret) in &secrets {

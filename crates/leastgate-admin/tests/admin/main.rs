@@ -4,9 +4,12 @@
 
 mod access;
 mod advice;
+mod edits;
 mod fixture;
 mod hostile;
 mod lifecycle;
+mod many;
 mod over_client;
+mod rotation;
 mod served_ops;
 mod stuck_store;

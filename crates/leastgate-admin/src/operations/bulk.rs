@@ -1,0 +1,245 @@
+//! Many tokens at once: made alike, handed to another gateway, and taken from one.
+
+use leastgate_policy::{Accessor, Restrictions, TokenDigest, TokenState};
+use leastgate_store::draw::{draw_token, pepper_id};
+use leastgate_store::{
+    MAX_PAGE, NewToken, SortKey, StateFilter, StoreError, TimeFilter, TokenGrant, TokenName, TokenQuery, TokenRecord,
+};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::changes::check_not_declared;
+use super::edit::limits;
+use super::give::{Holding, check_may_give};
+use super::issue::{networks, new_token};
+use super::{check_text, detail, no_query, view};
+use crate::api::{CreateToken, CreateTokens, ExportedToken, ExportedTokens, ImportTokens, ImportedTokens, Moment};
+use crate::call::{Call, Change as Recorded, Reply, from_json, from_query};
+use crate::ceiling;
+use crate::problem::{Kind, Problem};
+
+/// Tokens of one call.
+const MOST: usize = 10_000;
+
+pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
+    no_query(call)?;
+    check_not_declared(call, None)?;
+    let asked: CreateTokens = from_json(call.body)?;
+    if !(1..=MOST).contains(&(asked.count as usize)) {
+        return Err(Problem::new(Kind::Invalid, "`count` is from 1 to 10000").hint("make more in several calls"));
+    }
+    let model = new_token(call, &asked.token)?;
+    check_may_give(call, Holding::from(&model))?;
+    let (first, count) = (asked.first.unwrap_or(1), asked.count);
+    let given = &call.shared.given;
+    // `[{"accessor":…,"name":…,"secret":…},…]`, by hand because a secret can't be serialized.
+    let mut items = Zeroizing::new(Vec::with_capacity(asked.count as usize * 180));
+    let mut records = Vec::with_capacity(asked.count as usize);
+    for number in first..first.saturating_add(count) {
+        let name = numbered(&asked.token, number)?;
+        let (record, secret) =
+            draw_token(&given.environment, given.authority.key(), NewToken { name, ..model.clone() })?;
+        push_item(&mut items, &record, secret.expose());
+        records.push(record);
+    }
+    keep(call, &records)?;
+    let mut body = Vec::with_capacity(items.len() + 16);
+    body.extend_from_slice(b"{\"items\":[");
+    body.extend_from_slice(&items);
+    body.extend_from_slice(b"]}");
+    let details = vec![
+        detail("name", format!("{}-{first} and on", asked.token.name)),
+        detail("count", count.to_string()),
+        detail("owner", model.owner.clone().unwrap_or_default()),
+        detail("roles", model.roles.join(" ")),
+        detail("scopes", asked.token.scopes.join(" ")),
+        detail("expires", model.expires.map_or_else(|| "never".to_owned(), |end| Moment(end).to_string())),
+    ];
+    tell_each(call, &records, "token.create", model.note.as_deref());
+    let change = Recorded { target: None, reason: model.note, durable: Some(true), details };
+    Ok(Reply { created_at: Some("/v1/tokens".to_owned()), version: None, body, change })
+}
+
+fn numbered(token: &CreateToken, number: u32) -> Result<TokenName, Problem> {
+    TokenName::parse(&format!("{}-{number}", token.name))
+        .map_err(|error| Problem::new(Kind::Invalid, error.to_string()))
+}
+
+fn push_item(items: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
+    if !items.is_empty() {
+        items.push(b',');
+    }
+    for part in [
+        "{\"accessor\":\"",
+        &record.accessor.to_string(),
+        "\",\"name\":\"",
+        record.name.as_str(),
+        "\",\"secret\":\"",
+        secret,
+        "\"}",
+    ] {
+        items.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// The store first, all or none; then in force.
+fn keep(call: &Call<'_>, records: &[TokenRecord]) -> Result<(), Problem> {
+    let given = &call.shared.given;
+    let _held = call.shared.lock_gift()?;
+    given.store.create_tokens(records.to_vec())?;
+    for record in records {
+        // The store has no two digests that begin alike, and the table has the store's.
+        call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Which tokens they are, some hundred to an event.
+fn tell_each(call: &Call<'_>, records: &[TokenRecord], operation: &str, reason: Option<&str>) {
+    for batch in records.chunks(500) {
+        let accessors: Vec<String> = batch.iter().map(|record| record.accessor.to_string()).collect();
+        let details = vec![detail("accessors", accessors.join(" "))];
+        let change = Recorded { target: None, reason: reason.map(str::to_owned), durable: Some(true), details };
+        call.tell(operation, &change);
+    }
+}
+
+/// The query of `GET /v1/exports`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportQuery {
+    cursor: Option<String>,
+}
+
+/// Digests are worth nothing without the pepper; all the same they are for administrators alone.
+pub(crate) fn export(call: &Call<'_>) -> Result<Reply, Problem> {
+    check_not_declared(call, None)?;
+    let ExportQuery { cursor } = from_query(call.uri)?;
+    let query = TokenQuery {
+        state: Some(StateFilter::Active),
+        owner: None,
+        times: TimeFilter::default(),
+        sort: SortKey::Created,
+        limit: MAX_PAGE,
+        cursor,
+        now: call.now,
+    };
+    let page = call.shared.given.store.list_tokens(&query)?;
+    // Who stands in for another one ends with a command over there.
+    let items = page.items.iter().filter(|record| record.parent.is_none()).map(exported).collect();
+    Reply::json(&ExportedTokens { items, next_cursor: page.next_cursor })
+}
+
+fn exported(record: &TokenRecord) -> ExportedToken {
+    let shown = view::token(record, record.state, None, record.created);
+    ExportedToken {
+        accessor: shown.accessor,
+        name: shown.name,
+        env: shown.env,
+        digest: record.digest.to_string(),
+        pepper_id: record.pepper_id.clone(),
+        owner: shown.owner,
+        roles: shown.roles,
+        grants: shown.grants,
+        restrictions: shown.restrictions,
+        limits: shown.limits,
+        created: Moment(record.created),
+        expires: shown.expires,
+        canary: record.is_canary,
+        note: shown.note,
+    }
+}
+
+pub(crate) fn import(call: &Call<'_>) -> Result<Reply, Problem> {
+    no_query(call)?;
+    check_not_declared(call, None)?;
+    let asked: ImportTokens = from_json(call.body)?;
+    check_text("reason", &asked.reason)?;
+    ceiling::check_environment(&call.caller.may_grant, &call.shared.given.environment)?;
+    if !(1..=MOST).contains(&asked.tokens.len()) {
+        return Err(Problem::new(Kind::Invalid, "`tokens` has 1 to 10000 of them").hint("take more in several calls"));
+    }
+    let mut fresh = Vec::with_capacity(asked.tokens.len());
+    let mut unchanged = 0;
+    for (number, token) in asked.tokens.iter().enumerate() {
+        let named = |problem: Problem| problem.about(&format!("tokens[{number}] ({})", token.name));
+        let record = record(call, token).map_err(named)?;
+        check_may_give(call, Holding::from(&record)).map_err(named)?;
+        if is_here(call, &record).map_err(named)? {
+            unchanged += 1;
+        } else {
+            fresh.push(record);
+        }
+    }
+    keep(call, &fresh)?;
+    tell_each(call, &fresh, "token.import", Some(&asked.reason));
+    let imported = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
+    let details = vec![detail("imported", imported.to_string()), detail("unchanged", unchanged.to_string())];
+    let change = Recorded { target: None, reason: Some(asked.reason), durable: Some(true), details };
+    Ok(Reply { change, ..Reply::json(&ImportedTokens { imported, unchanged })? })
+}
+
+/// A second import of the same file changes nothing. What was revoked here stays so.
+fn is_here(call: &Call<'_>, record: &TokenRecord) -> Result<bool, Problem> {
+    match call.shared.given.store.token(record.accessor) {
+        Ok(known) if known.digest == record.digest => Ok(true),
+        Ok(_) => Err(Problem::new(Kind::Conflict, "another token here has this accessor")),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn record(call: &Call<'_>, token: &ExportedToken) -> Result<TokenRecord, Problem> {
+    let given = &call.shared.given;
+    let invalid = |detail: String| Problem::new(Kind::Invalid, detail);
+    if token.env != given.environment {
+        let detail =
+            format!("it is of the environment `{}`, and this gateway serves `{}`", token.env, given.environment);
+        return Err(invalid(detail).hint("a token works in its own environment only: create another one here"));
+    }
+    if token.pepper_id != pepper_id(given.authority.key()) {
+        return Err(invalid(
+            "its digest was made with another pepper, so it would never be recognized here".to_owned(),
+        )
+        .hint("give both gateways the same pepper, or create another token here"));
+    }
+    for (name, text) in [("owner", &token.owner), ("note", &token.note)] {
+        text.as_deref().map_or(Ok(()), |text| check_text(name, text))?;
+    }
+    if token.created.0 > call.now {
+        return Err(invalid("`created` lies ahead".to_owned()));
+    }
+    if token.canary && !(token.roles.is_empty() && token.grants.is_empty()) {
+        return Err(invalid("a bait holds nothing".to_owned()));
+    }
+    let grants = token.grants.iter().map(|grant| {
+        let expires = grant.expires.map(|Moment(at)| at);
+        TokenGrant { scope: grant.scope.clone(), expires, reason: grant.reason.clone() }
+    });
+    Ok(TokenRecord {
+        accessor: token.accessor.parse::<Accessor>().map_err(|error| invalid(error.to_string()))?,
+        digest: TokenDigest::parse(&token.digest).map_err(|error| invalid(error.to_string()))?,
+        name: TokenName::parse(&token.name).map_err(|error| invalid(error.to_string()))?,
+        env: token.env.clone(),
+        owner: token.owner.clone(),
+        roles: token.roles.clone(),
+        grants: grants.collect(),
+        restrictions: Restrictions {
+            source_ip: networks(&token.restrictions.source_ip)?,
+            not_before: token.restrictions.not_before.map(|Moment(at)| at),
+        },
+        limits: limits(token.limits)?,
+        created: token.created.0,
+        created_by: call.caller.subject.clone(),
+        expires: token.expires.map(|Moment(at)| at),
+        state: TokenState::Active,
+        state_changed: None,
+        pepper_id: token.pepper_id.clone(),
+        successor: None,
+        parent: None,
+        is_canary: token.canary,
+        note: token.note.clone(),
+        last_use: None,
+        version: 1,
+    })
+}

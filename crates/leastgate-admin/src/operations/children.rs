@@ -1,0 +1,157 @@
+//! Tokens that stand in for another one for a while: what `leastgate run` gives to a command. A child holds what its parent
+//! holds and never more, never outlives it, and ends with it.
+
+use leastgate_policy::TokenState;
+use leastgate_store::draw::draw_accessor;
+use leastgate_store::{Change, NewToken, StateChange, TokenName, TokenRecord};
+
+use super::changes::{apply, check_not_declared, keep, settle};
+use super::find::{Found, find};
+use super::give::{Holding, check_may_give};
+use super::{check_text, detail, issue, no_query};
+use crate::api::{CreateChild, Moment};
+use crate::call::{Call, Change as Recorded, Reply, from_json};
+use crate::ceiling;
+use crate::problem::{Kind, Problem};
+
+/// Children of one token that live at a time.
+const MOST: usize = 1_000;
+
+pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
+    let asked = begin(call)?;
+    let parent = living(call)?;
+    if parent.parent.is_some() || parent.is_canary {
+        return Err(Problem::new(Kind::Conflict, "nothing stands in for this token")
+            .hint("name a token that was made by itself, and no bait"));
+    }
+    if call.shared.given.store.children_of(parent.accessor)?.iter().filter(|child| !child.is_expired(call.now)).count()
+        >= MOST
+    {
+        return Err(Problem::new(Kind::Conflict, format!("{MOST} tokens stand in for this one already"))
+            .hint("revoke those whose commands have ended"));
+    }
+    let child = NewToken {
+        name: name(&parent)?,
+        owner: parent.owner.clone(),
+        roles: parent.roles.clone(),
+        grants: parent.grants.iter().filter(|grant| grant.expires.is_none_or(|end| end > call.now)).cloned().collect(),
+        restrictions: parent.restrictions.clone(),
+        limits: parent.limits,
+        created: call.now,
+        created_by: call.caller.subject.clone(),
+        expires: Some(end(call, &parent, &asked)),
+        parent: Some(parent.accessor),
+        is_canary: false,
+        note: Some(asked.reason.clone()),
+    };
+    check_may_give(call, Holding::from(&child))?;
+    let issued = issue::keep(call, &child)?;
+    // Whoever took something from the parent meanwhile did not know of the child.
+    if !is_as_it_was(call, &parent) {
+        end_one(call, &issued.record, "the token it stands in for was changed meanwhile");
+        return Err(Problem::new(Kind::Stale, "the token was changed meanwhile").hint("try again"));
+    }
+    let mut change = issue::recorded(&issued);
+    change.details.push(detail("parent", parent.accessor.to_string()));
+    change.reason = Some(asked.reason);
+    issue::answer(call, &issued.record, Some(issued.secret.expose()), change)
+}
+
+fn is_as_it_was(call: &Call<'_>, parent: &TokenRecord) -> bool {
+    let in_force = call.shared.given.authority.tokens().get(&parent.digest).map(|token| token.state);
+    let kept = call.shared.given.store.token(parent.accessor);
+    in_force == Some(TokenState::Active)
+        && kept.is_ok_and(|kept| kept.version == parent.version)
+        && !call.shared.unsynced.owes(parent.accessor)
+}
+
+/// A child's life goes on while its command runs.
+pub(crate) fn renew(call: &Call<'_>) -> Result<Reply, Problem> {
+    let asked = begin(call)?;
+    let _held = call.shared.lock_gift()?;
+    let child = living(call)?;
+    let Some(parent) = child.parent else {
+        return Err(
+            Problem::new(Kind::Conflict, "the token stands in for no other one").hint("only such a token is renewed")
+        );
+    };
+    let parent = call.shared.given.store.token(parent)?;
+    let until = end(call, &parent, &asked);
+    let renewed = TokenRecord { expires: child.expires.max(Some(until)), ..child.clone() };
+    check_may_give(call, Holding::from(&renewed))?;
+    super::edit::keep(call, &child, renewed, &asked.reason)
+}
+
+fn begin(call: &Call<'_>) -> Result<CreateChild, Problem> {
+    no_query(call)?;
+    check_not_declared(call, None)?;
+    ceiling::check_environment(&call.caller.may_grant, &call.shared.given.environment)?;
+    let asked: CreateChild = from_json(call.body)?;
+    check_text("reason", &asked.reason)?;
+    Ok(asked)
+}
+
+/// The token that the call is about, if it is in use and the store owes nothing of it.
+fn living(call: &Call<'_>) -> Result<TokenRecord, Problem> {
+    let found = find(call.shared, call.target())?;
+    if call.shared.unsynced.owes(found.accessor) {
+        settle(call, found.accessor)?;
+    }
+    let state = found.state(call.shared);
+    let record = found.record().filter(|record| state == TokenState::Active && !record.is_expired(call.now));
+    record.cloned().ok_or_else(|| {
+        Problem::new(Kind::Conflict, format!("the token is {}, or past its end", state.as_str()))
+            .hint("only a token in use can be stood in for")
+    })
+}
+
+fn end(call: &Call<'_>, parent: &TokenRecord, asked: &CreateChild) -> leastgate_policy::Timestamp {
+    let wanted = call.now.plus(asked.ttl.seconds());
+    parent.expires.map_or(wanted, |end| end.min(wanted))
+}
+
+/// The parent's name, cut where it is too long, and something of its own.
+fn name(parent: &TokenRecord) -> Result<TokenName, Problem> {
+    let own = draw_accessor()?.to_string().to_ascii_lowercase();
+    let of_parent: String = parent.name.as_str().chars().take(48).collect();
+    TokenName::parse(&format!("{of_parent}-run-{own}")).map_err(|error| Problem::new(Kind::Internal, error.to_string()))
+}
+
+/// Ends what stands in for a token that was taken from: it holds what the token held before. Each end is on record.
+pub(super) fn end_all(call: &Call<'_>, parent: &Found, reason: &str) {
+    match call.shared.given.store.children_of(parent.accessor) {
+        Ok(children) => children.iter().for_each(|child| end_one(call, child, reason)),
+        // They are short-lived, and nobody renews them any more.
+        Err(error) => {
+            let parent = parent.accessor;
+            tracing::warn!(%parent, %error, "what stands in for a token is not known, and lives to its end");
+        }
+    }
+}
+
+fn end_one(call: &Call<'_>, child: &TokenRecord, reason: &str) {
+    let found = Found::stored(child.clone());
+    let before = found.state(call.shared);
+    let change = StateChange {
+        change: Change::Revoke,
+        reason: reason.to_owned(),
+        by: call.caller.subject.clone(),
+        at: call.now,
+    };
+    let taken =
+        apply(call, &found, TokenState::Revoked).and_then(|()| keep(call, &found, &change, TokenState::Revoked));
+    let Ok((after, durable)) = taken else { return };
+    let details = vec![
+        detail("name", child.name.as_str()),
+        detail("state.before", before.as_str()),
+        detail("state.after", after.as_str()),
+        detail("expires", child.expires.map_or_else(|| "never".to_owned(), |end| Moment(end).to_string())),
+    ];
+    let change = Recorded {
+        target: Some(child.accessor.to_string()),
+        reason: Some(reason.to_owned()),
+        durable: Some(durable),
+        details,
+    };
+    call.tell("token.revoke", &change);
+}

@@ -1,0 +1,345 @@
+//! Changes of what a token is: edited against a version that the caller has seen, given a scope for a while, or restricted.
+//!
+//! An edit and a grant give access, or may: they go to the store first. A restriction only takes, so it is in force at once
+//! and the store hears of it as soon as it can.
+
+use leastgate_policy::{Timestamp, TokenLimits};
+use leastgate_store::{StoreError, TokenGrant, TokenRecord};
+
+use super::changes::{check_not_declared, settle};
+use super::find::find;
+use super::give::{Holding, check_ceiling, check_policy};
+use super::issue::{distinct, networks};
+use super::{check_text, check_version, detail, no_query, scope_names, view};
+use crate::api::{GrantScope, LimitsView, Moment, PatchToken, RestrictToken, TokenEdited};
+use crate::call::{Call, Change as Recorded, Reply, from_json};
+use crate::ceiling;
+use crate::problem::{Kind, Problem, revoked};
+use crate::restriction::Restriction;
+use crate::unsynced::Owed;
+
+pub(crate) fn patch(call: &Call<'_>) -> Result<Reply, Problem> {
+    let asked: PatchToken = begin(call)?;
+    check_text("reason", &asked.reason)?;
+    if !call.headers.contains_key(http::header::IF_MATCH) {
+        let problem = Problem::new(Kind::ConditionRequired, "a change needs `If-Match` with the ETag of the token");
+        return Err(problem.hint("read the token first: its answer has an ETag"));
+    }
+    let _held = call.shared.lock_gift()?;
+    let old = editable(call)?;
+    let new = patched(call, &old, &asked)?;
+    check_may_widen(call, &old, &new)?;
+    keep(call, &old, new, &asked.reason)
+}
+
+pub(crate) fn grant(call: &Call<'_>) -> Result<Reply, Problem> {
+    let asked: GrantScope = begin(call)?;
+    check_text("reason", &asked.reason)?;
+    let _held = call.shared.lock_gift()?;
+    let old = editable(call)?;
+    if old.is_canary {
+        return Err(Problem::new(Kind::Conflict, "the token is a bait, and holds nothing on purpose"));
+    }
+    let end = asked.ttl.map(|ttl| call.now.plus(ttl.seconds()));
+    let given = TokenGrant { scope: asked.scope.clone(), expires: end, reason: Some(asked.reason.clone()) };
+    check_may_grant(call, &old, &given)?;
+    let mut new = TokenRecord { grants: living(&old, call.now), ..old.clone() };
+    match new.grants.iter_mut().find(|held| held.scope == given.scope) {
+        // Whoever has it for longer keeps it: a grant never takes.
+        Some(held) if held.expires.is_none() || end.is_some() && held.expires >= end => {
+            let until = held.expires.map_or("the token's end".to_owned(), |end| Moment(end).to_string());
+            let detail = format!("the token holds `{}` until {until} already", given.scope);
+            return Err(Problem::new(Kind::Conflict, detail).hint("restrict it first to shorten it"));
+        }
+        Some(held) => *held = given,
+        None => new.grants.push(given),
+    }
+    keep(call, &old, new, &asked.reason)
+}
+
+/// Judged from now on: a grant's life begins when it is given.
+fn check_may_grant(call: &Call<'_>, token: &TokenRecord, grant: &TokenGrant) -> Result<(), Problem> {
+    let grants = std::slice::from_ref(grant);
+    let end = match (grant.expires, token.expires) {
+        (Some(grant), Some(token)) => Some(grant.min(token)),
+        (one, other) => one.or(other),
+    };
+    let holding = Holding { owner: token.owner.as_deref(), roles: &[], grants, created: call.now, expires: end };
+    // The token's own rules were checked when it was made; only the scope's are new.
+    check_policy(call, holding)?;
+    check_ceiling(call, &[], &[grant.scope.as_str()], end)
+}
+
+/// The body, of a call that may change a token here.
+fn begin<T: serde::de::DeserializeOwned>(call: &Call<'_>) -> Result<T, Problem> {
+    no_query(call)?;
+    check_not_declared(call, None)?;
+    ceiling::check_environment(&call.caller.may_grant, &call.shared.given.environment)?;
+    from_json(call.body)
+}
+
+/// The record, of a token that lives, as the store has it and nothing is owed of it. The caller has the turn.
+fn editable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
+    let found = find(call.shared, call.target())?;
+    settle(call, found.accessor)?;
+    let found = find(call.shared, call.target())?;
+    let Some(record) = found.record() else { return Err(revoked(found.accessor)) };
+    if found.state(call.shared) == leastgate_policy::TokenState::Revoked {
+        return Err(revoked(found.accessor));
+    }
+    if record.is_expired(call.now) {
+        return Err(Problem::new(Kind::Conflict, "the token is past its end").hint("create another token"));
+    }
+    if record.parent.is_some() {
+        let problem = Problem::new(Kind::Conflict, "the token stands in for another one for a while");
+        return Err(problem.hint("change the one it stands in for"));
+    }
+    check_version(call, record)?;
+    Ok(record.clone())
+}
+
+/// Grants that have ended are gone.
+fn living(record: &TokenRecord, now: Timestamp) -> Vec<TokenGrant> {
+    record.grants.iter().filter(|grant| grant.expires.is_none_or(|end| end > now)).cloned().collect()
+}
+
+fn patched(call: &Call<'_>, old: &TokenRecord, asked: &PatchToken) -> Result<TokenRecord, Problem> {
+    let mut new = TokenRecord { grants: living(old, call.now), ..old.clone() };
+    for (name, text) in [("owner", &asked.owner), ("note", &asked.note)] {
+        text.iter().flatten().try_for_each(|text| check_text(name, text))?;
+    }
+    if let Some(owner) = &asked.owner {
+        new.owner.clone_from(owner);
+    }
+    if let Some(note) = &asked.note {
+        new.note.clone_from(note);
+    }
+    if let Some(end) = asked.expires {
+        new.expires = end.map(|Moment(at)| at);
+    }
+    if let Some(start) = asked.not_before {
+        new.restrictions.not_before = start.map(|Moment(at)| at);
+    }
+    if let Some(texts) = &asked.allow_cidr {
+        new.restrictions.source_ip = networks(texts)?;
+    }
+    if let Some(roles) = &asked.roles {
+        new.roles = distinct("roles", roles)?;
+    }
+    if let Some(scopes) = &asked.scopes {
+        new.grants = regranted(&new.grants, distinct("scopes", scopes)?);
+    }
+    if let Some(asked) = asked.limits {
+        new.limits = limits(asked)?;
+    }
+    if new.expires.is_some_and(|end| end <= call.now) {
+        return Err(Problem::new(Kind::Invalid, "`expires` lies in the past").hint("revoke the token to end it"));
+    }
+    if new.is_canary && !(new.roles.is_empty() && new.grants.is_empty()) {
+        return Err(Problem::new(Kind::Conflict, "the token is a bait, and holds nothing on purpose"));
+    }
+    Ok(new)
+}
+
+/// What is held already keeps its end and its reason.
+fn regranted(held: &[TokenGrant], scopes: Vec<String>) -> Vec<TokenGrant> {
+    let grant = |scope: String| {
+        let known = held.iter().find(|grant| grant.scope == scope).cloned();
+        known.unwrap_or(TokenGrant { scope, expires: None, reason: None })
+    };
+    scopes.into_iter().map(grant).collect()
+}
+
+/// Limits that mean something.
+pub(super) fn limits(asked: LimitsView) -> Result<TokenLimits, Problem> {
+    let LimitsView { rate, burst, concurrent } = asked;
+    if [rate, burst, concurrent].contains(&Some(0)) {
+        return Err(Problem::new(Kind::Invalid, "a limit is at least 1").hint("disable the token to let nothing pass"));
+    }
+    if burst.is_some() && rate.is_none() {
+        return Err(Problem::new(Kind::Invalid, "`burst` means nothing without `rate`"));
+    }
+    Ok(TokenLimits { rate, burst, concurrent })
+}
+
+/// The policy judges the token as it is to be. The ceiling judges what is new about it, and all of it where it can be used
+/// for longer, from more places or more often than before.
+fn check_may_widen(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord) -> Result<(), Problem> {
+    check_policy(call, Holding::from(new))?;
+    let is_wider = is_more(old.expires, new.expires)
+        || is_wider_place(old, new)
+        || is_more(old.limits.rate, new.limits.rate)
+        || is_more(old.limits.burst, new.limits.burst)
+        || is_more(old.limits.concurrent, new.limits.concurrent)
+        || new.restrictions.not_before < old.restrictions.not_before;
+    let is_new_role = |role: &&String| is_wider || !old.roles.contains(role);
+    let is_new_scope = |grant: &&TokenGrant| is_wider || !old.grants.iter().any(|held| held.scope == grant.scope);
+    let roles: Vec<String> = new.roles.iter().filter(is_new_role).cloned().collect();
+    let scopes: Vec<&str> = new.grants.iter().filter(is_new_scope).map(|grant| grant.scope.as_str()).collect();
+    if roles.is_empty() && scopes.is_empty() && !is_wider {
+        return Ok(());
+    }
+    check_ceiling(call, &roles, &scopes, new.expires)
+}
+
+/// Whether a bound is gone or higher; no bound is the highest.
+fn is_more<T: Ord>(old: Option<T>, new: Option<T>) -> bool {
+    match (old, new) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(old), Some(new)) => new > old,
+    }
+}
+
+fn is_wider_place(old: &TokenRecord, new: &TokenRecord) -> bool {
+    let (old, new) = (&old.restrictions.source_ip, &new.restrictions.source_ip);
+    let is_inside = |net: &ipnet::IpNet| old.iter().any(|held| held.contains(net));
+    !old.is_empty() && (new.is_empty() || !new.iter().all(is_inside))
+}
+
+/// The store first: what gives access must be known to last. The caller has the turn.
+pub(super) fn keep(call: &Call<'_>, old: &TokenRecord, new: TokenRecord, reason: &str) -> Result<Reply, Problem> {
+    let kept = if new == *old { new } else { call.shared.given.store.update_token(new)? };
+    call.shared.put_in_force(&kept).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    answer(call, old, &kept, reason, true)
+}
+
+pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
+    let asked: RestrictToken = begin(call)?;
+    check_text("reason", &asked.reason)?;
+    let restriction = restriction(&asked)?;
+    let old = restrictable(call)?;
+    check_held(&old, &restriction)?;
+    check_version(call, &old)?;
+    let less = restriction.apply(&old);
+    // In force before waiting for anybody; once more when no other change can come between memory and store.
+    put_restricted(call, &less)?;
+    let (kept, durable) = keep_restricted(call, &old, &restriction, less)?;
+    answer(call, &old, &kept, &asked.reason, durable)
+}
+
+fn restriction(asked: &RestrictToken) -> Result<Restriction, Problem> {
+    let networks = asked.allow_cidr.as_deref().map(networks).transpose()?.unwrap_or_default();
+    if asked.allow_cidr.is_some() && networks.is_empty() {
+        return Err(Problem::new(Kind::Invalid, "`allow_cidr` names no network: that would be all of them"));
+    }
+    let restriction = Restriction {
+        roles: asked.remove_roles.iter().cloned().collect(),
+        scopes: asked.remove_scopes.iter().cloned().collect(),
+        expires: asked.expires.map(|Moment(at)| at),
+        networks,
+        limits: asked.limits.map(limits).transpose()?.unwrap_or_default(),
+    };
+    if restriction == Restriction::default() {
+        return Err(Problem::new(Kind::Invalid, "nothing is taken away")
+            .hint("name roles, scopes, an earlier end, networks or limits"));
+    }
+    Ok(restriction)
+}
+
+fn restrictable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
+    let found = find(call.shared, call.target())?;
+    if found.state(call.shared) == leastgate_policy::TokenState::Revoked {
+        return Err(revoked(found.accessor));
+    }
+    let record = found.record().ok_or_else(|| revoked(found.accessor))?;
+    Ok(call.shared.unsynced.restricted(record))
+}
+
+/// A name that the token does not hold is a typing error, and what was meant would stay.
+fn check_held(old: &TokenRecord, restriction: &Restriction) -> Result<(), Problem> {
+    let role = restriction.roles.iter().find(|role| !old.roles.contains(role));
+    let scope = restriction.scopes.iter().find(|scope| !old.grants.iter().any(|held| held.scope == **scope));
+    let missing = role.map(|name| ("role", name)).or(scope.map(|name| ("scope", name)));
+    missing.map_or(Ok(()), |(kind, name)| {
+        let holds = [old.roles.join(" "), scope_names(old)].join(" ");
+        Err(Problem::new(Kind::Invalid, format!("the token holds no {kind} `{name}` by name"))
+            .hint(format!("it holds: {}; a scope that a role confers goes with the role", holds.trim())))
+    })
+}
+
+fn put_restricted(call: &Call<'_>, less: &TokenRecord) -> Result<(), Problem> {
+    let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
+    call.shared.put_in_force(less).map_err(collided)
+}
+
+fn keep_restricted(
+    call: &Call<'_>,
+    old: &TokenRecord,
+    restriction: &Restriction,
+    less: TokenRecord,
+) -> Result<(TokenRecord, bool), Problem> {
+    let given = &call.shared.given;
+    let owe = |why: &str| {
+        tracing::warn!(accessor = %old.accessor, why, "a restriction is in force and not in the store yet");
+        call.shared.unsynced.add(old.accessor, Owed::Restriction(restriction.clone()), &given.telemetry);
+    };
+    let Some(_held) = call.shared.lock_changes() else {
+        owe("other changes wait for the store");
+        // Whoever had the turn may have put more in force meanwhile; from here on they find the debt.
+        put_restricted(call, &less)?;
+        return Ok((less, false));
+    };
+    // What others changed meanwhile stays, without what is taken away.
+    let kept = given.store.token(old.accessor).and_then(|now| given.store.update_token(restriction.apply(&now)));
+    match kept {
+        Ok(kept) => put_restricted(call, &kept).map(|()| (kept, true)),
+        Err(error @ (StoreError::NotFound { .. } | StoreError::Revoked { .. })) => Err(error.into()),
+        Err(error) => {
+            owe(&error.to_string());
+            Ok((less, false))
+        }
+    }
+}
+
+fn answer(
+    call: &Call<'_>,
+    old: &TokenRecord,
+    new: &TokenRecord,
+    reason: &str,
+    durable: bool,
+) -> Result<Reply, Problem> {
+    let state = call.shared.given.authority.tokens().get(&new.digest).map_or(new.state, |token| token.state);
+    let policy = call.shared.given.authority.snapshot();
+    let token = view::token(new, state, policy.as_deref(), call.now);
+    let change = Recorded {
+        target: Some(new.accessor.to_string()),
+        reason: Some(reason.to_owned()),
+        durable: Some(durable),
+        details: differences(old, new),
+    };
+    Ok(Reply { version: Some(new.version), change, ..Reply::json(&TokenEdited { token, durable })? })
+}
+
+/// What is different, before and after.
+fn differences(old: &TokenRecord, new: &TokenRecord) -> Vec<(String, String)> {
+    let (before, after) = (told(old), told(new));
+    let mut details = vec![detail("name", new.name.as_str())];
+    for ((name, before), (_, after)) in before.into_iter().zip(after) {
+        if before != after {
+            details.push(detail(&format!("{name}.before"), before));
+            details.push(detail(&format!("{name}.after"), after));
+        }
+    }
+    details
+}
+
+fn told(record: &TokenRecord) -> [(&'static str, String); 8] {
+    let moment = |at: Option<Timestamp>| at.map_or_else(String::new, |at| Moment(at).to_string());
+    let grant = |grant: &TokenGrant| {
+        grant.expires.map_or_else(|| grant.scope.clone(), |end| format!("{} until {}", grant.scope, Moment(end)))
+    };
+    let TokenLimits { rate, burst, concurrent } = record.limits;
+    let limit = |name: &str, limit: Option<u32>| limit.map(|limit| format!("{name} {limit}"));
+    let limits = [limit("rate", rate), limit("burst", burst), limit("concurrent", concurrent)];
+    [
+        ("owner", record.owner.clone().unwrap_or_default()),
+        ("roles", record.roles.join(" ")),
+        ("scopes", record.grants.iter().map(grant).collect::<Vec<_>>().join(", ")),
+        ("expires", moment(record.expires)),
+        ("not_before", moment(record.restrictions.not_before)),
+        ("source_ip", record.restrictions.source_ip.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+        ("limits", limits.into_iter().flatten().collect::<Vec<_>>().join(", ")),
+        ("note", record.note.clone().unwrap_or_default()),
+    ]
+}

@@ -1,0 +1,210 @@
+//! Rotation as one object: a successor with the same grants takes the name over, and the old token lives on for its grace;
+//! or, where its secret has leaked, not for a moment.
+
+use leastgate_policy::{Accessor, Timestamp, TokenState};
+use leastgate_store::{Change, IssuedToken, NewToken, OldEnd, StateChange, TokenRecord, rotate_token};
+use serde_json::json;
+
+use super::changes::{apply, check_not_declared, keep, settle};
+use super::find::{Found, find, find_in_force};
+use super::give::{Holding, check_may_give, longest_life};
+use super::issue::{ticket, with_secret};
+use super::{check_text, check_version, detail, no_query, scope_names, view};
+use crate::api::{LastUseView, Moment, PredecessorView, RotateToken, RotationView, Ttl};
+use crate::call::{Call, Change as Recorded, Reply, from_json};
+use crate::ceiling;
+use crate::problem::{Kind, Problem};
+
+/// The grace of a rotation that says nothing of it.
+const GRACE: Ttl = Ttl::DAY;
+
+pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
+    no_query(call)?;
+    check_not_declared(call, None)?;
+    let asked: RotateToken = from_json(call.body)?;
+    check_text("reason", &asked.reason)?;
+    ceiling::check_environment(&call.caller.may_grant, &call.shared.given.environment)?;
+    if asked.now && asked.grace.is_some() {
+        return Err(Problem::new(Kind::Invalid, "give `grace` or `now`, not both"));
+    }
+    let ticket = ticket(call)?;
+    if let Some(made) = ticket.as_ref().map(|ticket| call.shared.replays.made(ticket)).transpose()?.flatten() {
+        return replayed(call, made);
+    }
+    let (issued, old) = if asked.now { rotate_leaked(call, &asked) } else { rotate_with_grace(call, &asked) }?;
+    if let Some(ticket) = ticket {
+        call.shared.replays.remember(ticket, issued.record.accessor);
+    }
+    answer(call, &asked, &issued, &old)
+}
+
+fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(IssuedToken, TokenRecord), Problem> {
+    let end = OldEnd::Grace(call.now.plus(asked.grace.unwrap_or(GRACE).seconds()));
+    let _held = call.shared.lock_gift()?;
+    let old = stored(&find(call.shared, call.target())?)?.clone();
+    hand_over(call, &old, &end)
+}
+
+/// What takes access away comes first and stays, whatever becomes of the rest.
+fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(IssuedToken, TokenRecord), Problem> {
+    let found = find_in_force(call.shared, call.target())?;
+    let change = StateChange {
+        change: Change::Revoke,
+        reason: asked.reason.clone(),
+        by: call.caller.subject.clone(),
+        at: call.now,
+    };
+    let before = found.state(call.shared);
+    found.record().map_or(Ok(()), |record| check_version(call, record))?;
+    let rotated = stored(&found).cloned().and_then(|old| {
+        // Out of force before anything is asked that may take its time; the store hears of it with the successor.
+        if matches!(before, TokenState::Active) {
+            call.shared.given.authority.set_state(&old.digest, TokenState::Revoked);
+        }
+        let _held = call.shared.lock_gift()?;
+        hand_over(call, &old, &OldEnd::Revoked(change.clone()))
+    });
+    rotated.map_err(|problem| {
+        let taken =
+            apply(call, &found, TokenState::Revoked).and_then(|()| keep(call, &found, &change, TokenState::Revoked));
+        let told = match taken {
+            Ok((_, durable)) => {
+                call.tell("token.revoke", &revoked(&found, &change, before, durable));
+                "the old token is revoked all the same; create another one when this is mended"
+            }
+            Err(_) => "the old token is as it was",
+        };
+        problem.and_hint(told)
+    })
+}
+
+fn revoked(found: &Found, change: &StateChange, before: TokenState, durable: bool) -> Recorded {
+    let states = [("state.before", before.as_str()), ("state.after", TokenState::Revoked.as_str())];
+    let details = [detail("name", &found.name)].into_iter().chain(states.map(|(name, state)| detail(name, state)));
+    Recorded {
+        target: Some(found.accessor.to_string()),
+        reason: Some(change.reason.clone()),
+        durable: Some(durable),
+        details: details.collect(),
+    }
+}
+
+/// Only tokens of the store are rotated.
+fn stored(found: &Found) -> Result<&TokenRecord, Problem> {
+    found.record().ok_or_else(|| {
+        Problem::new(Kind::Store, "the store can't be read: no successor can be kept")
+            .hint("look at the gateway's log for what is wrong with the store, then try again")
+    })
+}
+
+/// The caller has the turn.
+fn hand_over(call: &Call<'_>, old: &TokenRecord, end: &OldEnd) -> Result<(IssuedToken, TokenRecord), Problem> {
+    check_version(call, old)?;
+    settle(call, old.accessor)?;
+    let token = successor(call, old)?;
+    check_may_give(call, Holding::from(&token))?;
+    let given = &call.shared.given;
+    let (issued, old) = rotate_token(&*given.store, given.authority.key(), old, &token, end)?;
+    // The successor first: at no moment is there none of the two.
+    for record in [&issued.record, &old] {
+        call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    }
+    Ok((issued, old))
+}
+
+/// The same grants, each to its own end; the life that the old one was given at first, as far as it is still permitted.
+fn successor(call: &Call<'_>, old: &TokenRecord) -> Result<NewToken, Problem> {
+    let mut token = NewToken {
+        name: old.name.clone(),
+        owner: old.owner.clone(),
+        roles: old.roles.clone(),
+        grants: old.grants.iter().filter(|grant| grant.expires.is_none_or(|end| end > call.now)).cloned().collect(),
+        restrictions: old.restrictions.clone(),
+        limits: old.limits,
+        created: call.now,
+        created_by: call.caller.subject.clone(),
+        expires: None,
+        parent: None,
+        is_canary: old.is_canary,
+        note: old.note.clone(),
+    };
+    let life = old.expires.map(|end| end.since(old.created));
+    let longest = longest_life(call, Holding::from(&token))?;
+    token.expires = [life, longest].into_iter().flatten().min().map(|life| call.now.plus(life));
+    Ok(token)
+}
+
+fn replayed(call: &Call<'_>, made: Accessor) -> Result<Reply, Problem> {
+    let store = &call.shared.given.store;
+    let token = store.token(made)?;
+    let old = store.predecessors_of(made)?.into_iter().next();
+    let shown = json!({"token": show(call, &token), "old": old.map(|old| show(call, &old))});
+    let details = vec![detail("replayed", "true")];
+    let change = Recorded { target: Some(made.to_string()), reason: None, durable: Some(true), details };
+    Ok(Reply { body: with_secret(&shown, None)?, version: Some(token.version), change, ..Reply::default() })
+}
+
+fn answer(call: &Call<'_>, asked: &RotateToken, issued: &IssuedToken, old: &TokenRecord) -> Result<Reply, Problem> {
+    let token = &issued.record;
+    let end = |record: &TokenRecord| record.expires.map_or("never".to_owned(), |end| Moment(end).to_string());
+    let details = vec![
+        detail("name", token.name.as_str()),
+        detail("successor", token.accessor.to_string()),
+        detail("roles", token.roles.join(" ")),
+        detail("scopes", scope_names(token)),
+        detail("expires.after", end(token)),
+        detail("old.state.after", old.state.as_str()),
+        detail("old.expires.after", end(old)),
+    ];
+    let change = Recorded {
+        target: Some(old.accessor.to_string()),
+        reason: Some(asked.reason.clone()),
+        durable: Some(true),
+        details,
+    };
+    let shown = json!({"token": show(call, token), "old": show(call, old)});
+    Ok(Reply {
+        created_at: Some(format!("/v1/tokens/{}", token.accessor)),
+        version: Some(token.version),
+        body: with_secret(&shown, Some(issued.secret.expose()))?,
+        change,
+    })
+}
+
+fn show(call: &Call<'_>, record: &TokenRecord) -> crate::api::TokenView {
+    view::token(record, record.state, call.shared.given.authority.snapshot().as_deref(), call.now)
+}
+
+pub(crate) fn rotation(call: &Call<'_>) -> Result<Reply, Problem> {
+    no_query(call)?;
+    let found = find(call.shared, call.target())?;
+    let Some(record) = found.record() else {
+        return Err(Problem::new(Kind::Declared, "tokens are declared in files, and rotated there")
+            .hint("declare the successor beside the old one, and take the old one out when it is not used any more"));
+    };
+    (call.shared.given.hooks.flush_usage)();
+    let store = &call.shared.given.store;
+    let predecessors = store.predecessors_of(record.accessor)?;
+    let shown = predecessors.iter().map(|old| predecessor(call, record, old)).collect::<Result<_, _>>()?;
+    let every = call.shared.policy()?.token_rules().rotation_every;
+    let due = every.map(|every| Moment(record.created.plus(every.as_secs())));
+    Reply::json(&RotationView { token: show(call, record), predecessors: shown, due })
+}
+
+fn predecessor(call: &Call<'_>, token: &TokenRecord, old: &TokenRecord) -> Result<PredecessorView, Problem> {
+    let rows = call.shared.given.store.usage_of(old.accessor)?;
+    let last_rule = rows.iter().max_by_key(|row| row.last_used);
+    let last_used = old.last_use.map(|last| LastUseView {
+        at: Moment(last.at),
+        source: last.source.map(|source| source.to_string()),
+        rule: last_rule.filter(|row| row.last_used == last.at).map(|row| row.rule.to_string()),
+    });
+    let since = |at: Timestamp| at > token.created;
+    Ok(PredecessorView {
+        accessor: old.accessor.to_string(),
+        state: view::state_name(old.state, old.expires, call.now).to_owned(),
+        expires: old.expires.map(Moment),
+        used_since_rotation: old.last_use.is_some_and(|last| since(last.at)),
+        last_used,
+    })
+}

@@ -1,0 +1,130 @@
+//! Less for a token: what is taken from its record, as one value that can be applied to whatever the record has become
+//! meanwhile, and joined with another one. It never adds anything.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::{IpNet, Ipv4Net};
+use leastgate_policy::{Timestamp, TokenLimits};
+use leastgate_store::TokenRecord;
+
+/// What is taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Restriction {
+    pub(crate) roles: BTreeSet<String>,
+    pub(crate) scopes: BTreeSet<String>,
+    /// The latest end; `None`: as it is.
+    pub(crate) expires: Option<Timestamp>,
+    /// Sets of networks, all of which must hold the caller's.
+    pub(crate) networks: Vec<IpNet>,
+    pub(crate) limits: TokenLimits,
+}
+
+impl Restriction {
+    /// The record without what is taken away.
+    pub(crate) fn apply(&self, record: &TokenRecord) -> TokenRecord {
+        let mut less = record.clone();
+        less.roles.retain(|role| !self.roles.contains(role));
+        less.grants.retain(|grant| !self.scopes.contains(&grant.scope));
+        less.expires = least(record.expires, self.expires);
+        if !self.networks.is_empty() {
+            less.restrictions.source_ip = within(&self.networks, &record.restrictions.source_ip);
+        }
+        less.limits = TokenLimits {
+            rate: least(record.limits.rate, self.limits.rate),
+            // A burst is at least one request, and means nothing without a rate.
+            burst: least(record.limits.burst, self.limits.burst),
+            concurrent: least(record.limits.concurrent, self.limits.concurrent),
+        };
+        less
+    }
+
+    /// Takes away what either does.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.roles.extend(other.roles);
+        self.scopes.extend(other.scopes);
+        self.expires = least(self.expires, other.expires);
+        self.limits.rate = least(self.limits.rate, other.limits.rate);
+        self.limits.burst = least(self.limits.burst, other.limits.burst);
+        self.limits.concurrent = least(self.limits.concurrent, other.limits.concurrent);
+        if !other.networks.is_empty() {
+            self.networks = within(&other.networks, &self.networks);
+        }
+    }
+}
+
+/// The lesser of two bounds, where no bound is the greatest.
+fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Those parts of `wanted` that lie within `held`, where none held is all. If that is nothing, a network that holds nobody:
+/// the empty list would be everybody.
+fn within(wanted: &[IpNet], held: &[IpNet]) -> Vec<IpNet> {
+    if held.is_empty() {
+        return wanted.to_vec();
+    }
+    let mut both: Vec<IpNet> = Vec::new();
+    for (one, other) in wanted.iter().flat_map(|one| held.iter().map(move |other| (one, other))) {
+        let part = if other.contains(one) {
+            one
+        } else if one.contains(other) {
+            other
+        } else {
+            continue;
+        };
+        if !both.contains(part) {
+            both.push(*part);
+        }
+    }
+    if both.is_empty() { vec![NOBODY] } else { both }
+}
+
+/// `0.0.0.0/32`: an address that no caller has.
+const NOBODY: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 32));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn networks_only_shrink() {
+        assert_eq!(within(&nets(&["10.1.0.0/16"]), &[]), nets(&["10.1.0.0/16"]));
+        assert_eq!(within(&nets(&["10.1.0.0/16", "11.0.0.0/8"]), &nets(&["10.0.0.0/8"])), nets(&["10.1.0.0/16"]));
+        assert_eq!(within(&nets(&["0.0.0.0/0"]), &nets(&["10.0.0.0/8", "::/0"])), nets(&["10.0.0.0/8"]));
+        assert_eq!(
+            within(&nets(&["11.0.0.0/8"]), &nets(&["10.0.0.0/8"])),
+            nets(&["0.0.0.0/32"]),
+            "nobody, not everybody"
+        );
+    }
+
+    #[test]
+    fn bounds_only_fall() {
+        assert_eq!(
+            [least(Some(3), None), least(None, Some(3)), least(Some(3), Some(2)), least(None, None)],
+            [Some(3), Some(3), Some(2), None]
+        );
+    }
+
+    #[test]
+    fn two_joined_take_what_each_takes() {
+        let one = Restriction { roles: ["a".to_owned()].into(), expires: Some(Timestamp(9)), ..Restriction::default() };
+        let mut both = Restriction {
+            scopes: ["s".to_owned()].into(),
+            expires: Some(Timestamp(7)),
+            networks: nets(&["10.0.0.0/8"]),
+            ..Restriction::default()
+        };
+        both.join(one);
+        assert_eq!((both.roles.len(), both.scopes.len(), both.expires), (1, 1, Some(Timestamp(7))));
+        assert_eq!(both.networks, nets(&["10.0.0.0/8"]));
+    }
+}

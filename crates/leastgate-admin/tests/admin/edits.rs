@@ -1,0 +1,156 @@
+//! What may be changed about a token, against which version, and by whom.
+
+use serde_json::{Value, json};
+
+use crate::fixture::{ask, operator, start};
+
+fn bot() -> Value {
+    json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "1h"})
+}
+
+const REFUND: (&str, &str) = ("POST", "/v1/orders/7b/refunds");
+
+#[test]
+fn a_change_names_the_version_it_is_for() {
+    let plane = start();
+    plane.make(&bot());
+    let target = "/v1/tokens/bot";
+    let note = json!({"note": "a word", "reason": "r"});
+    plane.call(&plane.root, "PATCH", target, Some(&note.to_string())).refused(428, "precondition-required");
+    let tag = plane.get(&plane.root, target).header("etag").unwrap().to_owned();
+    let changed = plane.patch(&plane.root, target, &tag, &note);
+    assert_eq!((changed.status, changed.header("etag")), (200, Some("\"2\"")), "{changed:?}");
+    assert_eq!((&changed.json()["token"]["note"], &changed.json()["durable"]), (&json!("a word"), &json!(true)));
+    plane.patch(&plane.root, target, &tag, &note).refused(412, "precondition-failed");
+    plane.patch(&plane.root, target, "2", &note).refused(422, "invalid-value");
+    assert_eq!(
+        plane.patch(&plane.root, target, "*", &json!({"note": null, "reason": "r"})).json()["token"]["note"],
+        json!(null)
+    );
+    let event = &plane.events("token.edit")[1];
+    let details = event["change"]["details"].to_string();
+    assert!(details.contains(r#"{"name":"note.after","value":"a word"}"#), "{details}");
+    let refused = plane.events("token.edit").iter().filter(|event| event["change"]["result"] != "ok").count();
+    assert_eq!(refused, 3, "what was refused is on record too");
+}
+
+#[test]
+fn of_two_administrators_one_is_told_that_the_other_was_first() {
+    let plane = start();
+    plane.make(&bot());
+    let asked = ["one", "other"].map(|note| {
+        let (admin, root) = (plane.admin, plane.root.clone());
+        let body = json!({"note": note, "reason": "r"}).to_string();
+        let tag = "If-Match: \"1\"\r\n";
+        std::thread::spawn(move || ask(admin, &root, "PATCH", "/v1/tokens/bot", tag, Some(&body)).status)
+    });
+    let statuses = asked.map(|asked| asked.join().unwrap());
+    assert!(statuses == [200, 412] || statuses == [412, 200], "{statuses:?}");
+}
+
+#[test]
+fn a_scope_is_given_for_a_while_and_goes_by_itself() {
+    let plane = start();
+    let (_, secret) = plane.make(&bot());
+    assert_eq!(plane.decide_about(REFUND.0, REFUND.1, &secret), "insufficient_scope");
+    let grant = |body: Value| plane.post(&plane.root, "/v1/tokens/bot/grants", &body);
+    let granted = grant(json!({"scope": "orders:refund", "ttl": "1s", "reason": "INC-42"}));
+    assert_eq!(granted.status, 200, "{granted:?}");
+    let held = &granted.json()["token"]["grants"][0];
+    assert_eq!((&held["scope"], &held["reason"]), (&json!("orders:refund"), &json!("INC-42")));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while plane.decide_about(REFUND.0, REFUND.1, &secret) == "scope_granted" {
+        assert!(std::time::Instant::now() < until, "the grant ends");
+        std::thread::yield_now();
+    }
+    assert_eq!(plane.get(&plane.root, "/v1/tokens/bot").json()["grants"], json!([]), "and nobody is shown it any more");
+    assert_eq!(plane.events("token.grant")[0]["change"]["reason"], "INC-42");
+    // The scope's own longest life binds the grant.
+    grant(json!({"scope": "orders:refund", "ttl": "31m", "reason": "x"})).refused(422, "token-rules");
+    grant(json!({"scope": "orders:refund", "reason": "x"})).refused(422, "token-rules");
+    grant(json!({"scope": "orders:nothing", "ttl": "1m", "reason": "x"})).refused(422, "token-rules");
+}
+
+#[test]
+fn a_grant_never_shortens_what_is_held() {
+    let plane = start();
+    plane.make(&bot());
+    let grant = |ttl: &str| {
+        plane.post(&plane.root, "/v1/tokens/bot/grants", &json!({"scope": "orders:refund", "ttl": ttl, "reason": "x"}))
+    };
+    assert_eq!(grant("10m").status, 200);
+    grant("5m").refused(409, "conflict");
+    assert_eq!(grant("20m").json()["token"]["grants"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_operator_gives_nothing_above_the_ceiling_in_any_way() {
+    let plane = start();
+    let operator = operator(&plane);
+    plane.make(&json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "30m"}));
+    plane.make(&json!({"name": "refunder", "owner": "team", "scopes": ["orders:refund"], "ttl": "10m", "allow_cidr": ["10.0.0.0/8"]}));
+    let patch = |name: &str, body: Value| plane.patch(&operator, &format!("/v1/tokens/{name}"), "*", &body);
+    let post = |target: &str, body: Value| plane.post(&operator, target, &body);
+    let far = "2096-10-02T07:06:40Z";
+    for refused in [
+        patch("bot", json!({"scopes": ["orders:refund"], "reason": "x"})),
+        post("/v1/tokens/bot/grants", json!({"scope": "orders:refund", "ttl": "1m", "reason": "x"})),
+        patch("refunder", json!({"allow_cidr": [], "reason": "x"})),
+        patch("refunder", json!({"allow_cidr": ["0.0.0.0/0"], "reason": "x"})),
+        post("/v1/tokens/refunder/rotate", json!({"reason": "x"})),
+        post("/v1/tokens/refunder/children", json!({"ttl": "1m", "reason": "x"})),
+        post(
+            "/v1/tokens/bulk",
+            json!({"token": {"name": "b", "owner": "t", "scopes": ["orders:refund"], "ttl": "1m"}, "count": 2}),
+        ),
+    ] {
+        refused.refused(403, "above-ceiling");
+    }
+    patch("bot", json!({"expires": far, "reason": "x"})).refused(422, "token-rules");
+    // What gives nothing is within every ceiling.
+    assert_eq!(patch("refunder", json!({"note": "n", "reason": "x"})).status, 200);
+    assert_eq!(patch("refunder", json!({"allow_cidr": ["10.1.0.0/16"], "reason": "x"})).status, 200);
+    assert_eq!(post("/v1/tokens/bot/grants", json!({"scope": "orders:read", "ttl": "1m", "reason": "x"})).status, 200);
+}
+
+#[test]
+fn a_restriction_only_takes_and_says_what_is_not_there_to_take() {
+    let plane = start();
+    let (_, secret) = plane
+        .make(&json!({"name": "bot", "owner": "team", "roles": ["reader"], "scopes": ["orders:refund"], "ttl": "20m"}));
+    let restrict = |body: Value| plane.post(&plane.root, "/v1/tokens/bot/restrict", &body);
+    restrict(json!({"reason": "x"})).refused(422, "invalid-value");
+    restrict(json!({"remove_scopes": ["orders:read"], "reason": "x"})).refused(422, "invalid-value");
+    restrict(json!({"allow_cidr": [], "reason": "x"})).refused(422, "invalid-value");
+    let less = restrict(
+        json!({"remove_scopes": ["orders:refund"], "allow_cidr": ["127.0.0.0/8"], "limits": {"rate": 5}, "reason": "x"}),
+    );
+    assert_eq!(less.json()["durable"], true, "{less:?}");
+    let token = &less.json()["token"];
+    assert_eq!((&token["grants"], &token["limits"]["rate"]), (&json!([]), &json!(5)));
+    assert_eq!(plane.decide_about(REFUND.0, REFUND.1, &secret), "insufficient_scope");
+    assert_eq!(plane.decide(&secret), "scope_granted");
+    // Never more, whatever is asked.
+    let wider = restrict(
+        json!({"allow_cidr": ["0.0.0.0/0"], "limits": {"rate": 50}, "expires": "2096-10-02T07:06:40Z", "reason": "x"}),
+    );
+    let token = &wider.json()["token"];
+    assert_eq!((&token["restrictions"]["source_ip"], &token["limits"]["rate"]), (&json!(["127.0.0.0/8"]), &json!(5)));
+    assert!(token["expires"].as_str().unwrap() < "2090");
+    let details = plane.events("token.restrict").last().unwrap()["change"]["details"].to_string();
+    assert!(!details.contains("rate 50"), "{details}");
+}
+
+#[test]
+fn what_is_revoked_or_another_ones_stand_in_is_not_changed() {
+    let plane = start();
+    plane.make(&bot());
+    let child = plane.post(&plane.root, "/v1/tokens/bot/children", &json!({"ttl": "5m", "reason": "x"}));
+    let child = child.json()["token"]["accessor"].as_str().unwrap().to_owned();
+    let edit =
+        |name: &str| plane.patch(&plane.root, &format!("/v1/tokens/{name}"), "*", &json!({"note": "n", "reason": "x"}));
+    edit(&child).refused(409, "conflict");
+    plane.post(&plane.root, "/v1/tokens/bot/revoke", &json!({"reason": "x"}));
+    edit("bot").refused(409, "conflict");
+    edit("nobody").refused(404, "not-found");
+}

@@ -1,0 +1,190 @@
+//! Many tokens at once: made, handed over, and revoked by a filter.
+
+use std::collections::HashSet;
+
+use leastgate_policy::Timestamp;
+use leastgate_store::UsageDelta;
+use serde_json::{Value, json};
+
+use crate::fixture::{Plane, start};
+
+fn token(name: &str, owner: &str, more: &Value) -> Value {
+    let mut token = json!({"name": name, "owner": owner, "ttl": "20m"});
+    token.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    token
+}
+
+#[test]
+fn many_are_made_alike_each_with_a_secret_of_its_own() {
+    let plane = start();
+    let model = token("bot", "team", &json!({"roles": ["reader"]}));
+    let made = plane.post(&plane.root, "/v1/tokens/bulk", &json!({"token": model, "count": 300}));
+    assert_eq!(made.status, 201, "{made:?}");
+    let json = made.json();
+    let items = json["items"].as_array().unwrap();
+    let secrets: HashSet<&str> = items.iter().map(|item| item["secret"].as_str().unwrap()).collect();
+    assert_eq!((items.len(), secrets.len()), (300, 300));
+    assert_eq!((&items[0]["name"], &items[299]["name"]), (&json!("bot-1"), &json!("bot-300")));
+    for item in [&items[0], &items[299]] {
+        assert_eq!(plane.decide(item["secret"].as_str().unwrap()), "scope_granted");
+    }
+    let told: usize = plane
+        .events("token.create")
+        .iter()
+        .map(|event| event["change"]["details"][0]["value"].as_str().unwrap().split(' ').count())
+        .sum();
+    assert_eq!(told, 300, "every accessor is on record");
+    let random: Vec<String> = secrets.iter().map(|secret| secret.split('_').nth(3).unwrap().to_owned()).collect();
+    let events = format!("{:?}", plane.events("token.create"));
+    assert!(random.iter().all(|random| !events.contains(random)));
+}
+
+#[test]
+fn many_are_made_or_none() {
+    let plane = start();
+    plane.make(&token("bot-7", "team", &json!({"roles": ["reader"]})));
+    let model = token("bot", "team", &json!({"roles": ["reader"]}));
+    let bulk = |count: u32, first: u32| {
+        plane.post(&plane.root, "/v1/tokens/bulk", &json!({"token": model, "count": count, "first": first}))
+    };
+    bulk(10, 1).refused(409, "name-taken");
+    assert_eq!(plane.authority.tokens().len(), 1);
+    assert_eq!(bulk(10, 8).status, 201);
+    for count in [0, 10_001] {
+        bulk(count, 100).refused(422, "invalid-value");
+    }
+    let without_end = json!({"token": {"name": "x", "owner": "t", "roles": ["reader"]}, "count": 3});
+    plane.post(&plane.root, "/v1/tokens/bulk", &without_end).refused(422, "token-rules");
+}
+
+fn family(plane: &Plane) -> Vec<String> {
+    [
+        token("reader-a", "ann", &json!({"roles": ["reader"]})),
+        token("reader-b", "bob", &json!({"roles": ["reader"]})),
+        token("by-name", "ann", &json!({"scopes": ["orders:read"]})),
+        token("refunder", "bob", &json!({"scopes": ["orders:refund"]})),
+    ]
+    .iter()
+    .map(|token| plane.make(token).1)
+    .collect()
+}
+
+#[test]
+fn a_filter_revokes_what_fits_all_of_it_and_a_dry_run_nothing() {
+    let plane = start();
+    let secrets = family(&plane);
+    let revoke = |body: &Value| plane.post(&plane.root, "/v1/revocations", body);
+    let dry = revoke(&json!({"scope": "orders:read", "dry_run": true, "reason": "leak"})).json();
+    assert_eq!((&dry["matched"], &dry["revoked"]), (&json!(3), &json!(0)), "by name and through a role");
+    let names: Vec<&str> = dry["sample"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["by-name", "reader-a", "reader-b"]);
+    assert_eq!(plane.decide(&secrets[0]), "scope_granted");
+
+    let done = revoke(&json!({"scope": "orders:read", "owner": "ann", "reason": "leak"})).json();
+    assert_eq!((&done["matched"], &done["revoked"], &done["durable"]), (&json!(2), &json!(2), &json!(true)));
+    let after: Vec<String> = secrets.iter().map(|secret| plane.decide(secret)).collect();
+    assert_eq!(after, ["token_revoked", "scope_granted", "token_revoked", "insufficient_scope"]);
+    for name in ["reader-a", "by-name"] {
+        let kept = plane.store.find_token(name).unwrap();
+        assert_eq!(kept.state_changed.unwrap().reason, "leak");
+    }
+    assert_eq!(revoke(&json!({"role": "reader", "reason": "x"})).json()["matched"], 1);
+    let events = plane.events("token.revocations");
+    let details = events[1]["change"]["details"].to_string();
+    assert!(details.contains(r#"{"name":"owner","value":"ann"}"#) && details.contains(r#""value":"2""#), "{details}");
+    assert_eq!(plane.events("token.revoke").len(), 2, "which they were is on record");
+}
+
+#[test]
+fn times_are_filters_too() {
+    let plane = start();
+    let secrets = family(&plane);
+    let accessor = plane.store.find_token("reader-a").unwrap().accessor;
+    let used =
+        UsageDelta { accessor, rule: "r".into(), count: 1, last_used: Timestamp(4_000_000_000), last_source: None };
+    plane.store.record_usage(vec![used]).unwrap();
+    let revoke = |body: &Value| plane.post(&plane.root, "/v1/revocations", body).json();
+    assert_eq!(revoke(&json!({"created_before": "2001-01-01T00:00:00Z", "reason": "x"}))["matched"], 0);
+    assert_eq!(revoke(&json!({"unused_since": "2090-01-01T00:00:00Z", "owner": "ann", "reason": "x"}))["revoked"], 1);
+    assert_eq!(plane.decide(&secrets[0]), "scope_granted", "it was used");
+    assert_eq!(plane.decide(&secrets[2]), "token_revoked");
+    assert_eq!(revoke(&json!({"created_before": "2090-01-01T00:00:00Z", "reason": "x"}))["revoked"], 3);
+}
+
+#[test]
+fn a_filter_that_asks_nothing_or_what_is_not_there_revokes_nothing() {
+    let plane = start();
+    let secrets = family(&plane);
+    let revoke = |body: &Value| plane.post(&plane.root, "/v1/revocations", body);
+    revoke(&json!({"reason": "x"})).refused(422, "invalid-value");
+    revoke(&json!({"scope": "orders:raed", "reason": "x"})).refused(422, "invalid-value");
+    revoke(&json!({"owner": "ann"})).refused(422, "invalid-value");
+    revoke(&json!({"ownr": "ann", "reason": "x"})).refused(422, "invalid-value");
+    plane.is_usage_behind.store(true, std::sync::atomic::Ordering::Relaxed);
+    revoke(&json!({"unused_since": "2090-01-01T00:00:00Z", "reason": "x"})).refused(503, "store-unavailable");
+    assert_eq!(plane.decide(&secrets[0]), "scope_granted");
+}
+
+#[test]
+fn what_one_gateway_hands_over_works_in_the_other_one() {
+    let (from, to) = (start(), start());
+    let secrets = family(&from);
+    from.post(&from.root, "/v1/tokens/reader-b/revoke", &json!({"reason": "x"}));
+    let page = from.get(&from.root, "/v1/exports").json();
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["next_cursor"]), (3, &json!(null)));
+    let body = json!({"tokens": page["items"], "reason": "moved"});
+    let import = |body: &Value| to.post(&to.root, "/v1/tokens/import", body);
+    assert_eq!(import(&body).json(), json!({"imported": 3, "unchanged": 0}));
+    assert_eq!(import(&body).json(), json!({"imported": 0, "unchanged": 3}), "a second time changes nothing");
+    let after: Vec<String> = secrets.iter().map(|secret| to.decide(secret)).collect();
+    assert_eq!(after, ["scope_granted", "token_unknown", "scope_granted", "insufficient_scope"]);
+
+    let with = |key: &str, value: Value| {
+        let mut token = page["items"][0].clone();
+        token[key] = value;
+        json!({"tokens": [token], "reason": "x"})
+    };
+    let other_pepper = import(&with("pepper_id", json!("00000000")));
+    other_pepper.refused(422, "invalid-value");
+    assert!(other_pepper.body.contains("another pepper") && other_pepper.body.contains("tokens[0] (reader-a)"));
+    import(&with("env", json!("prod"))).refused(422, "invalid-value");
+    import(&with("created", json!("2090-01-01T00:00:00Z"))).refused(422, "invalid-value");
+    import(&with("digest", json!("blake3:00"))).refused(422, "invalid-value");
+    import(&with("roles", json!(["nobody"]))).refused(422, "token-rules");
+    import(&with("accessor", page["items"][1]["accessor"].clone())).refused(409, "conflict");
+    to.get(&crate::fixture::operator(&to), "/v1/exports").refused(403, "insufficient-role");
+}
+
+#[test]
+fn a_stand_in_holds_what_its_token_holds_and_ends_with_it() {
+    let plane = start();
+    plane.make(&token("bot", "team", &json!({"roles": ["reader"]})));
+    let child =
+        |ttl: &str| plane.post(&plane.root, "/v1/tokens/bot/children", &json!({"ttl": ttl, "reason": "backup"}));
+    let made = child("2h");
+    assert_eq!(made.status, 201, "{made:?}");
+    let (view, secret) = (made.json()["token"].clone(), made.json()["secret"].as_str().unwrap().to_owned());
+    assert!(view["name"].as_str().unwrap().starts_with("bot-run-"), "{view}");
+    let parent = plane.get(&plane.root, "/v1/tokens/bot").json();
+    assert_eq!(
+        (&view["expires"], &view["parent"]),
+        (&parent["expires"], &parent["accessor"]),
+        "it never outlives its token"
+    );
+    assert_eq!(plane.decide(&secret), "scope_granted");
+
+    let short = child("1m").json();
+    let target = format!("/v1/tokens/{}/renew", short["token"]["accessor"].as_str().unwrap());
+    let renewed = plane.post(&plane.root, &target, &json!({"ttl": "10m", "reason": "still runs"}));
+    assert!(renewed.json()["token"]["expires"].as_str() > short["token"]["expires"].as_str(), "{renewed:?}");
+    plane.post(&plane.root, "/v1/tokens/bot/renew", &json!({"ttl": "1m", "reason": "x"})).refused(409, "conflict");
+    let of_child = format!("/v1/tokens/{}/children", view["accessor"].as_str().unwrap());
+    plane.post(&plane.root, &of_child, &json!({"ttl": "1m", "reason": "x"})).refused(409, "conflict");
+
+    plane.post(&plane.root, "/v1/tokens/bot/disable", &json!({"reason": "x"}));
+    assert_eq!(plane.decide(&secret), "token_revoked");
+    assert_eq!(plane.decide(short["secret"].as_str().unwrap()), "token_revoked");
+    child("1m").refused(409, "conflict");
+    let ended = plane.events("token.revoke");
+    assert_eq!(ended.len(), 2, "each end is on record");
+}

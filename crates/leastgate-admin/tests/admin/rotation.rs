@@ -1,0 +1,135 @@
+//! Rotation through the API: a successor, a grace, a leak, and how far it is.
+
+use leastgate_policy::Timestamp;
+use leastgate_store::{Change, StateChange, UsageDelta};
+use serde_json::{Value, json};
+
+use crate::fixture::{operator, start};
+
+fn bot() -> Value {
+    json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "12h"})
+}
+
+#[test]
+fn the_successor_has_the_name_and_the_grants_and_the_old_one_its_grace() {
+    let plane = start();
+    let (accessor, secret) = plane.make(&bot());
+    let rotated = plane.post(&plane.root, "/v1/tokens/bot/rotate", &json!({"grace": "2h", "reason": "monthly"}));
+    assert_eq!(rotated.status, 201, "{rotated:?}");
+    let (new, old) = (&rotated.json()["token"], &rotated.json()["old"]);
+    assert_eq!(rotated.header("location"), Some(format!("/v1/tokens/{}", new["accessor"].as_str().unwrap()).as_str()));
+    assert_eq!(
+        (&old["accessor"], &old["state"], &old["successor"]),
+        (&json!(accessor), &json!("rotating"), &new["accessor"])
+    );
+    assert_eq!((&new["name"], &new["roles"], &new["state"]), (&json!("bot"), &json!(["reader"]), &json!("active")));
+    assert!(old["expires"].as_str() < new["expires"].as_str(), "{rotated:?}");
+    let successor = rotated.json()["secret"].as_str().unwrap().to_owned();
+    for secret in [&secret, &successor] {
+        assert_eq!(plane.decide(secret), "scope_granted");
+    }
+    assert_eq!(plane.get(&plane.root, "/v1/tokens/bot").json()["accessor"], new["accessor"]);
+    assert_eq!(plane.get(&plane.root, &format!("/v1/tokens/{accessor}")).json()["name"], "bot");
+    let event = &plane.events("token.rotate")[0];
+    assert_eq!((&event["change"]["target"], &event["change"]["reason"]), (&json!(accessor), &json!("monthly")));
+    assert!(!event.to_string().contains(successor.split('_').nth(3).unwrap()));
+}
+
+#[test]
+fn a_leaked_one_is_refused_with_the_next_request() {
+    let plane = start();
+    let (_, secret) = plane.make(&bot());
+    let rotated = plane.post(&plane.root, "/v1/tokens/bot/rotate", &json!({"now": true, "reason": "leaked"}));
+    assert_eq!(rotated.json()["old"]["state"], "revoked", "{rotated:?}");
+    assert_eq!(plane.decide(&secret), "token_revoked");
+    assert_eq!(plane.decide(rotated.json()["secret"].as_str().unwrap()), "scope_granted");
+}
+
+#[test]
+fn a_leaked_one_is_revoked_even_where_no_successor_may_be_made() {
+    let plane = start();
+    let refund = json!({"name": "refunder", "owner": "team", "scopes": ["orders:refund"], "ttl": "30m"});
+    let (accessor, secret) = plane.make(&refund);
+    let operator = operator(&plane);
+    plane
+        .post(&operator, "/v1/tokens/refunder/rotate", &json!({"grace": "1h", "reason": "x"}))
+        .refused(403, "above-ceiling");
+    assert_eq!(plane.decide_about("POST", "/v1/orders/7b/refunds", &secret), "scope_granted");
+    let refused = plane.post(&operator, "/v1/tokens/refunder/rotate", &json!({"now": true, "reason": "leaked"}));
+    refused.refused(403, "above-ceiling");
+    assert!(refused.body.contains("the old token is revoked all the same"), "{refused:?}");
+    assert_eq!(plane.decide_about("POST", "/v1/orders/7b/refunds", &secret), "token_revoked");
+    let event = &plane.events("token.revoke")[0];
+    assert_eq!((&event["change"]["target"], &event["change"]["durable"]), (&json!(accessor), &json!(true)));
+    assert_eq!(event["actor"]["subject"], "op");
+}
+
+#[test]
+fn what_cannot_be_rotated_is_refused_with_why() {
+    let plane = start();
+    let rotate = |name: &str| plane.post(&plane.root, &format!("/v1/tokens/{name}/rotate"), &json!({"reason": "x"}));
+    let (accessor, _) = plane.make(&bot());
+    plane.post(&plane.root, "/v1/tokens/bot/disable", &json!({"reason": "x"}));
+    rotate("bot").refused(409, "conflict");
+    plane.post(&plane.root, "/v1/tokens/bot/enable", &json!({"reason": "x"}));
+    assert_eq!(rotate("bot").status, 201);
+    let twice = rotate(&accessor);
+    twice.refused(409, "conflict");
+    assert!(twice.body.contains("a successor already"), "{twice:?}");
+    rotate("nobody").refused(404, "not-found");
+    plane
+        .post(&plane.root, "/v1/tokens/bot/rotate", &json!({"now": true, "grace": "1h", "reason": "x"}))
+        .refused(422, "invalid-value");
+    plane.post(&plane.root, "/v1/tokens/bot/rotate", &json!({})).refused(422, "invalid-value");
+}
+
+#[test]
+fn a_repeated_call_rotates_once_and_tells_no_secret_twice() {
+    let plane = start();
+    plane.make(&bot());
+    let body = json!({"reason": "monthly"}).to_string();
+    let ask = || plane.call_with(&plane.root, "POST", "/v1/tokens/bot/rotate", "Idempotency-Key: k1\r\n", Some(&body));
+    let (first, again) = (ask(), ask());
+    assert_eq!(first.json()["token"]["accessor"], again.json()["token"]["accessor"]);
+    assert_eq!(
+        (&again.json()["secret"], &again.json()["old"]["accessor"]),
+        (&json!(null), &first.json()["old"]["accessor"])
+    );
+    assert!(first.json()["secret"].is_string());
+}
+
+#[test]
+fn its_status_says_who_still_uses_the_old_one_and_from_where() {
+    let plane = start();
+    let (accessor, _) = plane.make(&bot());
+    let rotated = plane.post(&plane.root, "/v1/tokens/bot/rotate", &json!({"reason": "monthly"}));
+    let view = || plane.get(&plane.root, "/v1/tokens/bot/rotation").json();
+    let old = &view()["predecessors"][0];
+    assert_eq!(
+        (&old["accessor"], &old["last_used"], &old["used_since_rotation"]),
+        (&json!(accessor), &json!(null), &json!(false))
+    );
+    let used = UsageDelta {
+        accessor: accessor.parse().unwrap(),
+        rule: "orders:read/allow/GET /v1/orders".into(),
+        count: 2,
+        last_used: Timestamp(4_000_000_000),
+        last_source: Some("192.0.2.7".parse().unwrap()),
+    };
+    plane.store.record_usage(vec![used]).unwrap();
+    let old = &view()["predecessors"][0];
+    let last = json!({"at": "2096-10-02T07:06:40Z", "source": "192.0.2.7", "rule": "orders:read/allow/GET /v1/orders"});
+    assert_eq!((&old["last_used"], &old["used_since_rotation"]), (&last, &json!(true)));
+    assert_eq!(view()["token"]["accessor"], rotated.json()["token"]["accessor"]);
+    assert_eq!(view()["due"], json!(null), "the policy says nothing of how often");
+}
+
+#[test]
+fn what_the_store_owes_of_the_old_one_is_settled_first() {
+    let plane = start();
+    let (accessor, _) = plane.make(&bot());
+    // As another handle of the store would: this plane has not heard of it.
+    let change = StateChange { change: Change::Revoke, reason: "x".into(), by: "y".into(), at: Timestamp(1) };
+    plane.store.change_state(accessor.parse().unwrap(), change, None).unwrap();
+    plane.post(&plane.root, &format!("/v1/tokens/{accessor}/rotate"), &json!({"reason": "x"})).refused(409, "conflict");
+}
