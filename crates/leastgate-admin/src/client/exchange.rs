@@ -20,6 +20,8 @@ pub(super) struct Ask<'a> {
     pub(super) target: String,
     pub(super) credential: Option<&'a str>,
     pub(super) body: Option<Vec<u8>>,
+    /// The version that a change is for.
+    pub(super) version: Option<u64>,
     /// Whether it changes anything.
     pub(super) is_change: bool,
 }
@@ -85,6 +87,9 @@ fn request(host: &str, ask: &Ask<'_>) -> Result<Request<Full<Bytes>>, ClientErro
         .header(header::USER_AGENT, concat!("leastgate/", env!("CARGO_PKG_VERSION")));
     if ask.body.is_some() {
         request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    if let Some(version) = ask.version {
+        request = request.header(header::IF_MATCH, format!("\"{version}\""));
     }
     if let Some(credential) = ask.credential {
         let unfit =

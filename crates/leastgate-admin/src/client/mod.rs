@@ -21,9 +21,10 @@ pub use self::endpoint::{Endpoint, InvalidEndpoint};
 pub use self::error::ClientError;
 use self::exchange::{Answer, Ask, exchange};
 use crate::api::{
-    AdminList, AdminRevoked, CheckRequest, CheckResult, CreateAdmin, CreateToken, EventList, IssuedAdminView,
-    IssuedTokenView, PolicyView, ProblemView, ReasonRequest, StatusView, TokenChanged, TokenList, TokenUsage,
-    TokenView,
+    AdminList, AdminRevoked, CheckRequest, CheckResult, CreateAdmin, CreateChild, CreateToken, CreateTokens, EventList,
+    ExportedTokens, GrantScope, ImportTokens, ImportedTokens, IssuedAdminView, IssuedTokenView, IssuedTokens, Moment,
+    PatchToken, PolicyView, ProblemView, ReasonRequest, RestrictToken, RevokeTokens, RevokedTokens, RotateToken,
+    RotatedToken, RotationView, StatusView, TokenChanged, TokenEdited, TokenList, TokenUsage, TokenView,
 };
 
 /// A client of one gateway.
@@ -55,8 +56,12 @@ pub struct ListTokens {
     pub state: Option<String>,
     /// Those of this owner.
     pub owner: Option<String>,
-    /// `name`, `created` or `expires`.
+    /// `name`, `created`, `expires` or `last_used`.
     pub sort: Option<String>,
+    /// Those that were neither used nor made since.
+    pub unused_since: Option<Moment>,
+    /// Those made before.
+    pub created_before: Option<Moment>,
 }
 
 /// Which events to list. What is `None` is not asked for.
@@ -109,12 +114,19 @@ impl Client {
     /// # Errors
     /// As every call: no connection, a refusal, an answer that can't be read.
     pub fn tokens(&self, list: &ListTokens) -> Answered<TokenList> {
-        let ListTokens { limit, cursor, state, owner, sort } = list;
+        let ListTokens { limit, cursor, state, owner, sort, unused_since, created_before } = list;
         let limit = limit.map(|limit| limit.to_string());
-        self.get(&query(
-            "/v1/tokens",
-            &[("limit", &limit), ("cursor", cursor), ("state", state), ("owner", owner), ("sort", sort)],
-        ))
+        let [unused_since, created_before] = [unused_since, created_before].map(|at| at.map(|at| at.to_string()));
+        let pairs = [
+            ("limit", &limit),
+            ("cursor", cursor),
+            ("state", state),
+            ("owner", owner),
+            ("sort", sort),
+            ("unused_since", &unused_since),
+            ("created_before", &created_before),
+        ];
+        self.get(&query("/v1/tokens", &pairs))
     }
 
     /// One token.
@@ -131,6 +143,95 @@ impl Client {
     /// As every call.
     pub fn create_token(&self, token: &CreateToken) -> Answered<IssuedTokenView> {
         self.post("/v1/tokens", token)
+    }
+
+    /// Makes many tokens alike.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn create_tokens(&self, tokens: &CreateTokens) -> Answered<IssuedTokens> {
+        self.post("/v1/tokens/bulk", tokens)
+    }
+
+    /// One page of tokens to be handed to another gateway.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn export_tokens(&self, cursor: Option<String>) -> Answered<ExportedTokens> {
+        self.get(&query("/v1/exports", &[("cursor", &cursor)]))
+    }
+
+    /// Takes tokens of another gateway.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn import_tokens(&self, tokens: &ImportTokens) -> Answered<ImportedTokens> {
+        self.post("/v1/tokens/import", tokens)
+    }
+
+    /// Revokes all tokens that fit a filter, or says which it would be.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn revoke_tokens(&self, filter: &RevokeTokens) -> Answered<RevokedTokens> {
+        self.post("/v1/revocations", filter)
+    }
+
+    /// Has a token succeeded by a new one.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn rotate_token(&self, token: &str, rotation: &RotateToken) -> Answered<RotatedToken> {
+        self.post(&format!("/v1/tokens/{}/rotate", segment(token)?), rotation)
+    }
+
+    /// How far a rotation is.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn rotation(&self, token: &str) -> Answered<RotationView> {
+        self.get(&format!("/v1/tokens/{}/rotation", segment(token)?))
+    }
+
+    /// Gives a token a scope for a while.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn grant_scope(&self, token: &str, grant: &GrantScope) -> Answered<TokenEdited> {
+        self.post(&format!("/v1/tokens/{}/grants", segment(token)?), grant)
+    }
+
+    /// Takes from a token.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn restrict_token(&self, token: &str, restriction: &RestrictToken) -> Answered<TokenEdited> {
+        self.post(&format!("/v1/tokens/{}/restrict", segment(token)?), restriction)
+    }
+
+    /// Changes a token, if it is of this version still.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn edit_token(&self, token: &str, version: u64, patch: &PatchToken) -> Answered<TokenEdited> {
+        let body = to_json(patch)?;
+        self.send(Method::PATCH, &format!("/v1/tokens/{}", segment(token)?), Some(body), Some(version))
+    }
+
+    /// Makes a token that stands in for another one.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn create_child(&self, token: &str, child: &CreateChild) -> Answered<IssuedTokenView> {
+        self.post(&format!("/v1/tokens/{}/children", segment(token)?), child)
+    }
+
+    /// Prolongs the life of a token that stands in for another one.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn renew_child(&self, token: &str, child: &CreateChild) -> Answered<TokenEdited> {
+        self.post(&format!("/v1/tokens/{}/renew", segment(token)?), child)
     }
 
     /// Revokes a token, for good.
@@ -250,16 +351,27 @@ impl Client {
     }
 
     fn post<T: DeserializeOwned>(&self, target: &str, body: &impl Serialize) -> Answered<T> {
-        let body = serde_json::to_vec(body).map_err(|error| ClientError::Protocol { detail: error.to_string() })?;
-        self.call(Method::POST, target, Some(body))
+        self.call(Method::POST, target, Some(to_json(body)?))
     }
 
     fn call<T: DeserializeOwned>(&self, method: Method, target: &str, body: Option<Vec<u8>>) -> Answered<T> {
+        self.send(method, target, body, None)
+    }
+
+    /// `version`: the one that a change is for.
+    fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<Vec<u8>>,
+        version: Option<u64>,
+    ) -> Answered<T> {
         let ask = Ask {
             method,
             target: target.to_owned(),
             credential: self.credential.as_ref().map(|text| text.as_str()),
             is_change: body.is_some() && target != CHECK,
+            version,
             body,
         };
         let answer = exchange(&self.endpoint, &ask, self.timeout)?;
@@ -270,13 +382,24 @@ impl Client {
     }
 }
 
+fn to_json(body: &impl Serialize) -> Answered<Vec<u8>> {
+    serde_json::to_vec(body).map_err(|error| ClientError::Protocol { detail: error.to_string() })
+}
+
 /// Asks the ops listener, for `health`: the status and the text of the answer.
 ///
 /// # Errors
 /// No connection, or no answer in time.
 pub fn ops(address: SocketAddr, path: &str, timeout: Duration) -> Answered<(u16, String)> {
     let endpoint = Endpoint::Tcp(address.to_string());
-    let ask = Ask { method: Method::GET, target: path.to_owned(), credential: None, body: None, is_change: false };
+    let ask = Ask {
+        method: Method::GET,
+        target: path.to_owned(),
+        credential: None,
+        body: None,
+        version: None,
+        is_change: false,
+    };
     let answer = exchange(&endpoint, &ask, timeout)?;
     Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
 }

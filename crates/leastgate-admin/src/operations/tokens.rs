@@ -22,6 +22,8 @@ struct ListQuery {
     state: Option<String>,
     owner: Option<String>,
     sort: Option<String>,
+    unused_since: Option<Moment>,
+    created_before: Option<Moment>,
 }
 
 pub(crate) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
@@ -65,7 +67,10 @@ impl ListQuery {
         Ok(TokenQuery {
             state: self.state.as_deref().map(state).transpose()?,
             owner: self.owner,
-            times: TimeFilter::default(),
+            times: TimeFilter {
+                unused_since: self.unused_since.map(|Moment(at)| at),
+                created_before: self.created_before.map(|Moment(at)| at),
+            },
             sort: sort(self.sort.as_deref())?,
             limit,
             cursor: self.cursor,
@@ -90,11 +95,15 @@ fn sort(name: Option<&str>) -> Result<SortKey, Problem> {
         None | Some("name") => SortKey::Name,
         Some("created") => SortKey::Created,
         Some("expires") => SortKey::Expires,
-        Some(_) => return Err(Problem::new(Kind::Invalid, "`sort` is name, created or expires")),
+        Some("last_used") => SortKey::LastUsed,
+        Some(_) => return Err(Problem::new(Kind::Invalid, "`sort` is name, created, expires or last_used")),
     })
 }
 
 fn list_stored(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> {
+    if query.times.unused_since.is_some() || query.sort == SortKey::LastUsed {
+        (call.shared.given.hooks.flush_usage)();
+    }
     let page = call.shared.given.store.list_tokens(query)?;
     let tokens = call.shared.given.authority.tokens();
     let policy = call.shared.given.authority.snapshot();
@@ -110,6 +119,9 @@ fn list_stored(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> {
 fn list_declared(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> {
     if query.sort != SortKey::Name {
         return Err(Problem::new(Kind::Invalid, "declared tokens are sorted by name only"));
+    }
+    if query.times != TimeFilter::default() {
+        return Err(Problem::new(Kind::Invalid, "of declared tokens no times are known to filter by"));
     }
     let is_wanted = |token: &TokenView| {
         (query.owner.is_none() || token.owner == query.owner)

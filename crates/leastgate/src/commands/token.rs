@@ -68,6 +68,8 @@ fn list(global: &Global, arguments: &cli::TokenList) -> Result<(), Failure> {
             state: arguments.state.map(|state| state.as_str().to_owned()),
             owner: arguments.owner.clone(),
             sort: None,
+            unused_since: None,
+            created_before: None,
         })?;
         tokens.extend(page.items);
         cursor = page.next_cursor;
