@@ -15,7 +15,7 @@ use leastgate_store::AdminRole::{self, Admin, Operator, Viewer};
 use crate::call::{Effect, MOST_BYTES, MOST_BYTES_OF_MANY, Operation, Run, answer};
 use crate::gate::gate;
 use crate::operations::{
-    admins, bulk, changes, check, children, edit, events, policy, revocations, rotate, status, tokens,
+    admins, bulk, changes, check, children, edit, events, findings, policy, revocations, rotate, status, tokens,
 };
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
@@ -49,6 +49,7 @@ static REVOCATIONS: Operation = operation("token.revocations", Operator, Effect:
 static CHECK: Operation = operation("check", Viewer, Effect::Asks);
 static DECISION_SHOW: Operation = operation("decision.show", Viewer, Effect::Reads);
 static EVENT_LIST: Operation = operation("event.list", Viewer, Effect::Reads);
+static FINDING_LIST: Operation = operation("finding.list", Viewer, Effect::Reads);
 static STATUS: Operation = operation("status", Viewer, Effect::Reads);
 static POLICY_SHOW: Operation = operation("policy.show", Viewer, Effect::Reads);
 static ADMIN_LIST: Operation = operation("admin.list", Viewer, Effect::Reads);
@@ -81,6 +82,7 @@ pub(crate) fn admin(shared: &Arc<Shared>) -> Router {
         .route("/v1/check", post(on(&CHECK, check::check)))
         .route("/v1/decisions/{id}", get(on(&DECISION_SHOW, events::decision)))
         .route("/v1/events", get(on(&EVENT_LIST, events::list)))
+        .route("/v1/findings", get(on(&FINDING_LIST, findings::list)))
         .route("/v1/status", get(on(&STATUS, status::status)))
         .route("/v1/policy", get(on(&POLICY_SHOW, policy::policy)))
         .route("/v1/admins", get(on(&ADMIN_LIST, admins::list)).post(on(&ADMIN_CREATE, admins::create)))

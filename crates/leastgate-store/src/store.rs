@@ -112,6 +112,12 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// When they can't be read.
     fn idle_tokens(&self, since: Timestamp, limit: u32) -> Result<Vec<TokenRecord>, StoreError>;
 
+    /// How many tokens in use were made before, baits and stand-ins apart.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn count_made_before(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError>;
+
     /// Hands every token to the data plane, dead ones included (they are refused for a reason of their own),
     /// and returns how many there were. `take` must not call the store.
     ///

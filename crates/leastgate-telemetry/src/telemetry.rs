@@ -233,6 +233,11 @@ impl Telemetry {
         self.0.families.next_expiry.set(seconds);
     }
 
+    /// How many tokens should have been rotated by now.
+    pub fn set_rotation_overdue(&self, count: u64) {
+        self.0.families.rotation_overdue.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// How many changes are in force that the store does not hold yet.
     pub fn set_unsynced_changes(&self, count: u64) {
         self.0.families.unsynced.set(i64::try_from(count).unwrap_or(i64::MAX));

@@ -35,6 +35,11 @@ pub(crate) fn set_quiet(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
 }
 
+/// Whether they are.
+pub(crate) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
 /// Colours as the terminal, `NO_COLOR` and `--no-color` want them.
 pub(crate) fn set_color(wanted: bool) {
     if !wanted {

@@ -6,6 +6,7 @@
 mod admin;
 mod bulk;
 mod check;
+mod findings;
 mod life;
 mod moment;
 mod problem;
@@ -20,6 +21,7 @@ pub use bulk::{
     RevokeTokens, RevokedToken, RevokedTokens,
 };
 pub use check::{CheckRequest, CheckResult, CheckedToken, NearestMiss};
+pub use findings::{Finding, FindingList};
 pub use life::{
     GrantScope, LastUseView, PatchToken, PredecessorView, RestrictToken, RotateToken, RotatedToken, RotationView,
     TokenEdited,

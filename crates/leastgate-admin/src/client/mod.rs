@@ -22,9 +22,10 @@ pub use self::error::ClientError;
 use self::exchange::{Answer, Ask, exchange};
 use crate::api::{
     AdminList, AdminRevoked, CheckRequest, CheckResult, CreateAdmin, CreateChild, CreateToken, CreateTokens, EventList,
-    ExportedTokens, GrantScope, ImportTokens, ImportedTokens, IssuedAdminView, IssuedTokenView, IssuedTokens, Moment,
-    PatchToken, PolicyView, ProblemView, ReasonRequest, RestrictToken, RevokeTokens, RevokedTokens, RotateToken,
-    RotatedToken, RotationView, StatusView, TokenChanged, TokenEdited, TokenList, TokenUsage, TokenView,
+    ExportedTokens, FindingList, GrantScope, ImportTokens, ImportedTokens, IssuedAdminView, IssuedTokenView,
+    IssuedTokens, Moment, PatchToken, PolicyView, ProblemView, ReasonRequest, RestrictToken, RevokeTokens,
+    RevokedTokens, RotateToken, RotatedToken, RotationView, StatusView, TokenChanged, TokenEdited, TokenList,
+    TokenUsage, TokenView,
 };
 
 /// A client of one gateway.
@@ -300,6 +301,14 @@ impl Client {
             ("api", api),
         ];
         self.get(&query("/v1/events", &pairs))
+    }
+
+    /// What somebody should look at, of one type or of all.
+    ///
+    /// # Errors
+    /// As every call.
+    pub fn findings(&self, kind: Option<String>) -> Answered<FindingList> {
+        self.get(&query("/v1/findings", &[("type", &kind)]))
     }
 
     /// How the gateway is.

@@ -9,6 +9,7 @@ pub(crate) mod children;
 pub(crate) mod edit;
 pub(crate) mod events;
 mod find;
+pub(crate) mod findings;
 mod give;
 mod issue;
 pub(crate) mod policy;

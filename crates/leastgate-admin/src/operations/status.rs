@@ -43,7 +43,7 @@ fn listeners(shared: &Shared) -> Vec<ListenerView> {
 }
 
 /// A token that ends within this many seconds is expiring.
-const SOON: u64 = 7 * 86_400;
+pub(super) const SOON: u64 = 7 * 86_400;
 
 impl TokenCounts {
     /// Counts the tokens in force: one look at each, so some ten milliseconds for a million.

@@ -1,10 +1,12 @@
 //! Rotation through the API: a successor, a grace, a leak, and how far it is.
 
+use std::time::Duration;
+
 use leastgate_policy::Timestamp;
 use leastgate_store::{Change, StateChange, UsageDelta};
 use serde_json::{Value, json};
 
-use crate::fixture::{operator, start};
+use crate::fixture::{Setup, operator, policy, start};
 
 fn bot() -> Value {
     json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "12h"})
@@ -132,4 +134,47 @@ fn what_the_store_owes_of_the_old_one_is_settled_first() {
     let change = StateChange { change: Change::Revoke, reason: "x".into(), by: "y".into(), at: Timestamp(1) };
     plane.store.change_state(accessor.parse().unwrap(), change, None).unwrap();
     plane.post(&plane.root, &format!("/v1/tokens/{accessor}/rotate"), &json!({"reason": "x"})).refused(409, "conflict");
+}
+
+#[test]
+fn what_should_have_been_rotated_and_what_ends_soon_are_findings() {
+    let mut spec = policy();
+    spec.token_rules.rotation_every = Some(Duration::from_secs(2 * 86_400));
+    spec.token_rules.max_ttl = Some(Duration::from_secs(90 * 86_400));
+    let plane = Setup { policy: Some(spec), ..Setup::default() }.start();
+    plane.make(&json!({"name": "fresh", "owner": "team", "roles": ["reader"], "ttl": "60d"}));
+    plane.make(&json!({"name": "ending", "owner": "team", "roles": ["reader"], "ttl": "7d"}));
+    let exported = plane.get(&plane.root, "/v1/exports").json();
+    let mut old = exported["items"][0].clone();
+    let (accessor, digest) = ("AAAAAAAAA1", format!("blake3:{}", "0a".repeat(32)));
+    for (key, value) in [("accessor", json!(accessor)), ("name", json!("old")), ("digest", json!(digest))] {
+        old[key] = value;
+    }
+    old["created"] = json!(
+        leastgate_admin::api::Moment(Timestamp(
+            plane.store.token(exported["items"][0]["accessor"].as_str().unwrap().parse().unwrap()).unwrap().created.0
+                - 3 * 86_400
+        ))
+        .to_string()
+    );
+    let imported = plane.post(&plane.root, "/v1/tokens/import", &json!({"tokens": [old], "reason": "x"}));
+    assert_eq!(imported.status, 200, "{imported:?}");
+    let names = |target: &str| -> Vec<String> {
+        let found = plane.get(&plane.root, target).json();
+        assert_eq!(found["complete"], true);
+        found["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| format!("{} {}", one["type"].as_str().unwrap(), one["name"].as_str().unwrap()))
+            .collect()
+    };
+    assert_eq!(names("/v1/findings"), ["overdue_rotation old", "expiring ending"]);
+    assert_eq!(names("/v1/findings?type=overdue_rotation"), ["overdue_rotation old"]);
+    plane.get(&plane.root, "/v1/findings?type=unheard").refused(422, "invalid-value");
+    let rotated = plane.post(&plane.root, "/v1/tokens/old/rotate", &json!({"reason": "due"}));
+    assert_eq!(rotated.status, 201);
+    assert!(names("/v1/findings?type=overdue_rotation").is_empty());
+    let due = plane.get(&plane.root, "/v1/tokens/old/rotation").json()["due"].clone();
+    assert!(due.as_str() > rotated.json()["token"]["created"].as_str());
 }

@@ -66,3 +66,11 @@ pub(super) fn idle(
     );
     select(connection, env, &condition, (seconds(since), limit))
 }
+
+pub(super) fn count_made_before(connection: &Connection, before: Timestamp, now: Timestamp) -> Result<i64, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT count(*) FROM tokens WHERE created < ?1 AND state = 'active' AND canary = 0 AND parent IS NULL
+             AND (expires IS NULL OR expires > ?2)",
+    )?;
+    Ok(statement.query_one((seconds(before), seconds(now)), |row| row.get(0))?)
+}

@@ -245,6 +245,10 @@ impl TokenStore for SqliteStore {
         self.read(|connection| bulk::idle(connection, &self.shared.environment, since, limit))
     }
 
+    fn count_made_before(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
+        self.read(|connection| bulk::count_made_before(connection, before, now)).map(i64::unsigned_abs)
+    }
+
     fn for_each_entry(&self, take: &mut dyn FnMut(TokenEntry)) -> Result<u64, StoreError> {
         self.read(|connection| tokens::for_each_entry(connection, take))
     }

@@ -114,6 +114,7 @@ fn idle_are_those_in_use_that_nobody_uses() {
     store.change_state(back.accessor, change(Change::Disable), None).unwrap();
     let enabled = leastgate_store::StateChange { at: NOW.plus(50), ..change(Change::Enable) };
     store.change_state(back.accessor, enabled, None).unwrap();
+    assert_eq!(store.count_made_before(NOW.plus(50), NOW), Ok(2), "the idle one and the one that is back");
     assert_eq!(store.idle_tokens(NOW.plus(50), 10), Ok(vec![idle]));
     assert_eq!(store.idle_tokens(NOW, 10), Ok(vec![]));
     assert_eq!(store.idle_tokens(NOW.plus(51), 1).unwrap().len(), 1);

@@ -98,6 +98,7 @@ pub(crate) struct Families {
     pub(crate) reload_successful: IntGauge,
     tokens: IntGaugeVec,
     pub(crate) next_expiry: Gauge,
+    pub(crate) rotation_overdue: IntGauge,
     pub(crate) revocation_duration: Histogram,
     pub(crate) streams_cut: IntCounterVec,
     limited: [IntCounter; LimitKind::ALL.len()],
@@ -178,6 +179,10 @@ impl Families {
             next_expiry: make.float_gauge(
                 "leastgate_token_next_expiry_timestamp_seconds",
                 "When the next token expires; 0: none does.",
+            )?,
+            rotation_overdue: make.gauge(
+                "leastgate_tokens_rotation_overdue",
+                "Tokens older than the policy's token_rules.rotation.every; 0: none, or the policy does not say.",
             )?,
             revocation_duration: make.histogram(
                 "leastgate_revocation_duration_seconds",

@@ -1,6 +1,7 @@
 //! The command line: its words, and nothing of what they do. What is not built is not here.
 
 mod arguments;
+mod life;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use self::arguments::parse;
+pub use self::life::{TokenEdit, TokenGrant, TokenImport, TokenRestrict, TokenRevoke, TokenRotate};
 use crate::output::Format;
 
 /// A reverse proxy that enforces what each API token may do.
@@ -165,12 +167,24 @@ pub enum Token {
         /// Its name or accessor; `-` reads a token from standard input
         token: String,
     },
-    /// Revoke a token for good; the next request with it is refused
-    Revoke(TokenChange),
+    /// Make a successor with a new secret; the old one works on for a while, or not at all
+    Rotate(TokenRotate),
+    /// Revoke a token, or all that fit a filter, for good; the next request with it is refused
+    Revoke(TokenRevoke),
     /// Disable a token until it is enabled again
     Disable(TokenChange),
     /// Enable a disabled token
     Enable(TokenChange),
+    /// Give a token a scope for a while; it goes by itself
+    Grant(TokenGrant),
+    /// Take roles, scopes, networks or time from a token
+    Restrict(TokenRestrict),
+    /// Change who answers for a token, its note, end, roles, scopes or networks
+    Edit(TokenEdit),
+    /// Print the tokens in use for another gateway of this environment: digests, no secrets
+    Export,
+    /// Take tokens that another gateway of this environment exported
+    Import(TokenImport),
     /// Show what a token was used for
     Usage {
         /// Its name or accessor; `-` reads a token from standard input
@@ -208,6 +222,9 @@ pub struct TokenCreate {
     /// Write the secret into this new file (mode 0600), not on the terminal
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub secret_file: Option<PathBuf>,
+    /// Make so many, alike: NAME-1, NAME-2, …; a line with name and secret for each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000), conflicts_with = "declare")]
+    pub count: Option<u32>,
     /// Ask no gateway: draw the secret here and print the entry for a policy file's `tokens`
     #[arg(long)]
     pub declare: bool,
@@ -222,6 +239,12 @@ pub struct TokenList {
     /// Only those of this owner
     #[arg(long, value_name = "OWNER")]
     pub owner: Option<String>,
+    /// Only those that were neither used nor made since: 90d, or a date
+    #[arg(long, value_name = "TIME")]
+    pub unused_since: Option<String>,
+    /// Only those made before: 90d, or a date
+    #[arg(long, value_name = "TIME")]
+    pub created_before: Option<String>,
 }
 
 /// A state that tokens are listed by.
@@ -229,6 +252,8 @@ pub struct TokenList {
 pub enum TokenStateName {
     /// In use
     Active,
+    /// Replaced by a successor, in its grace
+    Rotating,
     /// Past its end
     Expired,
     /// Switched off for now
@@ -243,6 +268,7 @@ impl TokenStateName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Rotating => "rotating",
             Self::Expired => "expired",
             Self::Disabled => "disabled",
             Self::Revoked => "revoked",
@@ -250,7 +276,7 @@ impl TokenStateName {
     }
 }
 
-/// `leastgate token revoke|disable|enable`
+/// `leastgate token disable|enable`
 #[derive(Debug, Args)]
 pub struct TokenChange {
     /// Its name or accessor; `-` reads a token from standard input

@@ -177,6 +177,15 @@ impl Handover {
         }
     }
 
+    /// Gives a text with many secrets, a line for each.
+    pub(super) fn give_text(self, text: &str) -> Result<(), Failure> {
+        let if_lost = self.if_lost.clone();
+        if self.file.is_some() {
+            return self.give_file(text);
+        }
+        output::sure(text).map_err(|error| lost(&error, &if_lost))
+    }
+
     fn give_file(self, secret: &str) -> Result<(), Failure> {
         let Some(file) = self.file else { return Ok(()) };
         let path = file.path().to_owned();
@@ -215,6 +224,19 @@ pub(super) fn moment(text: &str) -> Result<Moment, Failure> {
         return Ok(Moment(Timestamp(u64::try_from(start.timestamp().as_second()).unwrap_or(0))));
     }
     text.parse().map_err(|error| Failure::new(Exit::Usage, format!("{text}: {error}")))
+}
+
+/// A moment in the past: so long ago, or a date or time.
+pub(super) fn past(flag: &str, text: &str) -> Result<Moment, Failure> {
+    if let Ok(ago) = text.parse::<Ttl>() {
+        return Ok(Moment(Timestamp(loading::now().0.saturating_sub(ago.seconds()))));
+    }
+    moment(text).map_err(|_| {
+        Failure::new(
+            Exit::Usage,
+            format!("{flag} {text}: write how long ago, such as 90d, or a date, such as 2026-01-31"),
+        )
+    })
 }
 
 /// The admin API speaks of its fields; who typed a command reads of its flags.

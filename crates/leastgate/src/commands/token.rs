@@ -1,12 +1,14 @@
 //! `leastgate token`: making, listing, showing and ending tokens.
 
 mod declare;
+mod life;
+mod many;
 
 use leastgate_admin::api::{CreateToken, TokenChanged, TokenUsage, TokenView};
 use leastgate_admin::client::{Answered, Client, ListTokens};
 
 use super::client::{self, Handover};
-use crate::cli::{self, Global, Token, TokenChange, TokenCreate};
+use crate::cli::{self, Global, Token, TokenChange, TokenCreate, TokenRevoke};
 use crate::exit::Failure;
 use crate::output::{self, DIM, Format, WARN};
 
@@ -22,11 +24,17 @@ pub(super) fn run(global: &Global, command: Token) -> Result<(), Failure> {
             let token = client::subject(&token)?;
             show(global, &client::connect(global)?.token(&token)?)
         }
-        Token::Revoke(arguments) => change(global, &arguments, "Revoke", Client::revoke_token),
+        Token::Rotate(arguments) => life::rotate(global, &arguments),
+        Token::Revoke(arguments) => revoke(global, arguments),
         Token::Disable(arguments) => change(global, &arguments, "Disable", Client::disable_token),
         Token::Enable(arguments) => {
             change(global, &TokenChange { yes: true, ..arguments }, "Enable", Client::enable_token)
         }
+        Token::Grant(arguments) => life::grant(global, &arguments),
+        Token::Restrict(arguments) => life::restrict(global, &arguments),
+        Token::Edit(arguments) => life::edit(global, &arguments),
+        Token::Export => many::export(global),
+        Token::Import(arguments) => many::import(global, &arguments),
         Token::Usage { token } => {
             let token = client::subject(&token)?;
             usage(global, &client::connect(global)?.usage(&token)?)
@@ -47,6 +55,9 @@ fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
         not_before: arguments.not_before.as_deref().map(client::moment).transpose()?,
         note: arguments.note.clone(),
     };
+    if let Some(count) = arguments.count {
+        return many::create(global, &request, count, arguments.secret_file.as_deref());
+    }
     let client = client::connect(global)?;
     let if_lost = format!("revoke it with `leastgate token revoke {} --reason lost`", arguments.name);
     let handover = Handover::prepare(global, arguments.secret_file.as_deref(), if_lost)?;
@@ -59,6 +70,10 @@ fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
 
 fn list(global: &Global, arguments: &cli::TokenList) -> Result<(), Failure> {
     let client = client::connect(global)?;
+    let unused_since =
+        arguments.unused_since.as_deref().map(|text| client::past("--unused-since", text)).transpose()?;
+    let created_before =
+        arguments.created_before.as_deref().map(|text| client::past("--created-before", text)).transpose()?;
     let mut tokens: Vec<TokenView> = Vec::new();
     let mut cursor = None;
     loop {
@@ -68,8 +83,8 @@ fn list(global: &Global, arguments: &cli::TokenList) -> Result<(), Failure> {
             state: arguments.state.map(|state| state.as_str().to_owned()),
             owner: arguments.owner.clone(),
             sort: None,
-            unused_since: None,
-            created_before: None,
+            unused_since,
+            created_before,
         })?;
         tokens.extend(page.items);
         cursor = page.next_cursor;
@@ -149,6 +164,16 @@ fn show(global: &Global, token: &TokenView) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn revoke(global: &Global, arguments: TokenRevoke) -> Result<(), Failure> {
+    match &arguments.token {
+        None => many::revoke(global, &arguments),
+        Some(token) => {
+            let one = TokenChange { token: token.clone(), reason: arguments.reason, yes: arguments.yes };
+            change(global, &one, "Revoke", Client::revoke_token)
+        }
+    }
 }
 
 type Change = fn(&Client, &str, &str) -> Answered<TokenChanged>;

@@ -17,6 +17,8 @@ use super::Shared;
 const FLUSH: Duration = Duration::from_secs(10);
 /// How often tokens are counted by state: a walk over all of them.
 const COUNT: Duration = Duration::from_secs(15);
+/// How often tokens that are due for rotation are counted: a walk over an index.
+const OVERDUE: Duration = Duration::from_secs(60);
 /// How often dead records are looked for.
 const PURGE: Duration = Duration::from_secs(3600);
 /// Dead records forgotten in one commit.
@@ -49,7 +51,7 @@ impl Upkeep {
         let looked = shared.clock.timestamp();
         let mut tasks = Tasks { shared, looked, retention };
         let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || {
-            let mut next = [Instant::now(), Instant::now() + FLUSH, Instant::now() + PURGE];
+            let mut next = [Instant::now(), Instant::now(), Instant::now() + FLUSH, Instant::now() + PURGE];
             loop {
                 let wait = next.iter().min().map_or(FLUSH, |next| next.saturating_duration_since(Instant::now()));
                 if stopped.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
@@ -76,8 +78,13 @@ impl Upkeep {
 }
 
 impl Tasks {
-    fn run_due(&mut self, next: &mut [Instant; 3]) {
-        let tasks: [Task; 3] = [(COUNT, Self::count_tokens), (FLUSH, Self::flush_usage), (PURGE, Self::purge)];
+    fn run_due(&mut self, next: &mut [Instant; 4]) {
+        let tasks: [Task; 4] = [
+            (COUNT, Self::count_tokens),
+            (OVERDUE, Self::count_overdue),
+            (FLUSH, Self::flush_usage),
+            (PURGE, Self::purge),
+        ];
         for (due, (every, task)) in next.iter_mut().zip(tasks) {
             if *due <= Instant::now() {
                 task(self);
@@ -102,6 +109,19 @@ impl Tasks {
         }
         telemetry.set_next_expiry(counts.next_expiry.map(|end| end.0));
         self.tell_ended_shadows();
+    }
+
+    fn count_overdue(&mut self) {
+        let every = self.shared.authority.snapshot().and_then(|policy| policy.token_rules().rotation_every);
+        let now = self.shared.clock.timestamp();
+        let count = every.map_or(Ok(0), |every| {
+            let before = Timestamp(now.0.saturating_sub(every.as_secs()));
+            self.shared.store.count_made_before(before, now)
+        });
+        match count {
+            Ok(count) => self.shared.telemetry.set_rotation_overdue(count),
+            Err(error) => tracing::warn!(%error, "tokens due for rotation could not be counted"),
+        }
     }
 
     /// From this moment on requests are refused that were forwarded before: whoever looks for why finds it in the log.
