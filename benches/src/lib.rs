@@ -88,6 +88,7 @@ impl Fixture {
             now: NOW,
             credential_header: http::header::AUTHORIZATION,
             trusted_proxies: vec![],
+            well_known: false,
             upstreams: None,
         };
         let snapshot = PolicySnapshot::compile(&policy(rules), &context).expect("the fixture's policy compiles");

@@ -120,7 +120,7 @@ impl Stream {
                 match decision {
                     Decision::Allow(permit) => recorder.permitted(&permit, duration),
                     Decision::Deny(denial) => recorder.denied(&denial, duration),
-                    Decision::Answer(preflight) => recorder.answered(&preflight, duration),
+                    Decision::Answer(answer) => recorder.answered(&answer, duration),
                 }
             }
         }

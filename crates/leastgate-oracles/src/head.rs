@@ -16,7 +16,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use leastgate_policy::host::Host;
-use leastgate_policy::{Basis, Decision, Reason, RequestFacts};
+use leastgate_policy::{Basis, Decision, OWN_TOKEN_PATH, OwnAnswer, Reason, RequestFacts};
 
 use crate::fields::with_tokens;
 use crate::path;
@@ -108,7 +108,14 @@ pub(crate) fn check(bytes: &[u8], parts: &Parts) {
     compare(parts, &decision);
     match &decision {
         Decision::Deny(denial) => assert!(denial.reason.status().is_some_and(|status| status >= 400)),
-        Decision::Answer(_) => assert_eq!(*facts.method(), Method::OPTIONS),
+        Decision::Answer(OwnAnswer::Preflight(_)) => assert_eq!(*facts.method(), Method::OPTIONS),
+        Decision::Answer(OwnAnswer::OwnToken(own)) => {
+            assert!(matches!(*facts.method(), Method::GET | Method::HEAD) && target.path() == OWN_TOKEN_PATH);
+            let named = own.identity().map(|identity| identity.accessor);
+            let holder = Holder::ALL.into_iter().find(|holder| named == Some(holder.accessor()));
+            assert!(holder.is_some(), "{own:?}");
+            check_fields(parts, holder);
+        }
         Decision::Allow(permit) => {
             let named = permit.case().identity().map(|identity| identity.accessor);
             let holder = Holder::ALL.into_iter().find(|holder| named == Some(holder.accessor()));
@@ -190,7 +197,7 @@ fn compare(parts: &Parts, decision: &Decision) {
 fn told(decision: &Decision) -> (Effect, Reason, Vec<String>) {
     let (effect, reason, case) = match decision {
         Decision::Allow(permit) => (Effect::Allow, permit.reason(), permit.case()),
-        Decision::Answer(preflight) => (Effect::Answer, Reason::Preflight, preflight.case()),
+        Decision::Answer(answer) => (Effect::Answer, answer.reason(), answer.case()),
         Decision::Deny(denial) => (Effect::Deny, denial.reason, denial.case()),
     };
     let id = |id: &str| id.rsplit_once('#').map_or(id.to_owned(), |(id, _)| format!("{id}#"));

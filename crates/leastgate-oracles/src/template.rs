@@ -137,7 +137,7 @@ fn check_match(world: &World, text: &str, target: &PathAndQuery, denies: bool) {
     let decision = match world.decide(&facts) {
         Decision::Allow(_) => Reason::ScopeGranted,
         Decision::Deny(denial) => denial.reason,
-        Decision::Answer(_) => Reason::Preflight,
+        Decision::Answer(answer) => answer.reason(),
     };
     let expected = match (denies, template::allows(&rule, &manner, &path), template::denies(&rule, &manner, &path)) {
         (false, true, _) | (true, _, false) => Reason::ScopeGranted,

@@ -162,6 +162,7 @@ pub(crate) fn compile(spec: &PolicySpec, revision: &str) -> Result<PolicySnapsho
         now: NOW,
         credential_header: http::header::AUTHORIZATION,
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        well_known: true,
         upstreams: None,
     };
     PolicySnapshot::compile(spec, &context)
@@ -219,6 +220,7 @@ impl World {
             credential_header: "authorization".to_owned(),
             trusted_proxies: vec!["10.0.0.0/8".to_owned()],
             allow_underscores: Vec::new(),
+            well_known: true,
         });
         static TOKENS: LazyLock<[TokenView; 3]> = LazyLock::new(|| Holder::ISSUED.map(Holder::view));
         judge(decision::World { policy: &self.policy, gateway: &GATEWAY, tokens: &*TOKENS, now: NOW.0 }, request)

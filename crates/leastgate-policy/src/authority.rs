@@ -228,6 +228,7 @@ mod tests {
             now: Timestamp(0),
             credential_header: http::header::AUTHORIZATION,
             trusted_proxies: vec![],
+            well_known: false,
             upstreams: None,
         };
         PolicySnapshot::compile(&spec, &context).unwrap()

@@ -10,7 +10,7 @@ use crate::entitlement::{Entitlement, Holdings};
 use crate::reason::Reason;
 use crate::snapshot::{Api, Mode, PolicySnapshot, Protocol, Rule};
 use crate::time::Timestamp;
-use crate::token::{Accessor, TokenView};
+use crate::token::{Accessor, Terms, TokenState, TokenView};
 use crate::trie::RuleIndex;
 
 /// Indices of rules, sorted: a handful at most, so they stay where they are.
@@ -24,6 +24,8 @@ pub struct Case {
     pub(crate) mode: Mode,
     pub(crate) rules: RuleList,
     pub(crate) identity: Option<TokenIdentity>,
+    /// Whether the token was not only found, but may be used.
+    pub(crate) is_verified: bool,
     pub(crate) decided: Timestamp,
 }
 
@@ -36,6 +38,9 @@ pub struct TokenIdentity {
     pub name: SmolStr,
     /// When its life ends.
     pub expires: Option<Timestamp>,
+    /// Whether it may be used.
+    pub state: TokenState,
+    pub(crate) terms: Option<Arc<Terms>>,
     pub(crate) entitlement: Arc<Entitlement>,
 }
 
@@ -78,6 +83,7 @@ impl Case {
             mode: Mode::Enforce,
             rules: RuleList::new(),
             identity: None,
+            is_verified: false,
             decided,
         }
     }
@@ -124,6 +130,15 @@ impl Case {
         self.identity.as_ref()
     }
 
+    /// When the life of the token ends, in its last seven days. Only of a token that may be used: of another one a
+    /// caller learns nothing.
+    #[must_use]
+    pub fn ending(&self) -> Option<Timestamp> {
+        const LAST_DAYS: u64 = 7 * 86_400;
+        let end = self.identity.as_ref().filter(|_| self.is_verified)?.expires?;
+        (end.since(self.decided) <= LAST_DAYS).then_some(end)
+    }
+
     /// The scopes of [`Self::rules`], each once, sorted.
     #[must_use]
     pub fn scopes(&self) -> SmallVec<[&str; 8]> {
@@ -157,8 +172,14 @@ impl fmt::Debug for Case {
 
 impl TokenIdentity {
     pub(crate) fn of(token: TokenView) -> Self {
-        let TokenView { accessor, name, entitlement, expires, .. } = token;
-        Self { accessor, name, expires, entitlement }
+        let TokenView { accessor, name, entitlement, terms, expires, state, .. } = token;
+        Self { accessor, name, expires, state, terms, entitlement }
+    }
+
+    /// The first moment of the token's life, where one was set.
+    #[must_use]
+    pub fn not_before(&self) -> Option<Timestamp> {
+        self.terms.as_ref()?.restrictions.not_before
     }
 
     /// The owner, roles and grants of the token, by name.

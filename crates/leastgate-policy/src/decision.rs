@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::Request;
 use smallvec::SmallVec;
 
+use crate::answer::{OwnAnswer, OwnToken, Preflight, asks_about_own_token};
 use crate::case::{Basis, Case, Denial, Permit, RuleList, TokenIdentity};
 use crate::condition::Truth;
 use crate::entitlement::Resolved;
@@ -16,7 +17,6 @@ use crate::loosen::Loosened;
 use crate::path::Segments;
 use crate::reason::Reason;
 use crate::snapshot::{Api, Cors, Mode, PolicySnapshot, Rule, RuleKind};
-use crate::spec::CorsSpec;
 use crate::time::Timestamp;
 use crate::token::{Restrictions, TokenState, TokenTable, TokenView};
 use crate::trie::{RuleIndex, Trie};
@@ -26,17 +26,10 @@ use crate::trie::{RuleIndex, Trie};
 pub enum Decision {
     /// The request may pass.
     Allow(Permit),
-    /// The gateway answers it: a CORS preflight.
-    Answer(Preflight),
+    /// The gateway answers it.
+    Answer(OwnAnswer),
     /// The request may not pass.
     Deny(Denial),
-}
-
-/// A CORS preflight to answer from the api's `cors` block, the same for every caller.
-#[derive(Clone, Debug)]
-pub struct Preflight {
-    cors: Arc<Cors>,
-    case: Case,
 }
 
 /// A decision that has taken the request with it.
@@ -45,7 +38,7 @@ pub enum Verdict<B> {
     /// It may pass; only this can be forwarded.
     Allow(AuthorizedRequest<B>),
     /// The gateway answers it.
-    Answer(Preflight, Request<B>),
+    Answer(OwnAnswer, Request<B>),
     /// It may not pass.
     Deny(Denial, Request<B>),
 }
@@ -71,26 +64,6 @@ impl<B> AuthorizedRequest<B> {
     }
 }
 
-impl Preflight {
-    /// The api's `cors` block.
-    #[must_use]
-    pub fn cors(&self) -> &CorsSpec {
-        &self.cors.spec
-    }
-
-    /// The union of the api's methods.
-    #[must_use]
-    pub fn methods(&self) -> &[String] {
-        &self.cors.methods
-    }
-
-    /// The case that was judged.
-    #[must_use]
-    pub fn case(&self) -> &Case {
-        &self.case
-    }
-}
-
 /// Decides, and moves the request into the verdict.
 pub fn authorize<B>(
     request: Request<B>,
@@ -100,7 +73,7 @@ pub fn authorize<B>(
 ) -> Verdict<B> {
     match decide(facts, snapshot, now) {
         Decision::Allow(permit) => Verdict::Allow(AuthorizedRequest { request, permit }),
-        Decision::Answer(preflight) => Verdict::Answer(preflight, request),
+        Decision::Answer(answer) => Verdict::Answer(answer, request),
         Decision::Deny(denial) => Verdict::Deny(denial, request),
     }
 }
@@ -112,7 +85,8 @@ pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timesta
     match judge(&mut case, facts, snapshot) {
         Finding::Granted => Decision::Allow(Permit { basis: Basis::Granted, is_websocket: facts.is_websocket, case }),
         Finding::Public => Decision::Allow(Permit { basis: Basis::Public, is_websocket: facts.is_websocket, case }),
-        Finding::Preflight(cors) => Decision::Answer(Preflight { cors, case }),
+        Finding::Preflight(cors) => Decision::Answer(OwnAnswer::Preflight(Preflight { cors, case })),
+        Finding::OwnToken => Decision::Answer(OwnAnswer::OwnToken(OwnToken { case })),
         Finding::Refused(Refusal { reason, detail, expired_at }) => {
             let is_advisory = case.mode == Mode::Shadow && reason.is_advisory_in_shadow();
             let denial = Denial { reason, detail, expired_at, case };
@@ -131,6 +105,7 @@ enum Finding {
     Granted,
     Public,
     Preflight(Arc<Cors>),
+    OwnToken,
     Refused(Refusal),
 }
 
@@ -160,11 +135,13 @@ impl From<Reason> for Finding {
 }
 
 fn judge(case: &mut Case, facts: &RequestFacts, snapshot: &PolicySnapshot) -> Finding {
+    if asks_about_own_token(facts, snapshot) {
+        return judge_own_token(case, facts, snapshot.tokens());
+    }
     case.api = snapshot.api_of(&facts.host, &facts.path);
     let api = case.api.map(|api| &snapshot.apis[api]);
     if facts.has_odd_names && !api.is_some_and(|api| api.allow_underscores) {
-        let detail = "a field name has a byte other than letters, digits and `-`, such as `_` or `.`";
-        return Refusal::finding(Reason::RequestMalformed, detail);
+        return Refusal::finding(Reason::RequestMalformed, ODD_NAME);
     }
     let Some(api) = api else { return Reason::HostUnknown.into() };
     if facts.server_name.as_ref().is_some_and(|name| api.is_misdirected(name, &snapshot.apis)) {
@@ -189,6 +166,22 @@ fn judge(case: &mut Case, facts: &RequestFacts, snapshot: &PolicySnapshot) -> Fi
     }
     match find_token(case, facts, snapshot.tokens()) {
         Ok(()) => judge_scoped(case, &matches, api, &denies),
+        Err(refusal) => Finding::Refused(refusal),
+    }
+}
+
+const ODD_NAME: &str = "a field name has a byte other than letters, digits and `-`, such as `_` or `.`";
+
+/// The question belongs to no api: no host, no rule and no boundary has a say, only the token itself.
+fn judge_own_token(case: &mut Case, facts: &RequestFacts, tokens: &TokenTable) -> Finding {
+    if facts.has_odd_names {
+        return Refusal::finding(Reason::RequestMalformed, ODD_NAME);
+    }
+    if let Some(rule) = facts.misplaced {
+        return Refusal::finding(Reason::CredentialMisplaced, rule);
+    }
+    match find_token(case, facts, tokens) {
+        Ok(()) => Finding::OwnToken,
         Err(refusal) => Finding::Refused(refusal),
     }
 }
@@ -258,6 +251,7 @@ fn find_token(case: &mut Case, facts: &RequestFacts, tokens: &TokenTable) -> Res
     let refused = standing(&token, facts, case.decided);
     let expired_at = token.expires.filter(|_| matches!(refused, Some(Reason::TokenExpired | Reason::TokenGraceEnded)));
     case.identity = Some(TokenIdentity::of(token));
+    case.is_verified = refused.is_none();
     match refused {
         None => Ok(()),
         Some(reason) => Err(Refusal { reason, detail: None, expired_at }),

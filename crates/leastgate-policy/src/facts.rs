@@ -140,6 +140,11 @@ impl RequestFacts {
         &self.path
     }
 
+    /// The path as it was received.
+    pub(crate) fn raw_path(&self) -> &str {
+        self.target.path()
+    }
+
     /// The raw query, where there is one.
     #[must_use]
     pub fn query(&self) -> Option<&str> {

@@ -9,6 +9,7 @@
 //! the only thing a forwarder may accept. The definition of the language is `scope-language.md` of the design;
 //! sections (§) in the documentation of this crate refer to it.
 
+pub mod answer;
 pub mod authority;
 pub mod case;
 pub mod compile;
@@ -33,10 +34,12 @@ pub mod time;
 pub mod token;
 mod trie;
 
+pub use answer::{OWN_TOKEN_PATH, OwnAnswer, OwnToken, Preflight};
 pub use authority::{Authority, Reader};
 pub use case::{Basis, Case, Denial, Permit, TokenIdentity};
 pub use compile::{CompileContext, SpecError, SpecErrorKind, UpstreamFacts};
-pub use decision::{AuthorizedRequest, Decision, Preflight, Verdict, authorize, decide};
+pub use decision::{AuthorizedRequest, Decision, Verdict, authorize, decide};
+pub use entitlement::GrantKey;
 pub use facts::RequestFacts;
 pub use issue::{IssueRefusal, IssueRequest};
 pub use reason::{Effect, Reason};

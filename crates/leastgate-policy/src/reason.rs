@@ -7,7 +7,7 @@ use std::fmt;
 /// What a decision came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// The request goes to the upstream, or is answered on its behalf (preflight).
+    /// The request goes to the upstream, or the gateway answers it itself (preflight, own token).
     Allow,
     /// The request is refused.
     Deny,
@@ -55,6 +55,8 @@ reasons! {
     PublicRule = "public_rule";
     /// A CORS preflight, answered by the gateway.
     Preflight = "preflight";
+    /// The caller asks about its own token (`/.well-known/leastgate`), answered by the gateway.
+    OwnToken = "own_token";
     /// The head is not one well-formed request.
     RequestMalformed = "request_malformed", 400, "malformed-request", "The request is malformed", 3, "http_request_error";
     /// Two readers could take the path for two different things (§3).

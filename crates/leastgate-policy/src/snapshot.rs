@@ -26,6 +26,7 @@ pub struct PolicySnapshot {
     pub(crate) environment: Arc<str>,
     pub(crate) credential_header: HeaderName,
     pub(crate) judges_hosts: bool,
+    pub(crate) well_known: bool,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) apis: Vec<Api>,
     pub(crate) scopes: Vec<Scope>,

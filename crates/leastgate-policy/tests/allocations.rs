@@ -73,6 +73,7 @@ fn bench() -> Bench {
         now: NOW,
         credential_header: http::header::AUTHORIZATION,
         trusted_proxies: vec![],
+        well_known: true,
         upstreams: None,
     };
     let snapshot = PolicySnapshot::compile(&policy(), &context).unwrap();
@@ -111,7 +112,7 @@ fn facts(bench: &Bench, method: &str, target: &str, token: &str) -> RequestFacts
 fn reason(decision: &Decision) -> Reason {
     match decision {
         Decision::Allow(permit) => permit.reason(),
-        Decision::Answer(_) => Reason::Preflight,
+        Decision::Answer(answer) => answer.reason(),
         Decision::Deny(denial) => denial.reason,
     }
 }
@@ -127,6 +128,7 @@ fn deciding_allocates_nothing() {
         ("GET", "/v1/ORDERS/x/Cards/", bench.token.as_str(), Reason::ExplicitDeny),
         ("PATCH", "/v1/orders/7b0e", bench.token.as_str(), Reason::InsufficientScope),
         ("PUT", "/nowhere", bench.token.as_str(), Reason::NoMatchingScope),
+        ("GET", "/.well-known/leastgate", bench.token.as_str(), Reason::OwnToken),
         ("GET", "/v1/orders", unknown.expose(), Reason::TokenUnknown),
         ("GET", "/v1/orders", "nonsense", Reason::CredentialMalformed),
     ];

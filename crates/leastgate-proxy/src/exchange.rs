@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use leastgate_policy::{Denial, PolicySnapshot, Preflight, Reason, RequestFacts, Source};
+use leastgate_policy::{Denial, OwnAnswer, Permit, PolicySnapshot, Reason, RequestFacts, Source, Timestamp};
 use leastgate_telemetry::{LimitKind, Origin, Recorder};
 
 use crate::body::{ClientBody, DownloadError, ProxyBody, Upload, UploadFault, UpstreamBody, drain_buffered};
@@ -37,6 +37,8 @@ pub(crate) struct Exchange {
     method: Method,
     caller: Caller,
     expects_continue: bool,
+    /// When the caller's token ends, if that is soon.
+    ending: Option<Timestamp>,
 }
 
 /// A connection in the middle of an exchange; dropped, it is idle.
@@ -166,6 +168,7 @@ impl Exchange {
             method: parts.method.clone(),
             caller: Caller::of(parts),
             expects_continue: headers::expects_continue(&parts.headers),
+            ending: None,
         }
     }
 
@@ -183,6 +186,11 @@ impl Exchange {
         let of_source = self.connection.0.in_flight_of_source();
         self.place = Some(self.worker.shared.in_flight.enter(of_source)?);
         Ok(())
+    }
+
+    /// What the caller is to know of the token that lets the request through.
+    pub(crate) fn permitted(&mut self, permit: &Permit) {
+        self.ending = permit.case().ending();
     }
 
     /// From now on the request is decided again whenever what was decided on changes.
@@ -213,12 +221,11 @@ impl Exchange {
         self.answer(refused, is_clean)
     }
 
-    /// Answers a preflight.
-    pub(crate) async fn allow_origin(self, asked: &Preflight, body: ClientBody) -> Response<ProxyBody> {
+    /// Answers a request that is no upstream's.
+    pub(crate) async fn answer_own(self, answer: &OwnAnswer, body: ClientBody) -> Response<ProxyBody> {
         let is_clean = self.throw_away(body, false).await;
-        let response = respond::preflight(asked, &self.answering(Some(asked.case().snapshot()), !is_clean));
-        let status = response.status();
-        self.send(Authored { response, status }, is_clean)
+        let authored = respond::own(answer, &self.answering(Some(answer.case().snapshot()), !is_clean));
+        self.send(authored, is_clean)
     }
 
     /// Whether nothing is left of a body that could be read as a request.
@@ -271,7 +278,7 @@ impl Exchange {
         self.recorder.upstream_answered(status);
         self.recorder.response(status, Origin::Upstream);
         let version = response.version();
-        headers::clean_response(response.headers_mut(), &self.method, version, &self.request_id);
+        headers::clean_response(response.headers_mut(), &self.method, version, &self.request_id, self.ending);
         if self.is_last() {
             headers::close_after(response.headers_mut());
         }
@@ -294,7 +301,7 @@ impl Exchange {
         self.recorder.response(status, Origin::Upstream);
         self.recorder.upgraded();
         let version = response.version();
-        headers::clean_response(response.headers_mut(), &self.method, version, &self.request_id);
+        headers::clean_response(response.headers_mut(), &self.method, version, &self.request_id, self.ending);
         headers::name_upgrade(response.headers_mut());
         *response.version_mut() = http::Version::HTTP_11;
         if let Some(entry) = &self.entry {

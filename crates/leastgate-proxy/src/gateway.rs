@@ -15,7 +15,7 @@ use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 use leastgate_policy::host::name_host;
 use leastgate_policy::{
-    AuthorizedRequest, Denial, PolicySnapshot, Preflight, Reason, RequestFacts, Source, Verdict, authorize,
+    AuthorizedRequest, Denial, OwnAnswer, PolicySnapshot, Reason, RequestFacts, Source, Verdict, authorize,
 };
 use leastgate_telemetry::LimitKind;
 use tower::Service;
@@ -39,7 +39,7 @@ pub struct Gateway {
 /// A request that the gateway answers by itself, with its body if that is still at hand.
 enum Turned {
     Refused(Refused, ClientBody),
-    Preflight(Preflight, ClientBody),
+    Answered(OwnAnswer, ClientBody),
 }
 
 impl Service<Request<Incoming>> for Gateway {
@@ -76,7 +76,7 @@ impl Gateway {
         match self.judge(&mut exchange, parts, body) {
             Err(turned) => match *turned {
                 Turned::Refused(refused, body) => exchange.refuse(refused, body).await,
-                Turned::Preflight(asked, body) => exchange.allow_origin(&asked, body).await,
+                Turned::Answered(answer, body) => exchange.answer_own(&answer, body).await,
             },
             Ok(authorized) => match self.forward(&exchange, authorized).await {
                 Err(refused) => exchange.fail(&refused),
@@ -122,10 +122,10 @@ impl Gateway {
                 let refused = self.limit_failures(denial, &facts);
                 Err(turned(exchange, refused, request.into_body(), began))
             }
-            Verdict::Answer(preflight, request) => {
-                exchange.record().answered(&preflight, began.elapsed());
+            Verdict::Answer(answer, request) => {
+                exchange.record().answered(&answer, began.elapsed());
                 Err(match exchange.record().reserve() {
-                    Ok(()) => Box::new(Turned::Preflight(preflight, request.into_body())),
+                    Ok(()) => Box::new(Turned::Answered(answer, request.into_body())),
                     Err(_) => unrecorded(exchange, request.into_body()),
                 })
             }
@@ -162,6 +162,7 @@ impl Gateway {
     ) -> Result<AuthorizedRequest<ClientBody>, Box<Turned>> {
         let permit = authorized.permit();
         exchange.record().permitted(permit, began.elapsed());
+        exchange.permitted(permit);
         let own_limit = permit.case().api().and_then(|api| api.limits.body);
         let limit = own_limit.unwrap_or(self.worker.settings.limits.body);
         let beyond = if declared.lower() > limit {

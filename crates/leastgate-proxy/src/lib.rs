@@ -31,6 +31,7 @@ mod failures;
 mod gateway;
 mod headers;
 mod listener;
+mod moment;
 mod respond;
 mod settings;
 mod streams;

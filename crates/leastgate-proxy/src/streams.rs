@@ -247,6 +247,7 @@ apis:
             now,
             credential_header: HeaderName::from_static("authorization"),
             trusted_proxies: Vec::new(),
+            well_known: false,
             upstreams: None,
         };
         Arc::new(PolicySnapshot::compile(&loaded.spec, &context).unwrap())

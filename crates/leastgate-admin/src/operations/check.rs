@@ -156,7 +156,7 @@ impl<'a> Judged<'a> {
                 }
                 judged
             }
-            Decision::Answer(preflight) => plain(Effect::Allow, Reason::Preflight, preflight.case()),
+            Decision::Answer(answer) => plain(Effect::Allow, answer.reason(), answer.case()),
             Decision::Deny(denial) => Judged {
                 detail: denial.detail,
                 required_any_of: names(&denial.required_any_of()),

@@ -195,6 +195,7 @@ pub(crate) fn compile(spec: &PolicySpec) -> PolicySnapshot {
         now: SystemClock::new().timestamp(),
         credential_header: http::header::AUTHORIZATION,
         trusted_proxies: vec![],
+        well_known: false,
         upstreams: None,
     };
     PolicySnapshot::compile(spec, &context).unwrap()
@@ -218,7 +219,7 @@ impl Plane {
         match decide(&facts, &policy, now) {
             Decision::Allow(permit) => permit.reason().to_string(),
             Decision::Deny(denial) => denial.reason.to_string(),
-            Decision::Answer(_) => "preflight".to_owned(),
+            Decision::Answer(answer) => answer.reason().as_str().to_owned(),
         }
     }
 

@@ -53,6 +53,7 @@ const LISTENERS: &[Field] = &[
 const DATA: &[Field] = &[
     defaulted("address", Shape::Text(&SOCKET), "127.0.0.1:8080", "IP address and port."),
     defaulted("plaintext", Shape::Flag, "false", "Needed to serve plain HTTP on an address that is not loopback."),
+    defaulted("well_known", Shape::Flag, "false", "Tells callers about their own tokens, at /.well-known/leastgate."),
     optional("tls", Shape::Object(tls::LISTENER), "Serves TLS, and nothing else, with these certificates."),
 ];
 

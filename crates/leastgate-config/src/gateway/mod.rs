@@ -85,6 +85,8 @@ pub struct DataListener {
     pub address: SocketAddr,
     /// Plain HTTP was asked for aloud.
     pub plaintext: bool,
+    /// Callers are told about their own tokens.
+    pub well_known: bool,
     /// TLS, if it serves that.
     pub tls: Option<ListenerTls>,
 }

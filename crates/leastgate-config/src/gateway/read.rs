@@ -69,6 +69,7 @@ fn listeners(view: View<'_>, paths: Paths<'_>) -> Result<Listeners, Fault> {
         data: DataListener {
             address: data.get("address")?.parse(scalar::socket)?,
             plaintext: data.get("plaintext")?.flag()?,
+            well_known: data.get("well_known")?.flag()?,
             tls: data.find("tls").map(|view| tls::listener(view, paths)).transpose()?,
         },
         ops: view.get("ops")?.get("address")?.parse(scalar::socket)?,

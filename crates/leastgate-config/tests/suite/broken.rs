@@ -135,6 +135,7 @@ fn an_unknown_name_is_told_with_the_known_ones() {
         now: Timestamp(1),
         credential_header: http::header::AUTHORIZATION,
         trusted_proxies: vec![],
+        well_known: false,
         upstreams: Some(&[UpstreamFacts { name: "orders", allow_underscores: false }]),
     };
     let errors = loaded.diagnose(PolicySnapshot::compile(&loaded.spec, &context).unwrap_err()).to_string();

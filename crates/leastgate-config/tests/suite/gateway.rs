@@ -25,6 +25,7 @@ fn what_is_left_out_takes_its_default() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.workers, Workers::Auto);
     assert_eq!(config.listeners.data.address, address("127.0.0.1:8080"));
+    assert!(!config.listeners.data.well_known, "nobody is told anything that was not asked for");
     assert_eq!(config.listeners.ops, address("0.0.0.0:9901"));
     assert_eq!(config.listeners.admin, AdminAddress::Tcp(address("127.0.0.1:9902")));
     assert_eq!(config.retention, Duration::from_secs(90 * 86_400));
@@ -56,6 +57,7 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
             ("LEASTGATE__LIMITS__BODY", "2MiB"),
             ("LEASTGATE__UPSTREAMS__ORDERS__HOST", "rewrite"),
             ("LEASTGATE__TRUSTED_PROXIES", "[10.0.0.0/8]"),
+            ("LEASTGATE__LISTENERS__DATA__WELL_KNOWN", "true"),
             ("LEASTGATE__PEPPER__CURRENT__FILE", "p"),
             ("LEASTGATE_OTHER", "x"),
             ("HOME", "x"),
@@ -71,6 +73,7 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     let limits = &loaded.config.limits;
     assert_eq!((limits.connections, limits.body, limits.head_fields), (3, 2 << 20, 1));
     assert_eq!(loaded.config.trusted_proxies.len(), 1);
+    assert!(loaded.config.listeners.data.well_known);
     // A path of the environment is the caller's, one of the file the file's.
     assert_eq!(loaded.config.pepper.current, SecretSource::File("p".into()));
     let shown = folder.anonymous(&loaded.render(true));

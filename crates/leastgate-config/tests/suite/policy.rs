@@ -116,6 +116,7 @@ fn context(revision: &str) -> CompileContext<'_> {
         now: Timestamp(1_796_040_000),
         credential_header: http::header::AUTHORIZATION,
         trusted_proxies: Vec::new(),
+        well_known: false,
         upstreams: None,
     }
 }

@@ -46,6 +46,7 @@ fn gateway_files_refused_by_both() {
         "listeners: { data: { tls: { cert: a, key: b, sni: [ { cert: c } ] } } }",
         "listeners: { data: { address: localhost } }",
         "listeners: { data: { plaintext: 1 } }",
+        "listeners: { data: { well_known: yes please } }",
         "trusted_proxies: [ lan ]",
         "audit: { sinks: { a: { kind: syslog } } }",
         "audit: { sinks: { a: { kind: file } } }",

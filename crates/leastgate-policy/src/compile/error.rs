@@ -1,5 +1,6 @@
 //! What can be wrong with a policy, in words for the one who wrote it.
 
+use crate::answer::OWN_TOKEN_PATH;
 use crate::host::HostError;
 use crate::issue::IssueRefusal;
 use crate::source::NetworkError;
@@ -56,6 +57,8 @@ pub enum SpecErrorKind {
     PublicTemplate,
     #[error("a public rule names its methods")]
     PublicMethod,
+    #[error("GET and HEAD of `{OWN_TOKEN_PATH}` are answered by the gateway itself: no rule on them is ever asked")]
+    NeverAsked,
     #[error("rule `{0}` is written twice")]
     DuplicateRule(String),
     #[error("`{0}` is not a header name")]
@@ -103,6 +106,9 @@ impl SpecErrorKind {
             Self::Overlap(..) => Some("give them different hosts or bases; there is no precedence".into()),
             Self::Template(TemplateError::Form(_)) => Some("a literal star is written `%2A`".into()),
             Self::Method(_) => Some("methods are upper-case; `*` is any".into()),
+            Self::NeverAsked => {
+                Some("name other methods, or set `listeners.data.well_known` to false in leastgate.yaml".into())
+            }
             Self::EmptyBoundary => Some("leave the list out to bind all".into()),
             _ => None,
         }

@@ -36,6 +36,8 @@ pub struct CompileContext<'a> {
     pub credential_header: HeaderName,
     /// Peers whose forwarding headers count.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether callers may ask about their own tokens, at [`crate::OWN_TOKEN_PATH`].
+    pub well_known: bool,
     /// The upstreams that the gateway's file defines; `None`: not known, any name will do.
     pub upstreams: Option<&'a [UpstreamFacts<'a>]>,
 }
@@ -85,6 +87,7 @@ impl PolicySnapshot {
             credential_header: context.credential_header.clone(),
             judges_hosts: apis.iter().any(|api| !api.hosts.is_empty()),
             trusted_proxies: context.trusted_proxies.clone(),
+            well_known: context.well_known,
             condition_headers: condition_headers(&rules),
             token_rules: spec.token_rules,
             rules: rules.into_iter().map(|placed| placed.rule).collect(),

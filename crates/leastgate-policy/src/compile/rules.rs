@@ -7,6 +7,7 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::{CompileContext, Errors, SpecErrorKind};
+use crate::answer::OWN_TOKEN_PATH;
 use crate::condition::{Conditions, Pattern};
 use crate::fields::{is_gateway_field, is_plain};
 use crate::method::{Methods, supported};
@@ -43,7 +44,8 @@ pub(super) fn compile(
     errors: &mut Errors,
 ) -> Vec<Placed> {
     let api_index = |name: &str| apis.iter().position(|api| *api.name == *name);
-    let mut compiler = Compiler { apis, errors, rules: Vec::new(), ids: HashSet::new() };
+    let mut compiler =
+        Compiler { apis, well_known: context.well_known, errors, rules: Vec::new(), ids: HashSet::new() };
     let credential_header = &context.credential_header;
     for scope in &spec.scopes {
         let apis: Vec<usize> = api_index(&scope.api.value).into_iter().collect();
@@ -124,6 +126,7 @@ fn boundary_prefix(boundary: &BoundarySpec) -> String {
 
 struct Compiler<'a> {
     apis: &'a [Api],
+    well_known: bool,
     errors: &'a mut Errors,
     rules: Vec<Placed>,
     ids: HashSet<Arc<str>>,
@@ -151,6 +154,7 @@ impl Compiler<'_> {
         let (methods, protocol, template_text) = methods(methods_text, template_text)?;
         let path = Template::parse(&template_text)?;
         self.check_form(seat, &methods, &path, &template_text)?;
+        self.check_asked(&methods, &path)?;
         let conditions = spec.when.as_ref().and_then(|when| self.conditions(when, seat.credential_header));
         let mut id = format!("{}/{methods_text} {}", seat.prefix, split(&spec.text.value)?.1);
         if let Some(conditions) = &conditions {
@@ -203,6 +207,16 @@ impl Compiler<'_> {
         }
         let base = bases().flatten().map(|segment| format!("/{segment}")).collect();
         Err(SpecErrorKind::OutsideBase { template: text.to_owned(), base })
+    }
+
+    /// A rule on exactly the path that the gateway answers by itself would never be asked. What covers GET covers HEAD.
+    fn check_asked(&self, methods: &Methods, path: &Template) -> Result<(), SpecErrorKind> {
+        let is_own = || Template::parse(OWN_TOKEN_PATH).is_ok_and(|own| own == *path);
+        if self.well_known && methods.matches(&Method::HEAD) && is_own() {
+            Err(SpecErrorKind::NeverAsked)
+        } else {
+            Ok(())
+        }
     }
 
     /// The conditions of a rule; errors are pushed with their own places. `None` where there is none.

@@ -43,6 +43,7 @@ fn compile(spec: &PolicySpec) -> Result<PolicySnapshot, Vec<SpecErrorKind>> {
         now: NOW,
         credential_header: http::header::AUTHORIZATION,
         trusted_proxies: vec![],
+        well_known: false,
         upstreams: None,
     };
     PolicySnapshot::compile(spec, &context).map_err(|errors| errors.into_iter().map(|error| error.kind).collect())

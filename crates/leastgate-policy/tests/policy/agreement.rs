@@ -20,6 +20,7 @@ const REASONS: &[Reason] = &[
     Reason::ScopeGranted,
     Reason::PublicRule,
     Reason::Preflight,
+    Reason::OwnToken,
     Reason::RequestMalformed,
     Reason::PathAmbiguous,
     Reason::MethodUnsupported,
@@ -61,6 +62,9 @@ impl Tally {
         self.note(judgement.reason.as_str());
         self.note(format!("{:?}", judgement.effect));
         self.note(format!("api {}", judgement.api.as_deref().unwrap_or("none")));
+        if judgement.ending.is_some() {
+            self.note("ends in a week");
+        }
         if judgement.shadowed.is_some() {
             self.note("shadowed");
         }
@@ -99,7 +103,7 @@ fn the_engine_agrees_with_the_reference() {
     assert!(tally.unrepresentable * 100 < tally.cases, "{} cases no parser would hand over", tally.unrepresentable);
     let mut wanted: Vec<&str> = REASONS.iter().map(|reason| reason.as_str()).collect();
     wanted.extend(["Allow", "Deny", "api api0", "api api1", "shadowed", "conditional rule"]);
-    wanted.extend(["WS or GRPC rule", "upgrade asked for", "an expired grant about"]);
+    wanted.extend(["WS or GRPC rule", "upgrade asked for", "an expired grant about", "ends in a week"]);
     let mut rare: Vec<&str> = wanted.into_iter().filter(|what| tally.share(what) < 2.0).collect();
     rare.extend(["several rules"].into_iter().filter(|what| tally.share(what) < 1.0));
     assert!(rare.is_empty(), "too rare: {rare:?} of {tally:#?}");

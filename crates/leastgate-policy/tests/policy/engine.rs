@@ -29,6 +29,7 @@ pub(crate) fn compile(policy: &PolicySpec, gateway: &GatewayView, now: u64) -> R
         now: Timestamp(now),
         credential_header: gateway.credential_header.parse().expect("a header name"),
         trusted_proxies: gateway.trusted_proxies.iter().map(|net| net.parse().expect("a network")).collect(),
+        well_known: gateway.well_known,
         upstreams: Some(&upstreams),
     };
     PolicySnapshot::compile(policy, &context)
@@ -98,8 +99,8 @@ impl Engine {
             Err(denial) => refused(&denial),
             Ok(facts) => match decide(&facts, &self.snapshot, Timestamp(now)) {
                 Decision::Deny(denial) => refused(&denial),
-                Decision::Answer(preflight) => {
-                    Judgement { effect: Effect::Answer, ..told(leastgate_policy::Reason::Preflight, preflight.case()) }
+                Decision::Answer(answer) => {
+                    Judgement { effect: Effect::Answer, ..told(answer.reason(), answer.case()) }
                 }
                 Decision::Allow(permit) => {
                     let allowed = |reason| Judgement { effect: Effect::Allow, ..told(reason, permit.case()) };
@@ -150,6 +151,7 @@ fn told(reason: leastgate_policy::Reason, case: &Case) -> Judgement {
         required_any_of: Vec::new(),
         shadowed: None,
         expired_at: None,
+        ending: case.ending().map(|end| end.0),
     }
 }
 

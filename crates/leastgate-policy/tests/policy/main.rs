@@ -9,5 +9,6 @@ mod generate;
 mod invariants;
 mod load_errors;
 mod notation;
+mod own_token;
 mod reference;
 mod server_names;

@@ -35,6 +35,7 @@ impl Example {
                 credential_header: "authorization".to_owned(),
                 trusted_proxies: vec!["192.0.2.0/24".to_owned()],
                 allow_underscores: vec!["lax".to_owned()],
+                well_known: false,
             },
             names: Vec::new(),
             tokens: Vec::new(),
@@ -80,6 +81,7 @@ impl Example {
             match key {
                 "environment" => self.gateway.environment = value.to_owned(),
                 "credential" => self.gateway.credential_header = value.to_owned(),
+                "well_known" => self.gateway.well_known = value == "true",
                 other => assert_eq!(other, "", "a setting of a gateway"),
             }
         }

@@ -24,7 +24,7 @@ fn told(server_name: Option<&str>, host: &str, path: &str) -> (Reason, Option<&'
     let decision = decide(&facts.over_tls(server_name), engine.snapshot(), leastgate_policy::Timestamp(now));
     match decision {
         Decision::Allow(permit) => (permit.reason(), None),
-        Decision::Answer(_) => (Reason::Preflight, None),
+        Decision::Answer(answer) => (answer.reason(), None),
         Decision::Deny(denial) => {
             assert!(denial.case().api().is_none(), "of an api that was not asked for nothing is told");
             (denial.reason, denial.detail)

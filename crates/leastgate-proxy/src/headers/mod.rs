@@ -13,7 +13,9 @@ mod websocket;
 
 pub(crate) use caller::Caller;
 pub(crate) use request::{Framing, Identity, Outgoing, client_request_id, prepare_request};
-pub(crate) use response::{BadResponse, check_framing, clean_response, close_after, describe_body, may_be_followed};
+pub(crate) use response::{
+    BadResponse, check_framing, clean_response, close_after, describe_body, may_be_followed, tell_end,
+};
 pub(crate) use screen::{Screen, expects_continue, screen};
 pub(crate) use translate::{clean_trailers, is_grpc, own_request, rewrite_host, to_http2};
 pub(crate) use websocket::{Handshake, name_upgrade};

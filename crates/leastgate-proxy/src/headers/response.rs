@@ -3,11 +3,15 @@
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
+use leastgate_policy::Timestamp;
 
 use super::forwarding::via;
 use super::table::{self, Kind, Names};
+use crate::moment::rfc3339;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// When the caller's token ends.
+const TOKEN_EXPIRES: HeaderName = HeaderName::from_static("x-leastgate-token-expires");
 
 /// Why a response can't be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +94,14 @@ fn is_length(digits: &[u8]) -> bool {
 
 /// Takes away what was meant for the gateway, and names in an upstream's mouth that only the gateway may use. hyper
 /// frames the body anew from its size; only a HEAD's length is kept, because there is no body to take it from.
-pub(crate) fn clean_response(headers: &mut HeaderMap, method: &Method, version: Version, request_id: &HeaderValue) {
+/// `ending`: of the token that let the request through.
+pub(crate) fn clean_response(
+    headers: &mut HeaderMap,
+    method: &Method,
+    version: Version,
+    request_id: &HeaderValue,
+    ending: Option<Timestamp>,
+) {
     let length = if *method == Method::HEAD { headers.get(header::CONTENT_LENGTH).cloned() } else { None };
     let mut gone: Names = table::connection_names(headers).unwrap_or_default();
     gone.extend(headers.keys().filter(|name| matches!(table::kind(name), Kind::HopByHop | Kind::Identity)).cloned());
@@ -102,6 +113,15 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, method: &Method, version: 
     }
     headers.append(header::VIA, via(version));
     headers.insert(REQUEST_ID, request_id.clone());
+    tell_end(headers, ending);
+}
+
+/// Tells a caller that its token is about to end, and when.
+pub(crate) fn tell_end(headers: &mut HeaderMap, ending: Option<Timestamp>) {
+    let text = ending.and_then(|end| HeaderValue::try_from(rfc3339(end)).ok());
+    if let Some(text) = text {
+        headers.insert(TOKEN_EXPIRES, text);
+    }
 }
 
 /// Ends the connection after this response.
@@ -167,11 +187,12 @@ mod tests {
             ("x-private", "1"),
             ("X-Leastgate-Subject", "admin"),
             ("x_leastgate_decision", "no"),
+            ("x-leastgate-token-expires", "1999-12-31T23:59:59Z"),
             ("upgrade", "h2c"),
             ("content-length", "5"),
             ("server", "upstream/1"),
         ]);
-        clean_response(&mut headers, &Method::GET, Version::HTTP_11, &HeaderValue::from_static("id-1"));
+        clean_response(&mut headers, &Method::GET, Version::HTTP_11, &HeaderValue::from_static("id-1"), None);
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["server", "via", "x-request-id"]);
@@ -180,7 +201,17 @@ mod tests {
     #[test]
     fn the_length_of_a_head_response_is_kept() {
         let mut headers = map(&[("content-length", "5")]);
-        clean_response(&mut headers, &Method::HEAD, Version::HTTP_11, &HeaderValue::from_static("id-1"));
+        clean_response(&mut headers, &Method::HEAD, Version::HTTP_11, &HeaderValue::from_static("id-1"), None);
         assert_eq!(headers[header::CONTENT_LENGTH], "5");
+    }
+
+    #[test]
+    fn the_end_of_a_token_is_the_gateways_to_say() {
+        let mut headers =
+            map(&[("x-leastgate-token-expires", "2999-01-01"), ("X-Leastgate-Token-Expires", "2999-01-02")]);
+        let id = HeaderValue::from_static("id-1");
+        clean_response(&mut headers, &Method::GET, Version::HTTP_2, &id, Some(Timestamp(1_795_299_445)));
+        let said: Vec<_> = headers.get_all(TOKEN_EXPIRES).iter().collect();
+        assert_eq!(said, ["2026-11-21T22:17:25Z"]);
     }
 }

@@ -17,7 +17,7 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 
 /// Answers a preflight from its api's `cors` block. An origin that is not listed gets the same status and no word: what is
 /// allowed is for those it concerns.
-pub(crate) fn preflight(preflight: &Preflight, answering: &Answering<'_>) -> Response<Bytes> {
+pub(super) fn preflight(preflight: &Preflight, answering: &Answering<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let fields = response.headers_mut();

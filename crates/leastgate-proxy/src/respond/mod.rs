@@ -3,10 +3,11 @@
 //! do, and an id under which the gateway recorded it.
 //!
 //! `problem.rs` writes the body, `grpc.rs` says the same to a gRPC caller, `cors.rs` what a browser on another origin is
-//! told.
+//! told, `own_token.rs` what a caller is told about its token.
 
 mod cors;
 mod grpc;
+mod own_token;
 mod problem;
 
 use std::fmt::Write as _;
@@ -16,10 +17,9 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use leastgate_policy::spec::Disclose;
-use leastgate_policy::{Api, Denial, Reason};
+use leastgate_policy::{Api, Denial, OwnAnswer, Reason, Timestamp};
 use serde_json::Value;
 
-pub(crate) use self::cors::preflight;
 use self::problem::{concealed, problem};
 use crate::headers;
 
@@ -78,6 +78,15 @@ impl<'a> Refusal<'a> {
         status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// When the token ends, for a caller who may know what its refusal came from: refusals that tell nothing must not
+    /// differ by whether a token was looked at.
+    fn ending(&self) -> Option<Timestamp> {
+        match self.disclose() {
+            Disclose::Full | Disclose::Needed => self.denial.and_then(|denial| denial.case().ending()),
+            Disclose::None | Disclose::Conceal => None,
+        }
+    }
+
     /// How long a caller should wait before it asks again, where waiting helps.
     fn wait(&self) -> Option<Duration> {
         let waits = matches!(self.reason.status(), Some(429 | 503));
@@ -108,6 +117,16 @@ pub(crate) struct Authored {
     pub(crate) status: StatusCode,
 }
 
+/// Authors the answer to a request that is no upstream's.
+pub(crate) fn own(answer: &OwnAnswer, answering: &Answering<'_>) -> Authored {
+    let response = match answer {
+        OwnAnswer::Preflight(asked) => cors::preflight(asked, answering),
+        OwnAnswer::OwnToken(own) => own_token::own_token(own, answering),
+    };
+    let status = response.status();
+    Authored { response, status }
+}
+
 /// Authors the answer to a refused request.
 pub(crate) fn refuse(refusal: &Refusal<'_>, answering: &Answering<'_>) -> Authored {
     let status = refusal.status();
@@ -119,6 +138,7 @@ pub(crate) fn refuse(refusal: &Refusal<'_>, answering: &Answering<'_>) -> Author
     let fields = response.headers_mut();
     fields.insert(header::CACHE_CONTROL, NO_STORE);
     fields.insert(REQUEST_ID, answering.request_id.clone());
+    headers::tell_end(fields, refusal.ending());
     if let Some(error) = refusal.reason.proxy_status_error() {
         insert(fields, PROXY_STATUS, &format!("leastgate; error={error}"));
     }

@@ -85,6 +85,8 @@ pub(crate) struct Options<'a> {
     pub(crate) tls: Option<ServerTls>,
     /// The field that tokens come in.
     pub(crate) credential: &'static str,
+    /// Whether callers may ask about their own tokens.
+    pub(crate) well_known: bool,
     /// The workers' clock, if it is not the system's.
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
@@ -99,6 +101,7 @@ impl Default for Options<'_> {
             workers: 2,
             tls: None,
             credential: "authorization",
+            well_known: false,
             clock: None,
         }
     }
@@ -113,7 +116,7 @@ pub(crate) fn start_as(upstream: Upstream, set: impl FnOnce(&mut Limits), option
     let digest = key.digest(token.as_bytes());
     let authority = Arc::new(Authority::new(key));
     if let Some(policy) = options.policy {
-        put_in_force(&authority, &telemetry, policy, options.credential);
+        put_in_force(&authority, &telemetry, policy, options);
     }
     let entry = entry(accessor, digest);
     authority.upsert(entry.clone()).unwrap();
@@ -149,17 +152,18 @@ fn entry(accessor: Accessor, digest: TokenDigest) -> TokenEntry {
 }
 
 pub(crate) fn put_policy_in_force(authority: &Authority, telemetry: &Telemetry, text: &str) {
-    put_in_force(authority, telemetry, text, Options::default().credential);
+    put_in_force(authority, telemetry, text, &Options::default());
 }
 
-fn put_in_force(authority: &Authority, telemetry: &Telemetry, text: &str, credential: &'static str) {
+fn put_in_force(authority: &Authority, telemetry: &Telemetry, text: &str, options: &Options<'_>) {
     let loaded = parse_policy(&[("policy.yaml", text)]).unwrap();
     let context = CompileContext {
         environment: "test",
         revision: &loaded.revision,
         now: SystemClock::new().timestamp(),
-        credential_header: HeaderName::from_static(credential),
+        credential_header: HeaderName::from_static(options.credential),
         trusted_proxies: Vec::new(),
+        well_known: options.well_known,
         upstreams: None,
     };
     let snapshot = PolicySnapshot::compile(&loaded.spec, &context).unwrap();

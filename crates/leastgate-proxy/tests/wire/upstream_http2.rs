@@ -191,7 +191,7 @@ fn what_is_left_of_a_request_ends_with_its_answer() {
 }
 
 /// A call of one message of one byte.
-fn call(client: &mut Client, content_type: &str, bearer: &str) -> Answer {
+pub(crate) fn call(client: &mut Client, content_type: &str, bearer: &str) -> Answer {
     let fields = [
         (":method", "POST"),
         (":scheme", "http"),

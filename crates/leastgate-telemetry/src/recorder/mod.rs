@@ -12,7 +12,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
-use leastgate_policy::{Denial, Permit, Preflight, Reason};
+use leastgate_policy::{Denial, OwnAnswer, Permit, Reason};
 
 pub(crate) use facts::Facts;
 pub use facts::Origin;
@@ -142,14 +142,17 @@ impl RecordHandle {
         self.change(|facts| worker.mask_path(facts, api));
     }
 
-    /// The request is a preflight that the gateway answers.
-    pub fn answered(&self, preflight: &Preflight, duration: Duration) {
+    /// The request is one that the gateway itself answers.
+    pub fn answered(&self, answer: &OwnAnswer, duration: Duration) {
         let worker = &self.worker;
-        self.decide(preflight.case().revision(), duration, |facts| {
-            facts.set_preflight(preflight, duration, worker.environment());
+        self.decide(answer.case().revision(), duration, |facts| {
+            facts.set_answer(answer, duration, worker.environment());
         });
-        let api = preflight.case().api();
-        self.change(|facts| worker.mask_path(facts, api));
+        match answer {
+            OwnAnswer::Preflight(_) => self.change(|facts| worker.mask_path(facts, answer.case().api())),
+            // Its path is one that everybody knows: there is nothing in it to hide.
+            OwnAnswer::OwnToken(_) => {}
+        }
     }
 
     /// The request is refused.

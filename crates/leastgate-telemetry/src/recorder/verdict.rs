@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leastgate_policy::{Basis, Case, Denial, Effect, Mode, Permit, Preflight, Reason, Timestamp};
+use leastgate_policy::{Basis, Case, Denial, Effect, Mode, OwnAnswer, Permit, Reason, Timestamp};
 
 use super::facts::{Facts, Verdict};
 use crate::clock::Micros;
@@ -49,12 +49,12 @@ impl Facts {
         });
     }
 
-    pub(crate) fn set_preflight(&mut self, preflight: &Preflight, duration: Duration, environment: &str) {
-        let case = preflight.case();
+    pub(crate) fn set_answer(&mut self, answer: &OwnAnswer, duration: Duration, environment: &str) {
+        let case = answer.case();
         self.set_case(case, case, environment);
         self.write_decision(&Statement {
             case,
-            reason: Reason::Preflight,
+            reason: answer.reason(),
             enforced: true,
             detail: None,
             granted_by: &[],
@@ -63,7 +63,7 @@ impl Facts {
             duration,
         });
         self.verdict = Some(Verdict {
-            reason: Reason::Preflight,
+            reason: answer.reason(),
             shadow: case.mode() == Mode::Shadow,
             advisory: false,
             class: Class::Allow,

@@ -94,6 +94,7 @@ pub(crate) fn compile(spec: &PolicySpec, revision: &str) -> PolicySnapshot {
         now: START.timestamp(),
         credential_header: http::header::AUTHORIZATION,
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        well_known: false,
         upstreams: None,
     };
     PolicySnapshot::compile(spec, &context).unwrap_or_else(|errors| panic!("{errors:?}"))
@@ -149,7 +150,7 @@ impl World {
         match &decided.1 {
             Decision::Allow(permit) => recorder.permitted(permit, duration),
             Decision::Deny(denial) => recorder.denied(denial, duration),
-            Decision::Answer(preflight) => recorder.answered(preflight, duration),
+            Decision::Answer(answer) => recorder.answered(answer, duration),
         }
         recorder
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use leastgate_admin::api::{CheckRequest, CheckResult};
-use leastgate_policy::Reason;
+use leastgate_policy::{Effect, Reason};
 use zeroize::Zeroize as _;
 
 use super::client;
@@ -85,7 +85,7 @@ fn explain(result: &CheckResult) -> String {
 
 /// Whether it is a reason to forward a request, not one that shadow mode passes over.
 fn is_allow(reason: &str) -> bool {
-    [Reason::ScopeGranted, Reason::PublicRule, Reason::Preflight].iter().any(|allow| allow.as_str() == reason)
+    Reason::from_name(reason).is_some_and(|reason| reason.effect() == Effect::Allow)
 }
 
 #[cfg(test)]

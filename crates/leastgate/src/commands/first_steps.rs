@@ -89,6 +89,7 @@ mod tests {
             now: Timestamp(1_790_000_000),
             credential_header: http::header::AUTHORIZATION,
             trusted_proxies: vec![],
+            well_known: false,
             upstreams: None,
         };
         let snapshot = PolicySnapshot::compile(&spec, &context).unwrap();

@@ -63,6 +63,7 @@ fn lint_files(policy: &LoadedPolicy, environment: Option<&str>) -> Result<Policy
         now: loading::now(),
         credential_header: http::header::AUTHORIZATION,
         trusted_proxies: Vec::new(),
+        well_known: false,
         upstreams: None,
     };
     PolicySnapshot::compile(&policy.spec, &context).map_err(|errors| policy.diagnose(errors).into())

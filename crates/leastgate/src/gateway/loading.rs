@@ -131,6 +131,7 @@ pub(crate) fn compile(
         now,
         credential_header: config.credential_header.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
+        well_known: config.listeners.data.well_known,
         upstreams: Some(&upstreams),
     };
     let snapshot =

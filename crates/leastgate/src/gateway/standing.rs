@@ -109,6 +109,7 @@ mod tests {
             now: NOW,
             credential_header: http::header::AUTHORIZATION,
             trusted_proxies: vec![],
+            well_known: false,
             upstreams: None,
         };
         let compiled = PolicySnapshot::compile(&loaded.spec, &context).unwrap();

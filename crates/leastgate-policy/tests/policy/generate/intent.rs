@@ -33,6 +33,7 @@ pub(crate) enum Intent {
     Boundary,
     Condition,
     NoMatch,
+    OwnToken,
 }
 
 /// Each as often as its outcome needs it.
@@ -62,6 +63,7 @@ const WEIGHTS: &[(Intent, usize)] = &[
     (Intent::Boundary, 6),
     (Intent::Condition, 8),
     (Intent::NoMatch, 5),
+    (Intent::OwnToken, 6),
 ];
 
 fn intent(draw: &mut Draw<'_>) -> Intent {
@@ -231,6 +233,7 @@ fn alter_request(draw: &mut Draw<'_>, intent: Intent, plan: &Plan, sketch: &mut 
         }
         Intent::NoMatch => sketch.path = path::near(draw, &format!("{}/nowhere", sketch.path.trim_end_matches('/'))),
         Intent::Noise => noise(draw, sketch),
+        Intent::OwnToken => own_token(draw, sketch),
         _ => {}
     }
     if intent == Intent::Host && draw.chance(40) {
@@ -252,6 +255,19 @@ fn preflight(draw: &mut Draw<'_>, plan: &Plan, sketch: &mut Sketch) {
     if !draw.chance(10) {
         sketch.header("access-control-request-method", "PUT");
     }
+}
+
+/// The question about the own token, or nearly that.
+fn own_token(draw: &mut Draw<'_>, sketch: &mut Sketch) {
+    let other =
+        ["/.well-known/leastgate/", "/.well-known/least%67ate", "/.Well-Known/leastgate", "/.well-known/leastgate/x"];
+    let is_other = draw.chance(15);
+    sketch.path = if is_other { draw.choose(&other) } else { "/.well-known/leastgate" }.to_owned();
+    sketch.method = draw.choose(&["GET", "GET", "GET", "HEAD", "POST"]).to_owned();
+    if draw.chance(60) {
+        sketch.host = draw.choose(&["nowhere.test", "[::7]:1"]).to_owned();
+    }
+    sketch.headers.retain(|(name, _)| name != "upgrade" || sketch.method == "GET");
 }
 
 /// Small changes of any kind.

@@ -65,6 +65,7 @@ pub(crate) fn policy(draw: &mut Draw<'_>) -> (Plan, GatewayView) {
         credential_header: "authorization".to_owned(),
         trusted_proxies: vec!["192.0.2.0/24".to_owned(), "2001:db8:ffff::/48".to_owned()],
         allow_underscores: vec!["lax".to_owned()],
+        well_known: draw.chance(80),
     };
     (plan, gateway)
 }

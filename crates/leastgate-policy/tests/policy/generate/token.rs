@@ -6,6 +6,8 @@ use crate::reference::credential::checksum;
 use crate::reference::decision::effective;
 use crate::reference::{GatewayView, StateView, TokenView};
 
+const WEEK: u64 = 604_800;
+
 /// The text of a token with a right checksum.
 pub(crate) fn text(prefix: &str, environment: &str, number: usize) -> String {
     let body = format!("{prefix}_{environment}_{number:0>10}_{:0>43}", format!("S{number}ecret"));
@@ -27,7 +29,7 @@ pub(crate) fn conferring(
         grants: Vec::new(),
         source_ip: Vec::new(),
         not_before: None,
-        expires: draw.choose(&[Some(NOW + 1), None, Some(NOW + 3600)]),
+        expires: draw.choose(&[Some(NOW + 1), None, Some(NOW + WEEK), Some(NOW + WEEK + 1)]),
         state: if draw.chance(20) { StateView::Rotating } else { StateView::Active },
     };
     if let Some(scope) = scope {

@@ -23,11 +23,16 @@ pub(crate) fn judge(world: World<'_>, request: &RawRequest) -> Judgement {
         Ok(head) => head,
         Err(reason) => return Judgement::refused(reason),
     };
+    let judgement = judge_head(world, request, &head);
     let api = head.api.map(|api| api.name.value.clone());
-    Judgement { api, ..judge_head(world, request, &head) }
+    let is_of_no_api = head.asks_about_own_token && world.gateway.well_known;
+    Judgement { api: if is_of_no_api { None } else { api }, ..judgement }
 }
 
 fn judge_head(world: World<'_>, request: &RawRequest, head: &HeadView<'_>) -> Judgement {
+    if head.asks_about_own_token && world.gateway.well_known {
+        return judge_own_token(world, request);
+    }
     if head::spelling_refused(world.gateway, head.api, request) {
         return Judgement::refused(Reason::RequestMalformed);
     }
@@ -35,6 +40,29 @@ fn judge_head(world: World<'_>, request: &RawRequest, head: &HeadView<'_>) -> Ju
         Some(api) => judge_on(world, Asked { request, head, api }),
         None => Judgement::refused(Reason::HostUnknown),
     }
+}
+
+/// What belongs to no api: only the head and the token count.
+fn judge_own_token(world: World<'_>, request: &RawRequest) -> Judgement {
+    if head::spelling_refused(world.gateway, None, request) {
+        return Judgement::refused(Reason::RequestMalformed);
+    }
+    if credential::misplaced(world.gateway, request) {
+        return Judgement::refused(Reason::CredentialMisplaced);
+    }
+    match token(world, request) {
+        Err(judgement) => *judgement,
+        Ok(token) => Judgement {
+            effect: Effect::Answer,
+            ending: ending(token, world.now),
+            ..Judgement::refused(Reason::OwnToken)
+        },
+    }
+}
+
+/// When the token ends, in the last seven days before that.
+fn ending(token: &TokenView, now: u64) -> Option<u64> {
+    token.expires.filter(|end| now + 7 * 24 * 60 * 60 >= *end)
 }
 
 /// A request on its api.
@@ -64,10 +92,11 @@ fn judge_on(world: World<'_>, asked: Asked<'_>) -> Judgement {
         Ok(token) => token,
         Err(judgement) => return *judgement,
     };
+    let ending = ending(token, world.now);
     if !boundaries.is_empty() {
-        return denied(Reason::BoundaryDeny, boundaries);
+        return Judgement { ending, ..denied(Reason::BoundaryDeny, boundaries) };
     }
-    let verdict = scopes(world, asked, token);
+    let verdict = Judgement { ending, ..scopes(world, asked, token) };
     if verdict.effect == Effect::Deny && in_shadow(asked.api, world.now) {
         return Judgement { effect: Effect::Allow, shadowed: Some(verdict.reason), ..verdict };
     }

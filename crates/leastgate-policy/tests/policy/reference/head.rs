@@ -16,6 +16,8 @@ pub(crate) struct HeadView<'a> {
     pub(crate) api: Option<&'a ApiSpec>,
     pub(crate) path: PathView,
     pub(crate) manner: Manner,
+    /// GET or HEAD of the one spelling of that path.
+    pub(crate) asks_about_own_token: bool,
 }
 
 pub(crate) fn head<'a>(policy: &'a PolicySpec, request: &RawRequest) -> Result<HeadView<'a>, Reason> {
@@ -29,7 +31,9 @@ pub(crate) fn head<'a>(policy: &'a PolicySpec, request: &RawRequest) -> Result<H
     }
     let api = the_api(policy, &host, &path);
     let manner = Manner { method: request.method.clone(), websocket, grpc: is_grpc(request) };
-    Ok(HeadView { api, path, manner })
+    let asks_about_own_token =
+        ["GET", "HEAD"].contains(&request.method.as_str()) && path::split(origin).0 == "/.well-known/leastgate";
+    Ok(HeadView { api, path, manner, asks_about_own_token })
 }
 
 fn method(method: &str) -> Result<(), Reason> {

@@ -26,6 +26,8 @@ pub(crate) struct GatewayView {
     pub(crate) trusted_proxies: Vec<String>,
     /// Upstreams that take field names with `_`.
     pub(crate) allow_underscores: Vec<String>,
+    /// It tells callers about their own tokens.
+    pub(crate) well_known: bool,
 }
 
 /// A token as the reference sees it: the secret text itself, so that looking it up is comparing strings.
@@ -118,6 +120,8 @@ pub(crate) struct Judgement {
     /// In shadow: what it would have been refused for.
     pub(crate) shadowed: Option<Reason>,
     pub(crate) expired_at: Option<u64>,
+    /// The end of a token that may be used, at most seven days ahead.
+    pub(crate) ending: Option<u64>,
 }
 
 impl Judgement {
@@ -131,6 +135,7 @@ impl Judgement {
             required_any_of: Vec::new(),
             shadowed: None,
             expired_at: None,
+            ending: None,
         }
     }
 }
