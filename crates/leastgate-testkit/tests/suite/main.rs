@@ -31,6 +31,7 @@ mod mutations;
 mod names;
 mod options;
 mod overload;
+mod own_token;
 mod protocols;
 mod readme;
 mod refusals;
