@@ -30,12 +30,7 @@ impl Restriction {
         if !self.networks.is_empty() {
             less.restrictions.source_ip = within(&self.networks, &record.restrictions.source_ip);
         }
-        less.limits = TokenLimits {
-            rate: least(record.limits.rate, self.limits.rate),
-            // A burst is at least one request, and means nothing without a rate.
-            burst: least(record.limits.burst, self.limits.burst),
-            concurrent: least(record.limits.concurrent, self.limits.concurrent),
-        };
+        less.limits = tighter(record.limits, self.limits);
         less
     }
 
@@ -44,12 +39,22 @@ impl Restriction {
         self.roles.extend(other.roles);
         self.scopes.extend(other.scopes);
         self.expires = least(self.expires, other.expires);
-        self.limits.rate = least(self.limits.rate, other.limits.rate);
-        self.limits.burst = least(self.limits.burst, other.limits.burst);
-        self.limits.concurrent = least(self.limits.concurrent, other.limits.concurrent);
+        self.limits = tighter(self.limits, other.limits);
         if !other.networks.is_empty() {
             self.networks = within(&other.networks, &self.networks);
         }
+    }
+}
+
+/// The tighter of each. What may come at once is compared as it is meant, said or not: a burst that is only said must not
+/// be more than one that was left to the rate.
+fn tighter(one: TokenLimits, other: TokenLimits) -> TokenLimits {
+    let at_once = least(one.at_once(), other.at_once());
+    let rate = least(one.rate, other.rate);
+    TokenLimits {
+        rate,
+        burst: at_once.filter(|_| at_once != rate),
+        concurrent: least(one.concurrent, other.concurrent),
     }
 }
 
@@ -112,6 +117,20 @@ mod tests {
             [least(Some(3), None), least(None, Some(3)), least(Some(3), Some(2)), least(None, None)],
             [Some(3), Some(3), Some(2), None]
         );
+    }
+
+    #[test]
+    fn limits_only_tighten() {
+        let limits = |rate, burst| TokenLimits { rate, burst, concurrent: None };
+        for (one, other, both) in [
+            (limits(None, None), limits(Some(5), None), limits(Some(5), None)),
+            (limits(Some(10), None), limits(Some(50), Some(100)), limits(Some(10), None)),
+            (limits(Some(10), Some(3)), limits(Some(5), None), limits(Some(5), Some(3))),
+            (limits(Some(10), Some(100)), limits(Some(50), None), limits(Some(10), Some(50))),
+        ] {
+            assert_eq!(tighter(one, other), both, "{one:?} {other:?}");
+            assert_eq!(tighter(other, one), both, "{other:?} {one:?}");
+        }
     }
 
     #[test]

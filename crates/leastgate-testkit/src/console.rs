@@ -55,11 +55,12 @@ fn steps(block: &str) -> Vec<Step> {
 }
 
 impl Step {
-    /// Whether it is run here: `cargo` and `git` build what runs, and the demo is started by the test itself.
+    /// Whether it is run here: `cargo` and `git` build what runs, and the demo is started by the test itself. `until` waits
+    /// for what is to come.
     #[must_use]
     pub fn is_run(&self) -> bool {
         let first = self.command.split_whitespace().next().unwrap_or_default();
-        (first == "curl" || first == "leastgate") && !self.command.starts_with("leastgate demo")
+        ["curl", "leastgate", "until"].contains(&first) && !self.command.starts_with("leastgate demo")
     }
 }
 

@@ -93,11 +93,16 @@ impl<'a> Call<'a> {
     }
 
     /// Records something that the call did besides what its own event tells.
-    pub(crate) fn tell(&self, operation: &str, change: &Change) {
+    pub(crate) fn tell(&self, operation: &str, change: &Change, reservation: Option<Reservation>) {
         let mut event = event(self.shared, operation, Some(self.caller), self.source);
         event.result = "ok".to_owned();
         change.tell(&mut event);
-        self.shared.given.telemetry.admin(&event, None);
+        self.shared.given.telemetry.admin(&event, reservation);
+    }
+
+    /// A place on record for an event that tells more of a gift.
+    pub(crate) fn reserve(&self) -> Result<Reservation, Problem> {
+        self.shared.given.telemetry.reserve_admin().map_err(|_| audit_full())
     }
 }
 

@@ -5,13 +5,14 @@ use leastgate_store::draw::{draw_token, pepper_id};
 use leastgate_store::{
     MAX_PAGE, NewToken, SortKey, StateFilter, StoreError, TimeFilter, TokenGrant, TokenName, TokenQuery, TokenRecord,
 };
+use leastgate_telemetry::Reservation;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::changes::check_not_declared;
 use super::edit::limits;
 use super::give::{Holding, check_may_give};
-use super::issue::{networks, new_token};
+use super::issue::{distinct, networks, new_token};
 use super::{check_text, detail, no_query, view};
 use crate::api::{CreateToken, CreateTokens, ExportedToken, ExportedTokens, ImportTokens, ImportedTokens, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json, from_query};
@@ -42,6 +43,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         push_item(&mut items, &record, secret.expose());
         records.push(record);
     }
+    let places = reserve(call, records.len())?;
     keep(call, &records)?;
     let mut body = Vec::with_capacity(items.len() + 16);
     body.extend_from_slice(b"{\"items\":[");
@@ -55,7 +57,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         detail("scopes", asked.token.scopes.join(" ")),
         detail("expires", model.expires.map_or_else(|| "never".to_owned(), |end| Moment(end).to_string())),
     ];
-    tell_each(call, &records, "token.create", model.note.as_deref());
+    tell_each(call, &records, "token.create", model.note.as_deref(), places);
     let change = Recorded { target: None, reason: model.note, durable: Some(true), details };
     Ok(Reply { created_at: Some("/v1/tokens".to_owned()), version: None, body, change })
 }
@@ -94,13 +96,26 @@ fn keep(call: &Call<'_>, records: &[TokenRecord]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Which tokens they are, some hundred to an event.
-fn tell_each(call: &Call<'_>, records: &[TokenRecord], operation: &str, reason: Option<&str>) {
-    for batch in records.chunks(500) {
+/// Accessors that one event names.
+const EVENT: usize = 500;
+
+/// Places on record for the events that name them all: what can't be recorded is not made.
+fn reserve(call: &Call<'_>, records: usize) -> Result<Vec<Reservation>, Problem> {
+    (0..records.div_ceil(EVENT)).map(|_| call.reserve()).collect()
+}
+
+fn tell_each(
+    call: &Call<'_>,
+    records: &[TokenRecord],
+    operation: &str,
+    reason: Option<&str>,
+    places: Vec<Reservation>,
+) {
+    for (batch, place) in records.chunks(EVENT).zip(places) {
         let accessors: Vec<String> = batch.iter().map(|record| record.accessor.to_string()).collect();
         let details = vec![detail("accessors", accessors.join(" "))];
         let change = Recorded { target: None, reason: reason.map(str::to_owned), durable: Some(true), details };
-        call.tell(operation, &change);
+        call.tell(operation, &change, Some(place));
     }
 }
 
@@ -171,8 +186,9 @@ pub(crate) fn import(call: &Call<'_>) -> Result<Reply, Problem> {
             fresh.push(record);
         }
     }
+    let places = reserve(call, fresh.len())?;
     keep(call, &fresh)?;
-    tell_each(call, &fresh, "token.import", Some(&asked.reason));
+    tell_each(call, &fresh, "token.import", Some(&asked.reason), places);
     let imported = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
     let details = vec![detail("imported", imported.to_string()), detail("unchanged", unchanged.to_string())];
     let change = Recorded { target: None, reason: Some(asked.reason), durable: Some(true), details };
@@ -212,6 +228,13 @@ fn record(call: &Call<'_>, token: &ExportedToken) -> Result<TokenRecord, Problem
     if token.canary && !(token.roles.is_empty() && token.grants.is_empty()) {
         return Err(invalid("a bait holds nothing".to_owned()));
     }
+    for grant in &token.grants {
+        grant.reason.as_deref().map_or(Ok(()), |reason| check_text("reason", reason))?;
+    }
+    // So are all that are drawn: what people type is a name or an accessor, and never both.
+    if !token.accessor.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(invalid("an accessor has an upper-case letter".to_owned()));
+    }
     let grants = token.grants.iter().map(|grant| {
         let expires = grant.expires.map(|Moment(at)| at);
         TokenGrant { scope: grant.scope.clone(), expires, reason: grant.reason.clone() }
@@ -222,7 +245,7 @@ fn record(call: &Call<'_>, token: &ExportedToken) -> Result<TokenRecord, Problem
         name: TokenName::parse(&token.name).map_err(|error| invalid(error.to_string()))?,
         env: token.env.clone(),
         owner: token.owner.clone(),
-        roles: token.roles.clone(),
+        roles: distinct("roles", &token.roles)?,
         grants: grants.collect(),
         restrictions: Restrictions {
             source_ip: networks(&token.restrictions.source_ip)?,

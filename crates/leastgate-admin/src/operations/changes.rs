@@ -82,7 +82,7 @@ fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply
     apply(call, &found, state)?;
     observe(call, change.change, clock.elapsed().saturating_sub(begun));
     let (state, durable) = keep(call, &found, &change, state)?;
-    children::end_all(call, &found, "the token it stands in for was taken out of use");
+    children::end_all(call, found.accessor, "the token it stands in for was taken out of use");
     answer(call, &found, &change, (before, state), durable)
 }
 

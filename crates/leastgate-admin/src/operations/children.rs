@@ -1,7 +1,7 @@
 //! Tokens that stand in for another one for a while: what `leastgate run` gives to a command. A child holds what its parent
 //! holds and never more, never outlives it, and ends with it.
 
-use leastgate_policy::TokenState;
+use leastgate_policy::{Accessor, TokenState};
 use leastgate_store::draw::draw_accessor;
 use leastgate_store::{Change, NewToken, StateChange, TokenName, TokenRecord};
 
@@ -118,12 +118,11 @@ fn name(parent: &TokenRecord) -> Result<TokenName, Problem> {
 }
 
 /// Ends what stands in for a token that was taken from: it holds what the token held before. Each end is on record.
-pub(super) fn end_all(call: &Call<'_>, parent: &Found, reason: &str) {
-    match call.shared.given.store.children_of(parent.accessor) {
+pub(super) fn end_all(call: &Call<'_>, parent: Accessor, reason: &str) {
+    match call.shared.given.store.children_of(parent) {
         Ok(children) => children.iter().for_each(|child| end_one(call, child, reason)),
         // They are short-lived, and nobody renews them any more.
         Err(error) => {
-            let parent = parent.accessor;
             tracing::warn!(%parent, %error, "what stands in for a token is not known, and lives to its end");
         }
     }
@@ -153,5 +152,5 @@ fn end_one(call: &Call<'_>, child: &TokenRecord, reason: &str) {
         durable: Some(durable),
         details,
     };
-    call.tell("token.revoke", &change);
+    call.tell("token.revoke", &change, None);
 }

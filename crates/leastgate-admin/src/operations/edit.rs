@@ -10,7 +10,7 @@ use super::changes::{check_not_declared, settle};
 use super::find::find;
 use super::give::{Holding, check_ceiling, check_policy};
 use super::issue::{distinct, networks};
-use super::{check_text, check_version, detail, no_query, scope_names, view};
+use super::{check_text, check_version, children, detail, no_query, scope_names, view};
 use crate::api::{GrantScope, LimitsView, Moment, PatchToken, RestrictToken, TokenEdited};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
@@ -94,6 +94,10 @@ fn editable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
         let problem = Problem::new(Kind::Conflict, "the token stands in for another one for a while");
         return Err(problem.hint("change the one it stands in for"));
     }
+    if record.state == leastgate_policy::TokenState::Rotating {
+        let problem = Problem::new(Kind::Conflict, "the token was rotated and is in its grace");
+        return Err(problem.hint("change its successor, which has the name"));
+    }
     check_version(call, record)?;
     Ok(record.clone())
 }
@@ -169,7 +173,7 @@ fn check_may_widen(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord) -> Res
     let is_wider = is_more(old.expires, new.expires)
         || is_wider_place(old, new)
         || is_more(old.limits.rate, new.limits.rate)
-        || is_more(old.limits.burst, new.limits.burst)
+        || is_more(old.limits.at_once(), new.limits.at_once())
         || is_more(old.limits.concurrent, new.limits.concurrent)
         || new.restrictions.not_before < old.restrictions.not_before;
     let is_new_role = |role: &&String| is_wider || !old.roles.contains(role);
@@ -215,6 +219,7 @@ pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
     // In force before waiting for anybody; once more when no other change can come between memory and store.
     put_restricted(call, &less)?;
     let (kept, durable) = keep_restricted(call, &old, &restriction, less)?;
+    children::end_all(call, old.accessor, "the token it stands in for was restricted");
     answer(call, &old, &kept, &asked.reason, durable)
 }
 

@@ -69,7 +69,9 @@ pub(super) fn ticket(call: &Call<'_>) -> Result<Option<Ticket>, Problem> {
     let key = key.ok_or_else(|| {
         Problem::new(Kind::Invalid, "`Idempotency-Key` must be there once, with 1 to 255 visible characters")
     })?;
-    let body = call.shared.given.authority.key().digest(call.body);
+    // The path goes in: one key for two tokens is not a repetition.
+    let asked = [call.uri.path().as_bytes(), b"\n", call.body].concat();
+    let body = call.shared.given.authority.key().digest(&asked);
     Ok(Some(Ticket { caller: call.caller.identity, key: key.to_owned(), body }))
 }
 

@@ -164,7 +164,7 @@ fn tell(call: &Call<'_>, accessors: &[Accessor], reason: &str, durable: bool) {
     let names: Vec<String> = accessors.iter().map(ToString::to_string).collect();
     let details = vec![detail("accessors", names.join(" ")), detail("state.after", TokenState::Revoked.as_str())];
     let change = Recorded { target: None, reason: Some(reason.to_owned()), durable: Some(durable), details };
-    call.tell("token.revoke", &change);
+    call.tell("token.revoke", &change, None);
 }
 
 fn answer(asked: &RevokeTokens, found: &Found, revoked: usize, durable: bool) -> Result<Reply, Problem> {

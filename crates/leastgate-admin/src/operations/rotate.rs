@@ -9,7 +9,7 @@ use super::changes::{apply, check_not_declared, keep, settle};
 use super::find::{Found, find, find_in_force};
 use super::give::{Holding, check_may_give, longest_life};
 use super::issue::{ticket, with_secret};
-use super::{check_text, check_version, detail, no_query, scope_names, view};
+use super::{check_text, check_version, children, detail, no_query, scope_names, view};
 use crate::api::{LastUseView, Moment, PredecessorView, RotateToken, RotationView, Ttl};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
@@ -56,6 +56,7 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(IssuedToken, T
     };
     let before = found.state(call.shared);
     found.record().map_or(Ok(()), |record| check_version(call, record))?;
+    children::end_all(call, found.accessor, "the token it stands in for has leaked");
     let rotated = stored(&found).cloned().and_then(|old| {
         // Out of force before anything is asked that may take its time; the store hears of it with the successor.
         if matches!(before, TokenState::Active) {
@@ -69,7 +70,7 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(IssuedToken, T
             apply(call, &found, TokenState::Revoked).and_then(|()| keep(call, &found, &change, TokenState::Revoked));
         let told = match taken {
             Ok((_, durable)) => {
-                call.tell("token.revoke", &revoked(&found, &change, before, durable));
+                call.tell("token.revoke", &revoked(&found, &change, before, durable), None);
                 "the old token is revoked all the same; create another one when this is mended"
             }
             Err(_) => "the old token is as it was",

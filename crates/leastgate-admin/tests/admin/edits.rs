@@ -153,4 +153,23 @@ fn what_is_revoked_or_another_ones_stand_in_is_not_changed() {
     plane.post(&plane.root, "/v1/tokens/bot/revoke", &json!({"reason": "x"}));
     edit("bot").refused(409, "conflict");
     edit("nobody").refused(404, "not-found");
+    let (old, _) = plane.make(&json!({"name": "rotated", "owner": "team", "roles": ["reader"], "ttl": "12h"}));
+    plane.post(&plane.root, "/v1/tokens/rotated/rotate", &json!({"grace": "1m", "reason": "x"}));
+    edit(&old).refused(409, "conflict");
+    let more = json!({"scope": "orders:refund", "ttl": "1m", "reason": "x"});
+    plane.post(&plane.root, &format!("/v1/tokens/{old}/grants"), &more).refused(409, "conflict");
+}
+
+#[test]
+fn a_burst_that_is_only_said_is_not_more_than_it_seems() {
+    let plane = start();
+    let operator = operator(&plane);
+    plane.make(&json!({"name": "refunder", "owner": "team", "scopes": ["orders:refund"], "ttl": "10m"}));
+    let patch = |by: &str, limits: Value| {
+        plane.patch(by, "/v1/tokens/refunder", "*", &json!({"limits": limits, "reason": "x"}))
+    };
+    assert_eq!(patch(&plane.root, json!({"rate": 10})).status, 200);
+    patch(&operator, json!({"rate": 10, "burst": 1000})).refused(403, "above-ceiling");
+    patch(&operator, json!({})).refused(403, "above-ceiling");
+    assert_eq!(patch(&operator, json!({"rate": 10, "burst": 5})).status, 200);
 }

@@ -98,6 +98,9 @@ fn a_repeated_call_rotates_once_and_tells_no_secret_twice() {
         (&json!(null), &first.json()["old"]["accessor"])
     );
     assert!(first.json()["secret"].is_string());
+    plane.make(&json!({"name": "other", "owner": "team", "roles": ["reader"], "ttl": "12h"}));
+    let other = plane.call_with(&plane.root, "POST", "/v1/tokens/other/rotate", "Idempotency-Key: k1\r\n", Some(&body));
+    other.refused(409, "conflict");
 }
 
 #[test]

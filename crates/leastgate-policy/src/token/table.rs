@@ -66,6 +66,14 @@ pub struct TokenLimits {
     pub concurrent: Option<u32>,
 }
 
+impl TokenLimits {
+    /// How many requests may come at once; `None`: as many as like. Without a word about it, as many as in a second.
+    #[must_use]
+    pub fn at_once(&self) -> Option<u32> {
+        self.rate.map(|rate| self.burst.unwrap_or(rate))
+    }
+}
+
 /// Where, from when and how much a token may be used: most tokens say nothing of it.
 #[derive(Debug, Default)]
 pub struct Terms {

@@ -1,5 +1,6 @@
 //! Everything the demo adds to a gateway: an API behind it, a policy, tokens, and some traffic.
 
+mod feed;
 mod orders;
 mod traffic;
 

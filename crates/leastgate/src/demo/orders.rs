@@ -17,6 +17,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::feed;
+
 /// Largest order that is accepted, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 /// Most orders kept; more are refused.
@@ -63,7 +65,7 @@ async fn connection(stream: TcpStream, orders: Orders) {
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60));
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let _ = server.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
 fn seed() -> BTreeMap<String, Value> {
@@ -74,6 +76,9 @@ fn seed() -> BTreeMap<String, Value> {
 }
 
 async fn answer(request: Request<Incoming>, orders: &Orders) -> Response<Full<Bytes>> {
+    if request.uri().path() == "/v1/feed" {
+        return feed::open(request);
+    }
     let (parts, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
         return reply(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": "too large" }));
