@@ -12,6 +12,7 @@
 //! then the `sqlite` folder from `writer` down.
 
 pub mod admin;
+pub mod archive;
 pub mod draw;
 mod error;
 pub mod query;

@@ -75,7 +75,13 @@ impl StateDir {
     /// Where the token store's file lives in it.
     #[must_use]
     pub fn store_path(&self) -> PathBuf {
-        self.path.join(STORE_FILE)
+        Self::store_in(&self.path)
+    }
+
+    /// The same for who only reads it, and needs no lock.
+    #[must_use]
+    pub fn store_in(path: &Path) -> PathBuf {
+        path.join(STORE_FILE)
     }
 }
 

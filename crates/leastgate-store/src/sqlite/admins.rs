@@ -8,7 +8,7 @@ use super::tokens::is_unique_violation;
 use crate::admin::AdminRecord;
 use crate::error::{Failure, StoreError};
 
-const COLUMNS: &str = "id, digest, name, role, may_grant, created, created_by, revoked";
+pub(super) const COLUMNS: &str = "id, digest, name, role, may_grant, created, created_by, revoked";
 
 pub(super) fn create(connection: &Connection, admin: &AdminRecord) -> Result<AdminRecord, Failure> {
     match insert(connection, admin) {
@@ -76,7 +76,7 @@ pub(super) fn revoke(connection: &Connection, id: Accessor, at: Timestamp) -> Re
     found.ok_or_else(|| StoreError::NotFound { kind: "admin", wanted: id.to_string() }.into())
 }
 
-fn record(row: &Row<'_>) -> rusqlite::Result<AdminRecord> {
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<AdminRecord> {
     Ok(AdminRecord {
         id: parsed(row, 0)?,
         digest: digest(row, 1)?,

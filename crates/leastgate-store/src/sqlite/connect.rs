@@ -82,10 +82,10 @@ pub(super) fn create_file(path: &Path) -> Result<(), StoreError> {
 }
 
 /// A file's name is as durable as its folder.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => Ok(()),
+        _ => File::open(".")?.sync_all(),
     }
 }
 

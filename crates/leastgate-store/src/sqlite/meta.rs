@@ -20,16 +20,32 @@ pub(super) fn claim(
     environment: &str,
     key: &EnvironmentKey,
 ) -> Result<(), Failure> {
+    compare_environment(connection, path, environment)?;
+    compare_key(connection, path, key)?;
+    write_once(connection, environment.as_bytes(), &key.check_value())
+}
+
+/// Whose environment the records are; `None` where the file does not say.
+pub(super) fn environment(connection: &Connection) -> Result<Option<String>, Failure> {
+    Ok(read(connection, ENVIRONMENT)?.map(|stored| String::from_utf8_lossy(&stored).into_owned()))
+}
+
+/// Only looks, and takes nothing for a match but a match or a file that does not say.
+pub(super) fn compare_environment(connection: &Connection, path: &Path, environment: &str) -> Result<(), Failure> {
     let stored = read(connection, ENVIRONMENT)?.unwrap_or_else(|| environment.as_bytes().to_vec());
-    if stored != environment.as_bytes() {
-        let (path, stored) = (path.to_owned(), String::from_utf8_lossy(&stored).into_owned());
-        return Err(StoreError::OtherEnvironment { path, stored, configured: environment.to_owned() }.into());
+    if stored == environment.as_bytes() {
+        return Ok(());
     }
-    let check = key.check_value();
-    if read(connection, KEY_CHECK)?.is_some_and(|stored| stored != check) {
+    let (path, stored) = (path.to_owned(), String::from_utf8_lossy(&stored).into_owned());
+    Err(StoreError::OtherEnvironment { path, stored, configured: environment.to_owned() }.into())
+}
+
+/// As [`compare_environment`], for the pepper.
+pub(super) fn compare_key(connection: &Connection, path: &Path, key: &EnvironmentKey) -> Result<(), Failure> {
+    if read(connection, KEY_CHECK)?.is_some_and(|stored| stored != key.check_value()) {
         return Err(StoreError::WrongPepper { path: path.to_owned() }.into());
     }
-    write_once(connection, environment.as_bytes(), &check)
+    Ok(())
 }
 
 fn read(connection: &Connection, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {

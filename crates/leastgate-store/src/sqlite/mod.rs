@@ -1,15 +1,22 @@
 //! The embedded store: one SQLite file, one writer, a few readers.
 
 mod admins;
+mod backup;
 mod bulk;
+mod carry;
+mod check;
 mod connect;
 mod decode;
+mod draft;
 mod list;
 mod meta;
 mod queue;
 mod readers;
+mod restore;
 mod rotate;
 mod schema;
+mod seal;
+mod snapshot;
 mod tokens;
 mod usage;
 mod writer;
@@ -18,6 +25,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::backup::backup;
+pub use self::carry::Carried;
+pub use self::check::{Holdings, Problem, Report, check};
+pub use self::restore::{Restore, RestoreOptions};
+pub use self::seal::Seal;
 use leastgate_policy::{Accessor, EnvironmentKey, Timestamp, TokenDigest, TokenEntry};
 use rusqlite::Connection;
 

@@ -134,7 +134,12 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), Failure> {
     Ok(())
 }
 
-fn newest() -> u32 {
+/// The layout's version; 0 is a file that holds nothing yet.
+pub(super) fn version(connection: &Connection) -> Result<u32, Failure> {
+    Ok(pragma(connection, "user_version")?)
+}
+
+pub(super) fn newest() -> u32 {
     u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX)
 }
 

@@ -10,7 +10,8 @@ use super::decode::{integer, number, optional, parsed, seconds, text, time};
 use crate::error::Failure;
 use crate::usage::{UsageDelta, UsageRow};
 
-const ROWS: &str = "SELECT accessor, rule, count, last_used, last_source FROM usage JOIN rules ON rules.id = rule_id";
+pub(super) const ROWS: &str =
+    "SELECT accessor, rule, count, last_used, last_source FROM usage JOIN rules ON rules.id = rule_id";
 
 pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(), Failure> {
     let mut rules: HashMap<&str, i64> = HashMap::new();
@@ -65,7 +66,7 @@ pub(super) fn for_each(connection: &Connection, take: &mut dyn FnMut(UsageRow)) 
     Ok(count)
 }
 
-fn decode(row: &Row<'_>, rule: Arc<str>) -> rusqlite::Result<UsageRow> {
+pub(super) fn decode(row: &Row<'_>, rule: Arc<str>) -> rusqlite::Result<UsageRow> {
     let (count, last_used, last_source) = (number(row, 2)?, time(row, 3)?, optional(row, 4)?);
     Ok(UsageRow { accessor: parsed(row, 0)?, rule, count, last_used, last_source })
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may be blunt, their helpers too")]
 
 mod admins;
+mod archive;
 mod bulk;
 mod changes;
 mod fixture;

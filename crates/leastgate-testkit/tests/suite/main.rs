@@ -38,6 +38,7 @@ mod refusals;
 mod reload;
 mod slow_clients;
 mod startup;
+mod store_commands;
 mod store_loss;
 mod stored;
 mod tls;

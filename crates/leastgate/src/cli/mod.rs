@@ -2,6 +2,7 @@
 
 mod arguments;
 mod life;
+mod store;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use self::arguments::parse;
 pub use self::life::{TokenEdit, TokenGrant, TokenImport, TokenRestrict, TokenRevoke, TokenRotate};
+pub use self::store::{Store, StoreRestore};
 use crate::output::Format;
 
 /// A reverse proxy that enforces what each API token may do.
@@ -78,6 +80,9 @@ pub enum Command {
     /// Examine policy files
     #[command(subcommand)]
     Policy(Policy),
+    /// Back up, restore and check the store
+    #[command(subcommand)]
+    Store(Store),
     /// Show and check the gateway's file
     #[command(subcommand)]
     Config(Config),

@@ -10,8 +10,10 @@ mod health;
 mod init;
 mod manual;
 mod policy;
+mod progress;
 mod serve;
 mod socket;
+mod store;
 mod token;
 
 use crate::cli::{Cli, Command};
@@ -30,6 +32,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Admin(command) => admin::run(&global, command),
         Command::Check(arguments) => check::run(&global, &arguments),
         Command::Policy(command) => policy::run(&global, command),
+        Command::Store(command) => store::run(&global, command),
         Command::Config(command) => config::run(&global, &command),
         Command::Completion { shell } => manual::completion(shell),
         Command::Man { dir } => manual::man(dir.as_deref()),

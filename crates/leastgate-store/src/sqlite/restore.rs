@@ -1,0 +1,267 @@
+//! A restore: the copy is made ready beside the store, then takes its place in one step.
+//!
+//! SQLite applies a log to whatever file has the log's name. So the present store is folded into one file before the
+//! copy gets its name, or, where damage forbids that, there is no store at all until its log has gone: whenever this
+//! process is killed, a start finds the old store, the new one, or none, and never one under the other's log.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write as _};
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::backup::named;
+use super::carry::{Carried, Present};
+use super::check::{self, Report};
+use super::connect::{self, Place, sync_folder};
+use super::draft::Draft;
+use super::seal::{Seal, Sealed};
+use super::snapshot::{self, COMPANIONS, companion};
+use super::{meta, schema};
+use crate::archive::{ArchiveError, Owner, Watch};
+use crate::error::{Failure, StoreError, from_io};
+use crate::state_dir::StateDir;
+
+/// What a restore may do without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RestoreOptions {
+    /// The backup's seal.
+    pub unsealed: bool,
+    /// What was taken away since the backup: it comes back.
+    pub forget_revocations: bool,
+    /// A present store that can be read whole: what can be read is carried over.
+    pub salvage: bool,
+}
+
+/// A restore that is ready. Nothing has been changed yet; dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Restore {
+    draft: Draft,
+    store: PathBuf,
+    report: Report,
+    carried: Option<Carried>,
+}
+
+impl Restore {
+    /// Copies the backup into the state directory, checks every record of the copy, and takes from it what was taken away
+    /// since.
+    ///
+    /// # Errors
+    /// Whatever [`ArchiveError`] names.
+    pub fn prepare(
+        dir: &StateDir,
+        backup: &Path,
+        owner: Owner<'_>,
+        options: RestoreOptions,
+        watch: Watch<'_>,
+    ) -> Result<Self, ArchiveError> {
+        let store = dir.store_path();
+        refuse_same(backup, &store)?;
+        let present = present(&store, owner)?;
+        let may_miss_some = options.salvage || options.forget_revocations;
+        if let Some(fault) = present.as_ref().and_then(|present| present.fault.clone()).filter(|_| !may_miss_some) {
+            return Err(ArchiveError::Unreadable { path: store, detail: fault });
+        }
+        Draft::remove_left(&store);
+        let draft = Draft::of(&store)?;
+        let seal = fill(&draft, backup, owner, options, watch)?;
+        let report = verified(&draft, backup, owner, watch)?;
+        let report = Report { seal, ..report };
+        let end = if options.forget_revocations { "ROLLBACK" } else { "COMMIT" };
+        let carried = present.map(|present| carry(&draft, &present, end)).transpose();
+        let carried = carried.map_err(|failure| failure.at(&store))?;
+        if carried.is_some() {
+            verified(&draft, backup, owner, watch)?;
+        }
+        keep_owner(&draft, &store).map_err(|error| from_io(&store, &error))?;
+        Ok(Self { draft, store, report, carried })
+    }
+
+    /// What is in the backup.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// What was carried over, or what was forgotten if that was asked for; `None`: there is no present store.
+    #[must_use]
+    pub fn carried(&self) -> Option<&Carried> {
+        self.carried.as_ref()
+    }
+
+    /// Puts the copy in the store's place, and answers where the former store is, if there was one: its name with
+    /// `.before-restore-` and `stamp`.
+    ///
+    /// # Errors
+    /// Another program has the store open, or the folder can't be written.
+    pub fn finish(self, stamp: &str) -> Result<Option<PathBuf>, ArchiveError> {
+        let kept = companion(&self.store, &format!(".before-restore-{stamp}"));
+        fold(&self.store)?;
+        let set_aside = set_aside(&self.store, &kept).map_err(|error| from_io(&kept, &error))?;
+        self.draft.replace().map_err(|error| from_io(&self.store, &error))?;
+        Ok(set_aside.then_some(kept))
+    }
+}
+
+fn refuse_same(backup: &Path, store: &Path) -> Result<(), ArchiveError> {
+    let of = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    match (of(backup), of(store)) {
+        (Ok(one), Ok(other)) if one == other => Err(ArchiveError::Same { path: backup.to_owned() }),
+        (Err(error), _) => Err(from_io(backup, &error).into()),
+        _ => Ok(()),
+    }
+}
+
+/// What the present store says, where there is one. A file that is not ours, or another environment's, is not replaced;
+/// the pepper does not matter, for accessors stay what they are.
+fn present(store: &Path, owner: Owner<'_>) -> Result<Option<Present>, ArchiveError> {
+    if !is_there(store)? {
+        return Ok(None);
+    }
+    match snapshot::open(store) {
+        Ok(connection) => {
+            is_ours(&connection, store, owner)?;
+            Ok(Some(Present::read(&connection)))
+        }
+        Err(error @ (StoreError::Corrupt { .. } | StoreError::NewerSchema { .. })) => {
+            Ok(Some(Present::unreadable(error.to_string())))
+        }
+        // A start that was killed before it filled its file.
+        Err(StoreError::Foreign { .. }) if fs::metadata(store).is_ok_and(|metadata| metadata.len() == 0) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_ours(connection: &Connection, store: &Path, owner: Owner<'_>) -> Result<(), ArchiveError> {
+    match meta::compare_environment(connection, store, owner.environment) {
+        Err(Failure::Sqlite(error)) if check::is_damage(&error) => Ok(()),
+        compared => compared.map_err(|failure| failure.at(store).into()),
+    }
+}
+
+fn is_there(path: &Path) -> Result<bool, ArchiveError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(from_io(path, &error).into()),
+    }
+}
+
+/// The backup's bytes as they are judged, or, of a file without a seal, its pages as they are at one moment.
+fn fill(
+    draft: &Draft,
+    backup: &Path,
+    owner: Owner<'_>,
+    options: RestoreOptions,
+    watch: Watch<'_>,
+) -> Result<Seal, ArchiveError> {
+    let source = snapshot::open(backup)?;
+    // Of another environment or pepper the seal can't be good, and that is the lesser part of what is wrong.
+    meta::compare_environment(&source, backup, owner.environment)
+        .and_then(|()| meta::compare_key(&source, backup, owner.key))
+        .map_err(|failure| failure.at(backup))?;
+    let Some(sealed) = Sealed::open(backup).map_err(|error| from_io(backup, &error))? else {
+        if !options.unsealed {
+            return Err(ArchiveError::Unsealed { path: backup.to_owned() });
+        }
+        draft.copy(&source, watch).map_err(|stop| stop.at(backup))?;
+        return Ok(Seal::None);
+    };
+    drop(source);
+    let stopped = |fault: super::seal::Unpack| fault.at(backup, draft.path()).at(backup);
+    let file = OpenOptions::new().write(true).open(draft.path()).map_err(|error| from_io(draft.path(), &error))?;
+    let mut out = BufWriter::new(file);
+    let seal = sealed.unpack(owner.key, &mut out, watch).map_err(stopped)?;
+    out.flush().map_err(|error| from_io(draft.path(), &error))?;
+    match seal {
+        Seal::Good(_) => Ok(seal),
+        _ => Err(ArchiveError::BrokenSeal { path: backup.to_owned() }),
+    }
+}
+
+/// Brings the copy to the newest layout and checks it.
+fn verified(draft: &Draft, backup: &Path, owner: Owner<'_>, watch: Watch<'_>) -> Result<Report, ArchiveError> {
+    let named = |error: ArchiveError| named(error, draft.path(), backup);
+    let found = snapshot::open(draft.path()).and_then(|at| schema::version(&at).map_err(|f| f.at(draft.path())));
+    let found = found.map_err(|error| named(error.into()))?;
+    let migrated = writer(draft).and_then(|connection| schema::migrate(&connection));
+    migrated.map_err(|failure| named(failure.at(draft.path()).into()))?;
+    let report = check::check(draft.path(), Some(owner), watch).map_err(named)?;
+    if !report.is_fine() {
+        return Err(ArchiveError::Faulty { path: backup.to_owned(), report: Box::new(report) });
+    }
+    Ok(Report { schema: found, ..report })
+}
+
+fn writer(draft: &Draft) -> Result<Connection, Failure> {
+    let connection = Place::File(draft.path().to_owned()).connect()?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+/// What it finds is the same whether the end is to keep it or not.
+fn carry(draft: &Draft, present: &Present, end: &str) -> Result<Carried, Failure> {
+    let connection = writer(draft)?;
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let carried = present.carry_into(&connection)?;
+    connection.execute_batch(end)?;
+    Ok(carried)
+}
+
+/// Root restores for the user that runs the gateway.
+fn keep_owner(draft: &Draft, store: &Path) -> io::Result<()> {
+    let model = fs::metadata(store).or_else(|_| fs::metadata(store.parent().unwrap_or(Path::new("."))))?;
+    let made = fs::metadata(draft.path())?;
+    if rustix::process::geteuid().is_root() && (made.uid(), made.gid()) != (model.uid(), model.gid()) {
+        chown(draft.path(), Some(model.uid()), Some(model.gid()))?;
+    }
+    Ok(())
+}
+
+/// Makes the present store one file, where it can be. Nobody else may have it open: their log would be left behind.
+fn fold(store: &Path) -> Result<(), ArchiveError> {
+    if fs::metadata(store).map_or(0, |metadata| metadata.len()) == 0 {
+        return Ok(());
+    }
+    let folded = (|| -> Result<(), Failure> {
+        let connection = Place::File(store.to_owned()).connect()?;
+        connect::keep_log_on_close(&connection, true)?;
+        connection.query_one("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        let mode: String = connection.query_one("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
+        if mode == "delete" { Ok(()) } else { Err(StoreError::Busy { path: store.to_owned() }.into()) }
+    })();
+    match folded.map_err(|failure| failure.at(store)) {
+        // It is set aside with its log as they are.
+        Ok(()) | Err(StoreError::Corrupt { .. } | StoreError::Foreign { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the present store the name `kept`, with what is left of its companions; says whether there was anything.
+///
+/// A folded store keeps its own name too, until the copy takes it over: there is no moment without a store.
+fn set_aside(store: &Path, kept: &Path) -> io::Result<bool> {
+    let companions: Vec<_> = COMPANIONS.into_iter().filter(|suffix| companion(store, suffix).exists()).collect();
+    let is_store = store.exists();
+    if is_store {
+        fs::hard_link(store, kept)?;
+    }
+    for suffix in &companions {
+        fs::hard_link(companion(store, suffix), companion(kept, suffix))?;
+    }
+    sync_folder(store)?;
+    if companions.is_empty() {
+        return Ok(is_store);
+    }
+    // Without a store a start makes an empty one, which lets nobody in; under another's log it would let anybody.
+    if is_store {
+        fs::remove_file(store)?;
+        sync_folder(store)?;
+    }
+    for suffix in &companions {
+        fs::remove_file(companion(store, suffix))?;
+    }
+    sync_folder(store)?;
+    Ok(true)
+}

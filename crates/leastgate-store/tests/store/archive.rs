@@ -1,0 +1,506 @@
+//! Backups, their check and their restore: what is in a copy, what a copy never brings back, and what is refused.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use leastgate_policy::{EnvironmentKey, Restrictions, TokenLimits, TokenState};
+use leastgate_store::archive::{
+    ArchiveError, Owner, Progress, Report, Restore, RestoreOptions, Seal, Step, backup, check,
+};
+use leastgate_store::{
+    AdminRole, Change, MayGrant, NewAdmin, NewToken, OldEnd, Rotation, StateDir, StoreError, TokenGrant, TokenName,
+    TokenRecord, TokenStore, issue_admin,
+};
+use rusqlite::Connection;
+
+use crate::fixture::{ENV, Home, NOW, change, key, key_of, named, record};
+
+fn go_on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn owner(key: &EnvironmentKey) -> Owner<'_> {
+    Owner { environment: ENV, key }
+}
+
+fn folder(home: &Home) -> &Path {
+    home.path.parent().unwrap()
+}
+
+fn back_up(home: &Home) -> PathBuf {
+    let to = folder(home).join("backup.db");
+    let report = backup(&home.path, &to, owner(&key()), NOW, &mut go_on).unwrap();
+    assert!(report.is_fine() && report.seal == Seal::Good(NOW), "{report:?}");
+    to
+}
+
+fn checked(path: &Path) -> Result<Report, ArchiveError> {
+    check(path, Some(owner(&key())), &mut go_on)
+}
+
+fn prepare(home: &Home, from: &Path, options: RestoreOptions) -> Result<Restore, ArchiveError> {
+    let dir = StateDir::open(folder(home)).unwrap();
+    Restore::prepare(&dir, from, owner(&key()), options, &mut go_on)
+}
+
+fn restore(home: &Home, from: &Path) -> Option<PathBuf> {
+    prepare(home, from, RestoreOptions::default()).unwrap().finish("now").unwrap()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// A store of several steps' worth of pages.
+fn large(home: &Home) -> leastgate_store::SqliteStore {
+    let store = home.open();
+    let all = (0..6_000).map(|number| {
+        let note = Some("n".repeat(300));
+        record(NewToken { note, ..named(&format!("token-{number}")) })
+    });
+    store.create_tokens(all.collect()).unwrap();
+    store
+}
+
+#[test]
+fn a_backup_beside_a_writer_is_of_the_moment_it_began() {
+    let home = Home::new();
+    let store = large(&home);
+    let to = folder(&home).join("backup.db");
+    let (mut copied, mut made) = (0, 0);
+    let report = backup(&home.path, &to, owner(&key()), NOW, &mut |now| {
+        if now.step == Step::Copy {
+            copied += 1;
+            assert!(copied < 100, "begins anew whenever something is committed");
+            store.create_token(record(named(&format!("meanwhile-{copied}")))).unwrap();
+            made += 1;
+        }
+        ControlFlow::Continue(())
+    });
+    let report = report.unwrap();
+    assert!(made >= 3, "{made}");
+    assert_eq!((report.holds.tokens, report.faults), (6_000, 0));
+    assert_eq!(store.count_tokens().unwrap(), 6_000 + made);
+    let copy = checked(&to).unwrap();
+    assert_eq!((copy.holds.tokens, copy.seal, copy.faults), (6_000, Seal::Good(NOW), 0));
+    assert!(names(folder(&home)).iter().all(|name| !name.contains("partial") && !name.starts_with("backup.db-")));
+}
+
+#[test]
+fn an_interrupted_backup_leaves_nothing_and_one_that_is_there_is_kept() {
+    let home = Home::new();
+    let _store = large(&home);
+    let to = folder(&home).join("backup.db");
+    let before = names(folder(&home));
+    for last in [Step::Copy, Step::Structure, Step::Records, Step::Seal] {
+        let stop = |now: Progress| if now.step == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let ended = backup(&home.path, &to, owner(&key()), NOW, &mut { stop });
+        assert!(matches!(ended, Err(ArchiveError::Interrupted)), "{ended:?}");
+        assert_eq!(names(folder(&home)), before, "{last:?}");
+    }
+    fs::write(&to, "precious").unwrap();
+    let ended = backup(&home.path, &to, owner(&key()), NOW, &mut go_on);
+    assert!(matches!(ended, Err(ArchiveError::Exists { .. })), "{ended:?}");
+    assert_eq!(fs::read_to_string(&to).unwrap(), "precious");
+}
+
+/// Under the name of its log, SQLite would take the backup for a part of the store.
+#[test]
+fn a_backup_takes_no_name_that_the_store_uses() {
+    let home = Home::new();
+    drop(home.open());
+    for name in ["store.db-wal", "store.db-shm", "store.db-journal", "lock", "admin.sock"] {
+        let to = folder(&home).join("../").join(folder(&home).file_name().unwrap()).join(name);
+        let ended = backup(&home.path, &to, owner(&key()), NOW, &mut go_on);
+        assert!(matches!(ended, Err(ArchiveError::Reserved { .. })), "{name}: {ended:?}");
+        assert!(!to.exists());
+    }
+}
+
+#[test]
+fn looking_at_a_store_leaves_its_folder_as_it_was() {
+    let home = Home::new();
+    drop(home.open());
+    let (before, bytes) = (names(folder(&home)), fs::read(&home.path).unwrap());
+    assert!(checked(&home.path).unwrap().is_fine());
+    assert_eq!((names(folder(&home)), fs::read(&home.path).unwrap()), (before, bytes));
+    // Under a killed gateway's log too: it is read, and left to be folded in by the next start.
+    let store = home.open();
+    store.create_token(record(named("in-the-log"))).unwrap();
+    let other = Home::new();
+    let before = home.copy_to(&other);
+    assert_eq!(checked(&other.path).unwrap().holds.tokens, 1);
+    assert_eq!(other.bytes(), before);
+}
+
+#[test]
+fn whatever_byte_of_a_backup_is_changed_its_seal_breaks() {
+    let home = Home::new();
+    let store = home.open();
+    store.create_tokens((0..50).map(|number| record(named(&format!("token-{number}")))).collect()).unwrap();
+    let good = fs::read(back_up(&home)).unwrap();
+    let bad = folder(&home).join("bad.db");
+    for at in (0..good.len()).step_by(1_499).chain(good.len() - 56..good.len()) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        fs::write(&bad, &bytes).unwrap();
+        // Where the magic itself is hit there is no seal any more, which a restore refuses as well.
+        let is_found = checked(&bad).map_or(true, |report| !report.is_fine() || report.seal == Seal::None);
+        assert!(is_found, "byte {at} of {}", good.len());
+        assert!(prepare(&home, &bad, RestoreOptions::default()).is_err(), "byte {at}");
+    }
+    for length in [0, 1, 100, 4096, good.len() / 2, good.len() - 57, good.len() - 1] {
+        fs::write(&bad, &good[..length]).unwrap();
+        let found = checked(&bad);
+        assert!(found.map_or(true, |report| !report.is_fine() || report.seal == Seal::None), "{length}");
+        assert!(prepare(&home, &bad, RestoreOptions::default()).is_err(), "cut to {length}");
+    }
+    assert_eq!(names(folder(&home)).iter().filter(|name| name.contains("partial")).count(), 0);
+}
+
+/// Without the pepper nobody can give a token more than it had.
+#[test]
+fn a_backup_that_was_changed_and_stripped_of_its_seal_is_refused() {
+    let home = Home::new();
+    home.open().create_token(record(named("a"))).unwrap();
+    let to = back_up(&home);
+    let sealed = fs::read(&to).unwrap();
+    fs::write(&to, &sealed[..sealed.len() - 56]).unwrap();
+    Connection::open(&to).unwrap().execute_batch("UPDATE tokens SET roles = '[\"admin\"]'").unwrap();
+    assert!(matches!(prepare(&home, &to, RestoreOptions::default()), Err(ArchiveError::Unsealed { .. })));
+    let trusting = RestoreOptions { unsealed: true, ..RestoreOptions::default() };
+    assert_eq!(prepare(&home, &to, trusting).unwrap().report().seal, Seal::None);
+}
+
+#[test]
+fn what_is_no_store_or_somebody_elses_is_refused() {
+    let home = Home::new();
+    drop(home.open());
+    let to = back_up(&home);
+    let other = key_of(8, ENV);
+    let theirs = check(&to, Some(owner(&other)), &mut go_on).unwrap();
+    assert!(theirs.problems.iter().any(|problem| problem.to_string().contains("pepper")), "{theirs:?}");
+    let dir = StateDir::open(folder(&home)).unwrap();
+    let refused = |owner: Owner<'_>, from: &Path| {
+        let options = RestoreOptions { unsealed: true, forget_revocations: true, salvage: false };
+        Restore::prepare(&dir, from, owner, options, &mut go_on).unwrap_err()
+    };
+    let wrong = refused(owner(&other), &to);
+    assert!(matches!(wrong, ArchiveError::Store(StoreError::WrongPepper { .. })), "{wrong}");
+    let staging = key_of(7, "staging");
+    let wrong = refused(Owner { environment: "staging", key: &staging }, &to);
+    assert!(matches!(wrong, ArchiveError::Store(StoreError::OtherEnvironment { .. })), "{wrong}");
+    let wrong = refused(owner(&key()), &home.path);
+    assert!(matches!(wrong, ArchiveError::Same { .. }), "{wrong}");
+
+    let elsewhere = Home::new();
+    let file = folder(&elsewhere).join("file");
+    for content in [&b""[..], b"x", &[0; 8192], &b"not a database ".repeat(1000)] {
+        fs::write(&file, content).unwrap();
+        let wrong = refused(owner(&key()), &file);
+        assert!(matches!(wrong, ArchiveError::Store(StoreError::Foreign { .. })), "{wrong}");
+    }
+    fs::remove_file(&file).unwrap();
+    Connection::open(&file).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
+    let wrong = refused(owner(&key()), &file);
+    assert!(matches!(wrong, ArchiveError::Store(StoreError::Foreign { .. })), "{wrong}");
+    let wrong = refused(owner(&key()), folder(&elsewhere));
+    assert!(matches!(wrong, ArchiveError::Store(StoreError::Foreign { .. })), "{wrong}");
+}
+
+#[test]
+fn every_fault_is_told_by_its_record_and_no_digest_with_it() {
+    let home = Home::new();
+    let store = home.open();
+    let tokens: Vec<TokenRecord> = (0..6).map(|number| record(named(&format!("token-{number}")))).collect();
+    store.create_tokens(tokens.clone()).unwrap();
+    drop(store);
+    let id = |number: usize| tokens[number].accessor.to_string();
+    Connection::open(&home.path)
+        .unwrap()
+        .execute_batch(&format!(
+            "DROP INDEX tokens_by_digest; DROP INDEX tokens_held_name; PRAGMA foreign_keys = 0;
+             UPDATE tokens SET roles = '[broken' WHERE accessor = '{}';
+             UPDATE tokens SET source_ip = '[\"nowhere\"]' WHERE accessor = '{}';
+             UPDATE tokens SET created = -1 WHERE accessor = '{}';
+             UPDATE tokens SET name = 'token-4' WHERE accessor = '{}';
+             UPDATE tokens SET digest = (SELECT digest FROM tokens WHERE accessor = '{}') WHERE accessor = '{}';
+             INSERT INTO usage (accessor, rule_id, count, last_used) VALUES ('{}', 99, 1, 1);",
+            id(0),
+            id(1),
+            id(2),
+            id(3),
+            id(4),
+            id(5),
+            id(0)
+        ))
+        .unwrap();
+    let report = checked(&home.path).unwrap();
+    let lines: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let said = |words: &[&str]| lines.iter().any(|line| words.iter().all(|word| line.contains(word)));
+    assert!(
+        said(&[&id(0), "`roles`", "restore"]) && said(&[&id(1), "`source_ip`"]) && said(&[&id(2), "`created`"]),
+        "{lines:?}"
+    );
+    assert!(said(&[&id(3), &id(4), "the name"]) && said(&[&id(4), &id(5), "64 bits"]), "{lines:?}");
+    assert!(said(&["table usage", "rules"]), "{lines:?}");
+    for token in &tokens {
+        let digest: String = token.digest.as_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!lines.concat().to_lowercase().contains(&digest));
+    }
+    let ended = backup(&home.path, &folder(&home).join("b"), owner(&key()), NOW, &mut go_on);
+    assert!(matches!(ended, Err(ArchiveError::Faulty { .. })), "{ended:?}");
+    assert!(!folder(&home).join("b").exists());
+}
+
+struct Lives {
+    home: Home,
+    backup: PathBuf,
+    tokens: Vec<TokenRecord>,
+    admin: leastgate_policy::Accessor,
+    later: TokenRecord,
+}
+
+/// Eight tokens and an administrator, backed up; then each has a life of its own.
+fn lives() -> Lives {
+    let home = Home::new();
+    let store = home.open();
+    let grant = |scope: &str| TokenGrant { scope: scope.into(), expires: None, reason: None };
+    let tokens: Vec<TokenRecord> =
+        ["plain", "revoked", "disabled", "rotated", "narrowed", "enabled", "purged", "noted"]
+            .into_iter()
+            .map(|name| record(NewToken { grants: vec![grant("orders:read"), grant("orders:refund")], ..named(name) }))
+            .collect();
+    store.create_tokens(tokens.clone()).unwrap();
+    store.change_state(tokens[5].accessor, change(Change::Disable), None).unwrap();
+    let new = NewAdmin {
+        name: TokenName::parse("ann").unwrap(),
+        role: AdminRole::Admin,
+        may_grant: MayGrant::everything(),
+        created: NOW,
+        created_by: "root".into(),
+    };
+    let admin = issue_admin(&store, ENV, &key(), &new).unwrap().record;
+    let backup = back_up(&home);
+
+    store.change_state(tokens[6].accessor, change(Change::Revoke), None).unwrap();
+    assert_eq!(store.purge(NOW.plus(6), 10).unwrap(), [tokens[6].digest]);
+    store.change_state(tokens[1].accessor, change(Change::Revoke), None).unwrap();
+    store.change_state(tokens[2].accessor, change(Change::Disable), None).unwrap();
+    let narrow = store.token(tokens[4].accessor).unwrap();
+    let restrictions = Restrictions { source_ip: vec!["10.0.0.0/8".parse().unwrap()], not_before: None };
+    let limits = TokenLimits { rate: Some(5), burst: None, concurrent: Some(2) };
+    let grants = vec![grant("orders:read"), grant("orders:new")];
+    store.update_token(TokenRecord { grants, restrictions, limits, ..narrow }).unwrap();
+    store.change_state(tokens[5].accessor, change(Change::Enable), None).unwrap();
+    for note in ["a", "b", "c"] {
+        let noted = store.token(tokens[7].accessor).unwrap();
+        store.update_token(TokenRecord { note: Some(note.into()), ..noted }).unwrap();
+    }
+    store.revoke_admin(admin.id, NOW.plus(9)).unwrap();
+    let later = record(named("rotated"));
+    let (old, end) = (tokens[3].accessor, OldEnd::Grace(NOW.plus(3_600)));
+    store.rotate_token(Rotation { old, successor: later.clone(), end, expected: None }).unwrap();
+    drop(store);
+    Lives { home, backup, tokens, admin: admin.id, later }
+}
+
+#[test]
+fn what_was_taken_away_since_the_backup_stays_taken_away() {
+    let Lives { home, backup, tokens, admin, later } = lives();
+    let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
+    let carried = ready.carried().unwrap().clone();
+    assert_eq!(
+        (carried.revoked, carried.disabled, carried.rotated, carried.shortened, carried.narrowed),
+        (1, 1, 1, 1, 1),
+        "{carried:?}"
+    );
+    assert_eq!((carried.revoked_admins, carried.lost, carried.unknown, carried.is_complete), (1, 1, 1, true));
+    assert_eq!(carried.unknown_accessors, [tokens[6].accessor.to_string()], "purged: nobody can know, and it is named");
+    let kept = ready.finish("now").unwrap().unwrap();
+
+    let store = home.open();
+    let of = |number: usize| store.token(tokens[number].accessor).unwrap();
+    let states: Vec<_> = (0..8).map(|number| of(number).state).collect();
+    let (active, disabled) = (TokenState::Active, TokenState::Disabled);
+    let expected = [active, TokenState::Revoked, disabled, TokenState::Rotating, active, disabled, active, active];
+    assert_eq!(states, expected);
+    assert_eq!(of(1).state_changed.unwrap(), change(Change::Revoke), "with its reason");
+    assert_eq!((of(3).successor, of(3).expires), (Some(later.accessor), Some(NOW.plus(3_600))));
+    assert_eq!(of(4).grants.iter().map(|grant| grant.scope.as_str()).collect::<Vec<_>>(), ["orders:read"]);
+    assert_eq!(of(4).restrictions.source_ip, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(of(4).limits, TokenLimits { rate: Some(5), burst: None, concurrent: Some(2) });
+    assert_eq!(of(7).note, None, "everything else is the backup's");
+    assert!(of(7).version > 4, "no version that was seen comes back with another content: {}", of(7).version);
+    assert!(store.list_admins().unwrap().iter().all(|known| known.id != admin || known.revoked.is_some()));
+    // Names that were freed are free.
+    store.create_token(record(named("revoked"))).unwrap();
+    store.create_token(record(named("rotated"))).unwrap();
+    assert_eq!(checked(&kept).unwrap().holds.tokens, 8, "the former store is whole beside it");
+    assert!(checked(&home.path).unwrap().is_fine());
+}
+
+#[test]
+fn revocations_are_forgotten_only_when_that_is_asked_for() {
+    let Lives { home, backup, tokens, .. } = lives();
+    let options = RestoreOptions { forget_revocations: true, ..RestoreOptions::default() };
+    let ready = prepare(&home, &backup, options).unwrap();
+    assert_eq!(ready.carried().unwrap().revoked, 1, "said all the same");
+    ready.finish("now").unwrap();
+    let store = home.open();
+    for token in [&tokens[1], &tokens[2], &tokens[3], &tokens[4]] {
+        assert_eq!(store.token(token.accessor).unwrap(), TokenRecord { version: 1, ..token.clone() });
+    }
+}
+
+#[test]
+fn of_a_damaged_store_what_can_be_read_is_carried_over_when_asked_for() {
+    let Lives { home, backup, tokens, .. } = lives();
+    let damage = format!("UPDATE tokens SET version = -1, state = 'x' WHERE accessor = '{}'", tokens[0].accessor);
+    let connection = Connection::open(&home.path).unwrap();
+    connection.execute_batch(&format!("PRAGMA ignore_check_constraints = 1; {damage}")).unwrap();
+    drop(connection);
+    let refused = prepare(&home, &backup, RestoreOptions::default()).unwrap_err();
+    assert!(matches!(&refused, ArchiveError::Unreadable { .. }), "{refused}");
+    assert!(refused.to_string().contains("--salvage"), "{refused}");
+    let salvage = RestoreOptions { salvage: true, ..RestoreOptions::default() };
+    let ready = prepare(&home, &backup, salvage).unwrap();
+    let carried = ready.carried().unwrap();
+    assert_eq!((carried.revoked, carried.is_complete), (2, false), "what is no state lets nobody in: {carried:?}");
+    ready.finish("now").unwrap();
+    let store = home.open();
+    assert_eq!(store.token(tokens[1].accessor).unwrap().state, TokenState::Revoked);
+    assert_eq!(store.token(tokens[0].accessor).unwrap().state, TokenState::Revoked);
+}
+
+#[test]
+fn a_newer_releases_store_is_replaced_only_when_told_to_forget() {
+    let home = Home::new();
+    home.open().create_token(record(named("a"))).unwrap();
+    let backup = back_up(&home);
+    Connection::open(&home.path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let refused = prepare(&home, &backup, RestoreOptions::default()).unwrap_err();
+    assert!(matches!(&refused, ArchiveError::Unreadable { .. }) && refused.to_string().contains("99"), "{refused}");
+    let options = RestoreOptions { forget_revocations: true, ..RestoreOptions::default() };
+    prepare(&home, &backup, options).unwrap().finish("now").unwrap();
+    assert_eq!(home.open().count_tokens().unwrap(), 1);
+}
+
+#[test]
+fn another_environments_store_is_never_replaced() {
+    let home = Home::new();
+    drop(home.open());
+    let backup = back_up(&home);
+    Connection::open(&home.path)
+        .unwrap()
+        .execute_batch("UPDATE meta SET value = CAST('staging' AS BLOB) WHERE key = 'environment'")
+        .unwrap();
+    for forget_revocations in [false, true] {
+        let options = RestoreOptions { forget_revocations, ..RestoreOptions::default() };
+        let refused = prepare(&home, &backup, options).unwrap_err();
+        assert!(matches!(refused, ArchiveError::Store(StoreError::OtherEnvironment { .. })), "{refused}");
+    }
+}
+
+/// SQLite would apply the old store's log to the new one, and say nothing.
+#[test]
+fn the_log_of_the_former_store_never_meets_the_new_one() {
+    let running = Home::new();
+    let store = running.open();
+    store.create_token(record(named("before"))).unwrap();
+    let backup = back_up(&running);
+    store.create_tokens((0..300).map(|number| record(named(&format!("after-{number}")))).collect()).unwrap();
+    for with_store in [true, false] {
+        // What a killed gateway leaves.
+        let home = Home::new();
+        running.copy_to(&home);
+        assert!(fs::metadata(home.path.with_extension("db-wal")).unwrap().len() > 10_000);
+        if !with_store {
+            fs::remove_file(&home.path).unwrap();
+        }
+        let kept = restore(&home, &backup).unwrap();
+        assert_eq!(names(folder(&home)).iter().filter(|name| name.starts_with("store.db-")).count(), 0);
+        assert!(checked(&home.path).unwrap().is_fine());
+        assert_eq!(home.open().count_tokens().unwrap(), 1, "with_store: {with_store}");
+        if with_store {
+            assert_eq!(checked(&kept).unwrap().holds.tokens, 301, "folded in before");
+            assert!(!PathBuf::from(format!("{}-wal", kept.display())).exists());
+        } else {
+            assert!(PathBuf::from(format!("{}-wal", kept.display())).exists(), "set aside, not thrown away");
+        }
+    }
+}
+
+#[test]
+fn a_store_that_somebody_has_open_is_not_replaced() {
+    let home = Home::new();
+    let store = home.open();
+    store.create_token(record(named("a"))).unwrap();
+    let backup = back_up(&home);
+    store.create_token(record(named("b"))).unwrap();
+    let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
+    let refused = ready.finish("now").unwrap_err();
+    assert!(matches!(refused, ArchiveError::Store(StoreError::Busy { .. })), "{refused}");
+    assert_eq!(store.count_tokens().unwrap(), 2);
+    assert!(names(folder(&home)).iter().all(|name| !name.contains("partial") && !name.contains("before-restore")));
+}
+
+#[test]
+fn a_restore_works_without_a_store_and_leaves_no_draft_of_a_killed_one() {
+    let home = Home::new();
+    home.open().create_token(record(named("a"))).unwrap();
+    let backup = back_up(&home);
+    fs::remove_file(&home.path).unwrap();
+    fs::write(folder(&home).join(".store.db.0123456789abcdef.partial"), "left").unwrap();
+    fs::write(folder(&home).join(".store.db.0123456789abcdef.partial-wal"), "left").unwrap();
+    let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
+    assert_eq!(ready.carried(), None);
+    drop(ready);
+    assert!(!home.path.exists());
+    assert_eq!(restore(&home, &backup), None);
+    assert_eq!(names(folder(&home)), ["backup.db", "lock", "store.db"]);
+    assert_eq!(home.open().count_tokens().unwrap(), 1);
+}
+
+/// What the first release wrote: the same rows without what came later.
+fn make_old(path: &Path) {
+    Connection::open(path)
+        .unwrap()
+        .execute_batch(
+            "DROP INDEX tokens_by_parent; DROP INDEX tokens_by_successor; DROP INDEX tokens_by_activity;
+             DROP INDEX tokens_by_state; DROP INDEX tokens_by_owner;
+             ALTER TABLE tokens DROP COLUMN parent; ALTER TABLE tokens DROP COLUMN canary;
+             ALTER TABLE tokens DROP COLUMN last_used; ALTER TABLE tokens DROP COLUMN last_source;
+             ALTER TABLE usage DROP COLUMN last_source;
+             CREATE INDEX tokens_by_owner ON tokens (owner) WHERE owner IS NOT NULL;
+             PRAGMA user_version = 1",
+        )
+        .unwrap();
+}
+
+#[test]
+fn a_backup_of_an_older_release_is_checked_restored_and_brought_up() {
+    let home = Home::new();
+    let token = home.open().create_token(record(named("a"))).unwrap();
+    make_old(&home.path);
+    let bytes = fs::read(&home.path).unwrap();
+    let old = back_up(&home);
+    assert!(fs::read(&home.path).unwrap() == bytes, "no backup migrates the store it copies");
+    let report = checked(&old).unwrap();
+    assert_eq!((report.schema, report.holds.tokens, report.faults), (1, 1, 0), "{report:?}");
+    home.open().change_state(token.accessor, change(Change::Revoke), None).unwrap();
+    for is_present_old in [false, true] {
+        if is_present_old {
+            make_old(&home.path);
+        }
+        let ready = prepare(&home, &old, RestoreOptions::default()).unwrap();
+        assert_eq!((ready.report().schema, ready.carried().unwrap().revoked), (1, 1));
+        ready.finish(&format!("{is_present_old}")).unwrap();
+        assert_eq!(checked(&home.path).unwrap().schema, 2);
+        assert_eq!(home.open().token(token.accessor).unwrap().state, TokenState::Revoked);
+    }
+}
