@@ -29,7 +29,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The file is ours and damaged.
-    #[error("{} is damaged ({detail}): stop leastgate, keep a copy of the file, and put the last backup in its place",
+    #[error("{} is damaged ({detail}): stop leastgate and put the last backup in its place with `leastgate store restore`",
             .path.display())]
     Corrupt {
         /// The store's file.

@@ -18,8 +18,8 @@ pub enum Store {
     },
     /// Put a backup in the place of a stopped gateway's store
     ///
-    /// What was taken away since the backup stays taken away: revoked, disabled and rotated tokens, roles, scopes and
-    /// administrators. Tokens and administrators made since are gone. The present store is kept beside the new one.
+    /// What was taken away since the backup stays taken away: revoked, disabled and rotated tokens, revoked
+    /// administrators, and whatever narrowed a token: ends, roles, scopes, networks, limits. Tokens and administrators made since are gone. The present store is kept beside the new one.
     Restore(StoreRestore),
     /// Read every record of the store, or of a backup, and say what is wrong
     Check {

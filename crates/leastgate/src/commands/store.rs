@@ -211,7 +211,7 @@ fn tell_taken(carried: &Carried, forget: bool) {
     let Carried { revoked, disabled, rotated, shortened, narrowed, revoked_admins, .. } = carried;
     let since = format!(
         "{revoked} token(s) and {revoked_admins} administrator(s) revoked, {disabled} disabled, {rotated} rotated, \
-         {shortened} with a nearer end, {narrowed} with fewer roles or scopes"
+         {shortened} with a nearer end, {narrowed} narrowed"
     );
     if revoked + disabled + rotated + shortened + narrowed + revoked_admins == 0 {
         output::note("nothing was revoked since the backup");
