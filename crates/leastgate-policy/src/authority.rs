@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use crate::review::{CutWatch, Reviewer, Reviews, Whose};
 use crate::snapshot::{PolicySnapshot, RuleKey};
 use crate::token::{DigestCollision, EnvironmentKey, TokenDigest, TokenEntry, TokenState, TokenTable};
 
@@ -28,6 +29,7 @@ pub struct Authority {
     tokens: ArcSwap<TokenTable>,
     rule_keys: Mutex<RuleKeys>,
     changes: AtomicU64,
+    reviews: Arc<Reviews>,
 }
 
 impl Authority {
@@ -46,6 +48,7 @@ impl Authority {
             tokens: ArcSwap::from_pointee(tokens),
             rule_keys: Mutex::default(),
             changes: AtomicU64::new(0),
+            reviews: Arc::default(),
         }
     }
 
@@ -124,6 +127,32 @@ impl Authority {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// Takes part in the reviews of changes. `wake` is called when one is asked for, on whatever thread, and must not
+    /// wait.
+    #[must_use]
+    pub fn reviewer(&self, wake: impl Fn() + Send + Sync + 'static) -> Reviewer {
+        self.reviews.reviewer(Box::new(wake))
+    }
+
+    /// Counts requests that are cut from now on. `reviewed` is called whenever a reviewer has done a review or is gone,
+    /// on that worker's thread, and must not wait.
+    #[must_use]
+    pub fn watch_cuts(&self, whose: Whose, reviewed: impl Fn() + Send + Sync + 'static) -> Arc<CutWatch> {
+        self.reviews.watch(whose, Box::new(reviewed))
+    }
+
+    /// Asks every reviewer to decide everything it has under way again, now.
+    pub fn ask_for_review(&self) {
+        self.reviews.ask();
+    }
+
+    /// Whether every reviewer has done a review that was asked for after this change, or is gone: what was let through
+    /// before the change has then been decided again after it, or is over.
+    #[must_use]
+    pub fn is_reviewed(&self, change: u64) -> bool {
+        self.reviews.have_reviewed(change)
     }
 
     /// A worker's view, which keeps the policy at hand.

@@ -192,6 +192,14 @@ impl Reason {
         matches!(self, Self::InsufficientScope | Self::NoMatchingScope | Self::ConditionFailed | Self::ExplicitDeny)
     }
 
+    /// Whether a request that was let through can be refused for it later on: by a change of its token or of the policy, or
+    /// because the time has come. What is wrong with the request itself was found before.
+    #[must_use]
+    pub fn may_cut(self) -> bool {
+        let is_of_request = matches!(self, Self::RequestMalformed | Self::HostUnknown);
+        is_of_request || matches!(self.status(), Some(401 | 403))
+    }
+
     /// The table of reasons as Markdown, as the documents print it.
     #[must_use]
     pub fn table() -> String {

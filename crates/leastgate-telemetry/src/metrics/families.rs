@@ -215,6 +215,9 @@ impl Families {
         for state in TokenGauge::ALL {
             self.tokens.with_label_values(&[state.as_str()]);
         }
+        for reason in Reason::ALL.iter().filter(|reason| reason.may_cut()) {
+            self.streams_cut.with_label_values(&[reason.as_str()]);
+        }
         Decisions::new(self);
     }
 
@@ -340,9 +343,14 @@ mod tests {
             "leastgate_build_info{revision=\"abc\",version=\"1\"} 1\n",
             "leastgate_tokens{state=\"rotating\"} 0\n",
             "leastgate_limited_total{kind=\"source\"} 0\n",
+            "leastgate_streams_cut_total{reason=\"token_revoked\"} 0\n",
+            "leastgate_streams_cut_total{reason=\"token_grace_ended\"} 0\n",
+            "leastgate_streams_cut_total{reason=\"no_matching_scope\"} 0\n",
+            "leastgate_streams_cut_total{reason=\"host_unknown\"} 0\n",
         ] {
             assert!(text.contains(line), "{line}");
         }
+        assert!(!text.contains("leastgate_streams_cut_total{reason=\"overloaded\"}"), "no later look finds that");
         assert!(text.contains("process_resident_memory_bytes"));
     }
 }
