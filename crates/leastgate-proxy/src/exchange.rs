@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use leastgate_policy::{Denial, OwnAnswer, Permit, PolicySnapshot, Reason, RequestFacts, Source, Timestamp};
 use leastgate_telemetry::{LimitKind, Origin, Recorder};
 
@@ -283,12 +283,15 @@ impl Exchange {
             headers::close_after(response.headers_mut());
         }
         *response.version_mut() = http::Version::HTTP_11;
-        if let Some(entry) = &self.entry {
-            entry.streams(response.body().due());
-        }
         // Over HTTP/2 an upstream may end even such a response with a frame of its own, or say something in it.
         let has_none = self.method == Method::HEAD
             || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if let Some(entry) = &self.entry {
+            // Where a length was said, an end before it would be malformed (RFC 9113 §8.1.1).
+            let has_length = http_body::Body::size_hint(response.body()).exact().is_some();
+            let has_last_word = self.caller.is_grpc && !has_none && !has_length;
+            entry.streams(response.body().due(), has_last_word);
+        }
         response.map(|body| if has_none { ProxyBody::none(Some(self)) } else { ProxyBody::relayed(body, self) })
     }
 
@@ -305,7 +308,7 @@ impl Exchange {
         headers::name_upgrade(response.headers_mut());
         *response.version_mut() = http::Version::HTTP_11;
         if let Some(entry) = &self.entry {
-            entry.streams(None);
+            entry.streams(None, false);
         }
         let connection = Rc::clone(&self.connection.0);
         let idle = self.worker.settings.limits.stream_idle;
@@ -361,6 +364,18 @@ impl Exchange {
             Some(stream) if !self.may_end() => stream.untaken().poll_empty(cx),
             _ => Poll::Ready(()),
         }
+    }
+
+    /// The fields that end the response in place of all that would have come: it is refused after all, and has a word for it.
+    pub(crate) fn last_word(&self) -> Option<HeaderMap> {
+        let stream = self.stream.as_ref()?;
+        if !stream.ends() {
+            return None;
+        }
+        let refused = Refused::from(self.entry.as_ref()?.denial()?);
+        let refusal = refused.refusal();
+        let snapshot = refusal.denial.map(|denial| &**denial.case().snapshot());
+        Some(respond::trailers(&refusal, &self.answering(snapshot, false)))
     }
 
     /// The response broke off, by whoever's fault: a request body that fails late takes the response with it.

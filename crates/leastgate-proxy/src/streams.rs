@@ -1,8 +1,13 @@
 //! Requests that last: each one older than 50 ms is decided again when it enters this view, and then whenever the policy
-//! or a token changes and once a second, because expiries are whole seconds. What would now be refused is cut (P29), and
-//! so is a response that has had all the time there is for it.
+//! or a token changes and once a second, because expiries are whole seconds. Who takes access away may ask for more: then
+//! every request is decided again at once, however young. What would now be refused is cut (P29), and so is a response
+//! that has had all the time there is for it.
 //!
 //! One task a worker looks at all of them, so that a short request pays for an entry in a list and not for a timer.
+//!
+//! A cut depends on what the protocol has a word for. A request without a response yet is answered. A WebSocket is told
+//! between two frames, a gRPC call over HTTP/2 by its status where a stream's end can still be said; both for a second at
+//! most. Everything else is broken off: the connection of HTTP/1.1 closes, the stream of HTTP/2 is reset (CANCEL).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,7 +15,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use leastgate_policy::{Decision, Denial, PolicySnapshot, Reason, RequestFacts, Timestamp, decide};
+use leastgate_policy::{
+    Authority, Decision, Denial, PolicySnapshot, Reason, RequestFacts, Reviewer, Timestamp, decide,
+};
 use leastgate_telemetry::RecordHandle;
 use slab::Slab;
 use tokio::sync::Notify;
@@ -27,12 +34,17 @@ const STREAM: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the list is looked at while it is not empty.
 const TICK: Duration = Duration::from_millis(25);
+/// How long it may take to say why a request is cut. Then it is broken off.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The requests under way on one worker that were let through.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Streams {
     open: RefCell<Slab<Rc<Underway>>>,
     began: Notify,
+    /// Somebody wants to know that a change was heeded.
+    asked: Arc<Notify>,
+    reviewer: Reviewer,
 }
 
 /// A request under way.
@@ -51,8 +63,12 @@ pub(crate) struct Underway {
     reported: Cell<bool>,
     /// Whether its response is on the way: it can then only be cut off, not answered.
     streaming: Cell<bool>,
+    /// Whether that response has an end in which can be said why.
+    has_last_word: Cell<bool>,
     /// When that has taken too long.
     due: Cell<Option<Instant>>,
+    /// When saying why has taken too long.
+    told: Cell<Option<Instant>>,
     denial: RefCell<Option<Denial>>,
     waiting: RefCell<Option<Waker>>,
 }
@@ -66,6 +82,18 @@ pub(crate) struct Entry {
 }
 
 impl Streams {
+    /// An empty list, whose owner takes part in the reviews of changes from now on.
+    pub(crate) fn new(authority: &Authority) -> Self {
+        let asked = Arc::new(Notify::new());
+        let wake = Arc::clone(&asked);
+        Self {
+            open: RefCell::default(),
+            began: Notify::new(),
+            asked,
+            reviewer: authority.reviewer(move || wake.notify_one()),
+        }
+    }
+
     /// Puts a request on the list.
     pub(crate) fn enter(
         worker: &Rc<Worker>,
@@ -85,26 +113,59 @@ impl Streams {
 
     /// Looks after the list, for as long as the worker lives.
     pub(crate) async fn watch(worker: Rc<Worker>) {
+        let streams = &worker.streams;
         let mut judged = Judged::default();
         loop {
-            while worker.streams.open.borrow().is_empty() {
-                worker.streams.began.notified().await;
-            }
-            tokio::time::sleep(TICK).await;
-            worker.streams.review(&worker, &mut judged);
+            let is_asked = tokio::select! {
+                biased;
+                () = streams.asked.notified() => true,
+                () = streams.next_look() => false,
+            };
+            streams.review(&worker, &mut judged, is_asked);
         }
     }
 
-    fn review(&self, worker: &Worker, judged: &mut Judged) {
-        let judging = Judged { changes: worker.authority().changes(), second: worker.now() };
-        let is_stale = judging != *judged;
-        let Some(snapshot) = worker.snapshot() else { return };
-        let now = Instant::now();
-        for (_, underway) in self.open.borrow().iter() {
-            underway.review(&snapshot, &judging, is_stale, now);
+    async fn next_look(&self) {
+        while self.open.borrow().is_empty() {
+            self.began.notified().await;
         }
-        *judged = judging;
+        tokio::time::sleep(TICK).await;
     }
+
+    /// Decisions of this worker are made on this thread and enter the list in the same breath: none is half made now, and
+    /// the next one sees every change that was counted before this.
+    fn review(&self, worker: &Worker, judged: &mut Judged, is_asked: bool) {
+        let judging = Judged { changes: worker.authority().changes(), second: worker.now() };
+        if let Some(snapshot) = worker.snapshot() {
+            let look = Look {
+                snapshot: &snapshot,
+                second: judging.second,
+                is_stale: judging != *judged,
+                is_asked,
+                now: Instant::now(),
+                reviewer: &self.reviewer,
+            };
+            for (_, underway) in self.open.borrow().iter() {
+                underway.review(&look);
+            }
+            *judged = judging;
+        }
+        if is_asked {
+            self.reviewer.reviewed(judging.changes);
+        }
+    }
+}
+
+/// One look at the list.
+struct Look<'a> {
+    snapshot: &'a Arc<PolicySnapshot>,
+    second: Timestamp,
+    /// Something has changed since the last one.
+    is_stale: bool,
+    /// It was asked for: nothing is too young for it.
+    is_asked: bool,
+    now: Instant,
+    reviewer: &'a Reviewer,
 }
 
 /// What the list was last decided under.
@@ -132,25 +193,33 @@ impl Underway {
             entered: Cell::new(false),
             reported: Cell::new(false),
             streaming: Cell::new(false),
+            has_last_word: Cell::new(false),
             due: Cell::new(None),
+            told: Cell::new(None),
             denial: RefCell::new(None),
             waiting: RefCell::new(None),
         }
     }
 
-    fn review(&self, snapshot: &Arc<PolicySnapshot>, judging: &Judged, is_stale: bool, now: Instant) {
+    fn review(&self, look: &Look<'_>) {
+        let now = look.now;
         self.look_after_client(now);
         if self.due.get().is_some_and(|due| due <= now) {
             self.due.set(None);
             self.record.failed(Reason::UpstreamTimeout.as_str());
-            self.cut();
+            self.break_off();
         }
-        let age = now - self.began;
-        if age < LONG || self.denial.borrow().is_some() {
+        if self.told.get().is_some_and(|told| told + LAST_WORD <= now) {
+            self.break_off();
+        }
+        if self.denial.borrow().is_some() {
             return;
         }
-        if is_stale || !self.entered.replace(true) {
-            self.decide_again(snapshot, judging.second);
+        let age = now - self.began;
+        let is_long = age >= LONG;
+        if look.is_asked || is_long && (look.is_stale || !self.entered.get()) {
+            self.entered.set(is_long);
+            self.decide_again(look);
         }
         if age >= STREAM && !self.reported.replace(true) {
             self.record.stream_open();
@@ -168,12 +237,13 @@ impl Underway {
         }
     }
 
-    fn decide_again(&self, snapshot: &Arc<PolicySnapshot>, now: Timestamp) {
-        let denial = match decide(&self.facts, snapshot, now) {
+    fn decide_again(&self, look: &Look<'_>) {
+        let denial = match decide(&self.facts, look.snapshot, look.second) {
             Decision::Deny(denial) => denial,
             Decision::Allow(_) | Decision::Answer(_) => return,
         };
         self.record.recut(&denial);
+        look.reviewer.cut(denial.case().identity().map(|token| token.accessor));
         *self.denial.borrow_mut() = Some(denial);
         if self.streaming.get() {
             self.cut();
@@ -182,8 +252,21 @@ impl Underway {
         }
     }
 
-    /// Breaks the response off, without touching what others have on the same connection.
+    /// Ends the response with the reason, where there is a word for it, and breaks it off where there is none.
     fn cut(&self) {
+        let is_told = match &self.stream {
+            Some(stream) => self.has_last_word.get() && stream.end(),
+            None => self.connection.refuse_tunnel(),
+        };
+        if is_told {
+            self.told.set(Some(Instant::now()));
+        } else {
+            self.break_off();
+        }
+    }
+
+    /// Breaks the response off, without touching what others have on the same connection.
+    fn break_off(&self) {
         match &self.stream {
             Some(stream) => stream.cut(),
             None => self.connection.cut(),
@@ -206,12 +289,19 @@ impl Entry {
     }
 
     /// The response begins: from now on it can only be cut. It is when it is not over in time, if there is such a time.
-    pub(crate) fn streams(&self, due: Option<Instant>) {
+    /// `has_last_word`: its end has fields that can say why it came early.
+    pub(crate) fn streams(&self, due: Option<Instant>, has_last_word: bool) {
         self.underway.streaming.set(true);
+        self.underway.has_last_word.set(has_last_word);
         self.underway.due.set(due);
         if self.underway.denial.borrow().is_some() {
             self.underway.cut();
         }
+    }
+
+    /// The later decision against the request, if there is one.
+    pub(crate) fn denial(&self) -> Option<Denial> {
+        self.underway.denial.borrow().clone()
     }
 }
 
@@ -281,9 +371,17 @@ apis:
             let events = telemetry.recent(&RecentFilter { kind: Some(kind.into()), ..RecentFilter::default() });
             events.iter().map(|event| String::from_utf8(event.to_vec()).unwrap()).collect()
         };
-        let judging = Judged { changes: 0, second: now };
+        let authority = Authority::new(EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "test"));
+        let reviewer = authority.reviewer(|| {});
         for (age, expected) in [(0, 0), (9_999, 0), (10_000, 1), (10_025, 1), (20_000, 1)] {
-            underway.review(&snapshot, &judging, true, underway.began + Duration::from_millis(age));
+            underway.review(&Look {
+                snapshot: &snapshot,
+                second: now,
+                is_stale: true,
+                is_asked: false,
+                now: underway.began + Duration::from_millis(age),
+                reviewer: &reviewer,
+            });
             assert_eq!(events("stream").len(), expected, "at the age of {age} ms");
         }
         assert!(events("decision").is_empty(), "it is not over");

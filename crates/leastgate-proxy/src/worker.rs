@@ -259,7 +259,7 @@ impl Seed {
             settings: self.settings,
             shared: self.shared,
             connections: Rc::default(),
-            streams: Streams::default(),
+            streams: Streams::new(self.reader.authority()),
             span_ids: RefCell::new(SpanIds::new()),
             telemetry,
             counters: self.telemetry,

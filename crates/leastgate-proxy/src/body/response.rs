@@ -145,6 +145,10 @@ impl Body for ProxyBody {
         if let Content::Broken(None) = this.content {
             return Poll::Ready(None);
         }
+        if let Some(fields) = this.exchange.as_ref().and_then(Exchange::last_word) {
+            this.rest = Bytes::new();
+            this.content = Content::Over(Some(Frame::trailers(fields)));
+        }
         if !matches!(this.content, Content::Over(_)) {
             match ready!(this.poll_content(cx)) {
                 Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(this.first_part(frame)))),

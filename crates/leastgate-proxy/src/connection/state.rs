@@ -85,6 +85,7 @@ pub(crate) struct ConnectionState {
     /// The tunnel that begins where HTTP ends, until whoever drives the connection takes it.
     tunnel: RefCell<Option<Box<Tunnel>>>,
     is_handed_over: Cell<bool>,
+    is_refused: Cell<bool>,
 }
 
 impl ConnectionState {
@@ -113,6 +114,7 @@ impl ConnectionState {
             in_flight,
             tunnel: RefCell::new(None),
             is_handed_over: Cell::new(false),
+            is_refused: Cell::new(false),
         }
     }
 
@@ -279,6 +281,21 @@ impl ConnectionState {
     /// The tunnel, for whoever has the socket in hand. One that nobody takes has to be taken and dropped: it holds this.
     pub(super) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
         self.tunnel.borrow_mut().take()
+    }
+
+    /// The request behind the tunnel is refused after all: both sides are told, and nothing more is carried. `false`: there
+    /// is no tunnel to be told.
+    pub(crate) fn refuse_tunnel(&self) -> bool {
+        if self.is_handed_over.get() {
+            self.is_refused.set(true);
+            self.wake();
+        }
+        self.is_refused.get()
+    }
+
+    /// Whether that has happened. Whoever waits for a cut is woken by it.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.is_refused.get()
     }
 
     pub(super) fn is_handed_over(&self) -> bool {

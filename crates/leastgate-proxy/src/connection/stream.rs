@@ -25,6 +25,7 @@ pub(crate) const LARGEST_PART: usize = 16 * 1024;
 pub(crate) struct StreamControl {
     untaken: Untaken,
     cut: Cell<bool>,
+    ends: Cell<bool>,
     task: RefCell<Option<Waker>>,
     tail: RefCell<Option<Tail>>,
     request: RefCell<Ending>,
@@ -63,6 +64,22 @@ impl StreamControl {
     pub(crate) fn cut(&self) {
         self.cut.set(true);
         self.wake();
+    }
+
+    /// Has the response end here, with whatever is said at its end. `false`: something of it still lies with h2, and nothing
+    /// may follow that.
+    pub(crate) fn end(&self) -> bool {
+        let may_end = self.untaken.is_empty();
+        if may_end {
+            self.ends.set(true);
+            self.wake();
+        }
+        may_end
+    }
+
+    /// Whether it is to end, whatever would have come.
+    pub(crate) fn ends(&self) -> bool {
+        self.ends.get()
     }
 
     fn wake(&self) {

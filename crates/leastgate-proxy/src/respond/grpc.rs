@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::Response;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use leastgate_policy::spec::Disclose;
 
 use super::{Answering, Refusal, insert, problem};
@@ -25,15 +25,21 @@ const UNKNOWN: u8 = 2;
 /// The status and message of a refusal.
 pub(super) fn trailers_only(refusal: &Refusal<'_>, answering: &Answering<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
-    let fields = response.headers_mut();
-    let status = if refusal.is_concealed() { NOT_FOUND } else { refusal.reason.grpc().unwrap_or(UNKNOWN) };
-    fields.insert(header::CONTENT_TYPE, GRPC);
-    fields.insert(GRPC_STATUS, HeaderValue::from(u16::from(status)));
-    insert(fields, GRPC_MESSAGE, &percent_encoded(&message(refusal, answering)));
-    if let Some(wait) = refusal.wait() {
-        insert(fields, PUSHBACK, &wait.as_millis().to_string());
-    }
+    *response.headers_mut() = trailers(refusal, answering);
+    response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
     response
+}
+
+/// The same at the end of a response that has begun.
+pub(crate) fn trailers(refusal: &Refusal<'_>, answering: &Answering<'_>) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    let status = if refusal.is_concealed() { NOT_FOUND } else { refusal.reason.grpc().unwrap_or(UNKNOWN) };
+    fields.insert(GRPC_STATUS, HeaderValue::from(u16::from(status)));
+    insert(&mut fields, GRPC_MESSAGE, &percent_encoded(&message(refusal, answering)));
+    if let Some(wait) = refusal.wait() {
+        insert(&mut fields, PUSHBACK, &wait.as_millis().to_string());
+    }
+    fields
 }
 
 /// What the problem's members say, in one line.

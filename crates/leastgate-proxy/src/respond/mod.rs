@@ -20,6 +20,7 @@ use leastgate_policy::spec::Disclose;
 use leastgate_policy::{Api, Denial, OwnAnswer, Reason, Timestamp};
 use serde_json::Value;
 
+pub(crate) use self::grpc::trailers;
 use self::problem::{concealed, problem};
 use crate::headers;
 

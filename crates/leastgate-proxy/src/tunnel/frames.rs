@@ -11,8 +11,14 @@ const CLOSE: u8 = 0x08;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
 
-/// Status 1001, "going away" (§7.4.1).
-const GOING_AWAY: [u8; 2] = 1001_u16.to_be_bytes();
+/// Why a side is told to close (§7.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Whoever was here is leaving.
+    GoingAway = 1001,
+    /// The policy does not allow it.
+    PolicyViolation = 1008,
+}
 
 /// A place in a sequence of frames.
 #[derive(Debug, Default)]
@@ -84,16 +90,17 @@ impl Frames {
 }
 
 /// Good-bye as a server says it.
-pub(super) fn close_to_client() -> Vec<u8> {
+pub(super) fn close_to_client(status: Status) -> Vec<u8> {
     let mut frame = vec![0x80 | CLOSE, 2];
-    frame.extend(GOING_AWAY);
+    frame.extend((status as u16).to_be_bytes());
     frame
 }
 
 /// Good-bye as a client says it: masked, with a key nobody can foresee (§5.3).
-pub(super) fn close_to_upstream() -> Vec<u8> {
+pub(super) fn close_to_upstream(status: Status) -> Vec<u8> {
     let [a, b, c, d, ..] = RandomState::new().hash_one(()).to_be_bytes();
-    vec![0x80 | CLOSE, MASKED | 2, a, b, c, d, GOING_AWAY[0] ^ a, GOING_AWAY[1] ^ b]
+    let [high, low] = (status as u16).to_be_bytes();
+    vec![0x80 | CLOSE, MASKED | 2, a, b, c, d, high ^ a, low ^ b]
 }
 
 #[cfg(test)]
@@ -151,14 +158,15 @@ mod tests {
 
     #[test]
     fn a_close_is_seen_with_its_header_and_both_of_ours_are_whole() {
-        for good_bye in [close_to_client(), close_to_upstream()] {
+        for good_bye in [close_to_client(Status::PolicyViolation), close_to_upstream(Status::GoingAway)] {
             let mut frames = Frames::default();
             frames.pass(&good_bye[..good_bye.len() - 1]);
             assert!(frames.closes() && !frames.is_at_boundary());
             frames.pass(&good_bye[good_bye.len() - 1..]);
             assert!(frames.is_at_boundary());
         }
-        let masked = close_to_upstream();
-        assert_eq!([masked[6] ^ masked[2], masked[7] ^ masked[3]], GOING_AWAY);
+        let masked = close_to_upstream(Status::GoingAway);
+        assert_eq!([masked[6] ^ masked[2], masked[7] ^ masked[3]], 1001_u16.to_be_bytes());
+        assert_eq!(close_to_client(Status::PolicyViolation)[2..], 1008_u16.to_be_bytes());
     }
 }

@@ -1,7 +1,10 @@
 //! A WebSocket after its handshake: bytes both ways, until either side is done, the policy or the gateway ends it. Nothing
-//! is looked at but where frames begin, so that the gateway can say good-bye between two of them when it drains.
+//! is looked at but where frames begin, so that the gateway can say good-bye between two of them: both sides hear 1001 when
+//! it drains. When the request is refused after all, the client hears 1008, and the upstream 1001: it has broken no policy,
+//! its client is leaving.
 
 mod frames;
+mod leaving;
 mod way;
 
 use std::io;
@@ -17,7 +20,8 @@ use leastgate_telemetry::RecordHandle;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use self::frames::{close_to_client, close_to_upstream};
+use self::frames::{Status, close_to_client, close_to_upstream};
+use self::leaving::Leaving;
 use self::way::{Broken, Way};
 use crate::connection::ConnectionState;
 use crate::exchange::Exchange;
@@ -86,6 +90,8 @@ struct Ends<C, U> {
     timer: Pin<Box<Sleep>>,
     moved: Instant,
     closing: Option<Instant>,
+    /// Client and upstream, once they are told that the request is refused.
+    refused: Option<(Leaving, Leaving)>,
 }
 
 impl<C, U> Ends<C, U>
@@ -103,6 +109,7 @@ where
             timer: Box::pin(tokio::time::sleep(idle)),
             moved: Instant::now(),
             closing: None,
+            refused: None,
         }
     }
 
@@ -110,9 +117,12 @@ where
         if state.poll_cut(cx).is_ready() {
             return Poll::Ready(End::Cut);
         }
+        if state.is_refused() {
+            return self.poll_refused(record, cx);
+        }
         if state.is_draining() {
-            self.up.part_with(close_to_upstream);
-            self.down.part_with(close_to_client);
+            self.up.part_with(|| close_to_upstream(Status::GoingAway));
+            self.down.part_with(|| close_to_client(Status::GoingAway));
         }
         let up = self.up.poll(&mut self.client, &mut self.upstream, cx);
         let down = self.down.poll(&mut self.upstream, &mut self.client, cx);
@@ -134,6 +144,24 @@ where
             self.closing = Some(Instant::now());
         }
         self.poll_deadline(cx)
+    }
+
+    /// Carries nothing any more, and tells both sides why, as far as they can be told.
+    fn poll_refused(&mut self, record: &RecordHandle, cx: &mut Context<'_>) -> Poll<End> {
+        if self.refused.is_none() {
+            self.count(record);
+        }
+        let (client, upstream) = self.refused.get_or_insert_with(|| {
+            let (from_client, to_upstream) = self.up.break_off();
+            let (from_upstream, to_client) = self.down.break_off();
+            (
+                Leaving::new(&to_client, from_client, || close_to_client(Status::PolicyViolation)),
+                Leaving::new(&to_upstream, from_upstream, || close_to_upstream(Status::GoingAway)),
+            )
+        });
+        let client = client.poll(&mut self.client, cx);
+        let upstream = upstream.poll(&mut self.upstream, cx);
+        if client.is_ready() && upstream.is_ready() { Poll::Ready(End::Cut) } else { Poll::Pending }
     }
 
     /// Once both have said that they close, how they let go of their sockets does not matter.

@@ -27,7 +27,10 @@ pub(super) struct Way {
     is_unflushed: bool,
     source_ended: bool,
     is_done: bool,
+    /// Where the source is.
     frames: Frames,
+    /// Where the sink is: behind the source by what is held, and ahead by what the gateway has said.
+    sunk: Frames,
     parting: Parting,
     /// Bytes since they were last asked for.
     came: u64,
@@ -97,6 +100,13 @@ impl Way {
         self.frames.closes()
     }
 
+    /// Ends the way where it is: where its source is, and where its sink.
+    pub(super) fn break_off(&mut self) -> (Frames, Frames) {
+        self.held = Vec::new();
+        self.is_done = true;
+        (std::mem::take(&mut self.frames), std::mem::take(&mut self.sunk))
+    }
+
     /// Bytes that came and that went since the last time.
     pub(super) fn take_counts(&mut self) -> (u64, u64) {
         (std::mem::take(&mut self.came), std::mem::take(&mut self.went))
@@ -108,6 +118,7 @@ impl Way {
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.sunk.pass(&self.held[self.written..self.written + wrote]);
             self.written += wrote;
             self.went += wrote as u64;
             self.is_unflushed = true;
@@ -186,7 +197,11 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
-    use crate::tunnel::frames::close_to_client;
+    use crate::tunnel::frames::{Status, close_to_client};
+
+    fn good_bye() -> Vec<u8> {
+        close_to_client(Status::GoingAway)
+    }
 
     /// A way between two pipes that hold a few bytes each, and their other ends.
     fn way() -> (Way, [DuplexStream; 2], [DuplexStream; 2]) {
@@ -234,7 +249,7 @@ mod tests {
         let [from, to] = &mut ends;
         let pending = poll_fn(|cx| Poll::Ready(way.poll(from, to, cx).is_pending())).await;
         assert!(pending);
-        way.part_with(close_to_client);
+        way.part_with(good_bye);
         let write = async {
             source.write_all(b"bc").await.unwrap();
             source.write_all(behind).await.unwrap();
@@ -248,7 +263,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_word_waits_for_the_end_of_the_frame_and_nothing_follows_it() {
-        let expected = [&[0x81, 3][..], b"abc", &close_to_client()].concat();
+        let expected = [&[0x81, 3][..], b"abc", &good_bye()].concat();
         for behind in [&b""[..], &[0x81, 1, b'x'], &[0x82, 5, 0, 0]] {
             assert_eq!(parted(behind).await.0, expected, "{behind:?}");
         }
@@ -259,7 +274,7 @@ mod tests {
         let (mut way, ends, [mut source, mut sink]) = way();
         source.write_all(&[0x88, 0]).await.unwrap();
         way.take_in(&[0x88, 0]);
-        way.part_with(close_to_client);
+        way.part_with(good_bye);
         drop(source);
         let mut arrived = Vec::new();
         let (_, read) = tokio::join!(run(way, ends), sink.read_to_end(&mut arrived));

@@ -197,7 +197,12 @@ impl Connection {
     }
 
     pub(crate) fn write_bytes(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        self.try_write(bytes);
+    }
+
+    /// The same; `false`: the gateway has closed.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
     }
 
     /// Closes, and leaves a mark once the end of the stream is on its way.

@@ -21,6 +21,11 @@ fn going_away() -> String {
     String::from_utf8_lossy(&[0x88, 2, 3, 0xe9]).into_owned()
 }
 
+/// "Policy violation".
+fn violation() -> String {
+    String::from_utf8_lossy(&[0x88, 2, 3, 0xf0]).into_owned()
+}
+
 #[test]
 fn a_tunnel_has_an_open_record_from_its_beginning() {
     let harness = harness(echo);
@@ -61,6 +66,8 @@ fn a_revoked_token_ends_its_tunnel() {
     assert_echoes(&mut client);
     thread::sleep(Duration::from_millis(100));
     harness.authority.set_state(&harness.digest, TokenState::Revoked);
+    assert_eq!(client.exactly(4), violation());
+    client.send([0x88, 0x80, 0, 0, 0, 0]);
     assert!(client.is_closed());
     harness.upstream.wait_for("[closed]");
     let event = harness.events(1).remove(0);
@@ -77,7 +84,7 @@ fn a_policy_without_its_rule_ends_a_tunnel_and_one_with_it_does_not() {
     thread::sleep(Duration::from_millis(200));
     assert_echoes(&mut client);
     put_policy_in_force(&harness.authority, &harness.telemetry, POLICY);
-    assert!(client.is_closed());
+    assert_eq!(client.rest(), violation());
 }
 
 #[test]
