@@ -147,6 +147,12 @@ pub struct RevokedTokens {
     pub dry_run: bool,
     /// Whether the store holds it. If not, it is in force all the same, and is tried again until it does.
     pub durable: bool,
+    /// How many requests of these tokens were under way and cut.
+    #[serde(default)]
+    pub streams_cut: u64,
+    /// Whether that is all of them; if not, a worker has not answered in time.
+    #[serde(default)]
+    pub streams_cut_complete: bool,
 }
 
 /// One of the tokens that fit.

@@ -165,6 +165,13 @@ pub struct TokenChanged {
     pub state: String,
     /// Whether the store holds the change. If not, it is in force all the same, and is tried again until it does.
     pub durable: bool,
+    /// How many of its requests were under way and cut: WebSockets, streams, long bodies, and what waited for an answer.
+    #[serde(default)]
+    pub streams_cut: u64,
+    /// Whether that is all of them. If not, a worker has not answered in time, or the store could not say what stands in for
+    /// the token: new requests are refused all the same, and a worker cuts what it has as soon as it can.
+    #[serde(default)]
+    pub streams_cut_complete: bool,
 }
 
 /// What a token was used for.

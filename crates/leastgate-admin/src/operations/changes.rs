@@ -3,11 +3,10 @@
 //! What takes access away is done in memory first and never refused; then the store is told, and if it can't keep it,
 //! it is told again until it can. What gives access back goes to the store first.
 
-use std::time::Duration;
-
-use leastgate_policy::{Accessor, TokenState};
+use leastgate_policy::{Accessor, TokenState, Whose};
 use leastgate_store::{Change, StateChange, StoreError};
 
+use super::cut::{Cut, Cutting};
 use super::find::{Found, find, find_in_force};
 use super::give::{Holding, check_may_give};
 use super::{check_text, children, no_query, view};
@@ -39,7 +38,7 @@ pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     let record = call.shared.given.store.change_state(found.accessor, change.clone(), None)?;
     let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
     call.shared.put_in_force(&record).map_err(collided)?;
-    answer(call, &found, &change, (before, found.state(call.shared)), true)
+    answer(call, &found, &change, (before, found.state(call.shared)), true, None)
 }
 
 /// Tokens that are declared in files are changed there; a change of one that exists is a line of its entry.
@@ -74,16 +73,20 @@ fn asked(call: &Call<'_>, change: Change) -> Result<StateChange, Problem> {
 
 fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply, Problem> {
     let change = asked(call, change)?;
-    let clock = call.shared.given.telemetry.clock();
-    let begun = clock.elapsed();
     let found = find_in_force(call.shared, call.target())?;
     let before = found.state(call.shared);
+    let cutting = Cutting::begin(call, Whose::Token(found.accessor));
     // Once before waiting for anybody, and once more when no other change can come between memory and store.
     apply(call, &found, state)?;
-    observe(call, change.change, clock.elapsed().saturating_sub(begun));
+    cutting.in_force();
     let (state, durable) = keep(call, &found, &change, state)?;
-    children::end_all(call, found.accessor, "the token it stands in for was taken out of use");
-    answer(call, &found, &change, (before, state), durable)
+    let cut = cutting.finish();
+    if change.change == Change::Revoke {
+        call.shared.given.telemetry.revocation(cut.took);
+    }
+    let of_children =
+        children::end_all(call, found.accessor, "the token it stands in for was taken out of use");
+    answer(call, &found, &change, (before, state), durable, Some(cut.and(of_children)))
 }
 
 /// Has the store keep what is in force. The state from now on, and whether the store holds it.
@@ -128,12 +131,6 @@ pub(super) fn apply(call: &Call<'_>, found: &Found, state: TokenState) -> Result
     }
 }
 
-fn observe(call: &Call<'_>, change: Change, took: Duration) {
-    if change == Change::Revoke {
-        call.shared.given.telemetry.revocation(took);
-    }
-}
-
 /// Enabling gives what the token holds once more: the policy of today and the caller's ceiling must permit it.
 fn check_may_enable(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
     let Some(record) = found.record() else { return Ok(()) };
@@ -162,9 +159,17 @@ fn answer(
     change: &StateChange,
     (before, after): (TokenState, TokenState),
     durable: bool,
+    cut: Option<Cut>,
 ) -> Result<Reply, Problem> {
     let state = view::state_name(after, found.expires(), call.now).to_owned();
-    let changed = TokenChanged { accessor: found.accessor.to_string(), name: found.name.clone(), state, durable };
+    let changed = TokenChanged {
+        accessor: found.accessor.to_string(),
+        name: found.name.clone(),
+        state,
+        durable,
+        streams_cut: cut.map_or(0, |cut| cut.requests),
+        streams_cut_complete: cut.is_none_or(|cut| cut.complete),
+    };
     let detail = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let recorded = Recorded {
         target: Some(found.accessor.to_string()),
@@ -174,6 +179,7 @@ fn answer(
             detail("name", &found.name),
             detail("state.before", before.as_str()),
             detail("state.after", after.as_str()),
+            detail("streams_cut", &changed.streams_cut.to_string()),
         ],
     };
     Ok(Reply { change: recorded, ..Reply::json(&changed)? })

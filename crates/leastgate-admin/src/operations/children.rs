@@ -1,11 +1,12 @@
 //! Tokens that stand in for another one for a while: what `leastgate run` gives to a command. A child holds what its parent
 //! holds and never more, never outlives it, and ends with it.
 
-use leastgate_policy::{Accessor, TokenState};
+use leastgate_policy::{Accessor, TokenState, Whose};
 use leastgate_store::draw::draw_accessor;
 use leastgate_store::{Change, NewToken, StateChange, TokenName, TokenRecord};
 
 use super::changes::{apply, check_not_declared, keep, settle};
+use super::cut::{Cut, Cutting};
 use super::find::{Found, find};
 use super::give::{Holding, check_may_give};
 use super::{check_text, detail, issue, no_query};
@@ -117,13 +118,22 @@ fn name(parent: &TokenRecord) -> Result<TokenName, Problem> {
     TokenName::parse(&format!("{of_parent}-run-{own}")).map_err(|error| Problem::new(Kind::Internal, error.to_string()))
 }
 
-/// Ends what stands in for a token that was taken from: it holds what the token held before. Each end is on record.
-pub(super) fn end_all(call: &Call<'_>, parent: Accessor, reason: &str) {
+/// Ends what stands in for a token that was taken from: it holds what the token held before. Each end is on record. Says
+/// what that has cut; where the children are not known, that this is not all.
+pub(super) fn end_all(call: &Call<'_>, parent: Accessor, reason: &str) -> Cut {
     match call.shared.given.store.children_of(parent) {
-        Ok(children) => children.iter().for_each(|child| end_one(call, child, reason)),
+        Ok(children) if children.is_empty() => Cut::NONE,
+        Ok(children) => {
+            let accessors = children.iter().map(|child| child.accessor).collect();
+            let cutting = Cutting::begin(call, Whose::Tokens(accessors));
+            children.iter().for_each(|child| end_one(call, child, reason));
+            cutting.in_force();
+            cutting.finish()
+        }
         // They are short-lived, and nobody renews them any more.
         Err(error) => {
             tracing::warn!(%parent, %error, "what stands in for a token is not known, and lives to its end");
+            Cut { complete: false, ..Cut::NONE }
         }
     }
 }

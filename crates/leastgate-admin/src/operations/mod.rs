@@ -6,6 +6,7 @@ pub(crate) mod bulk;
 pub(crate) mod changes;
 pub(crate) mod check;
 pub(crate) mod children;
+mod cut;
 pub(crate) mod edit;
 pub(crate) mod events;
 mod find;

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use leastgate_policy::{Accessor, PolicySnapshot, TokenDigest, TokenState, token::TokenView as InForce};
+use leastgate_policy::{Accessor, PolicySnapshot, TokenDigest, TokenState, Whose, token::TokenView as InForce};
 use leastgate_store::{Change, StateChange, TimeFilter};
 
 use super::changes::check_not_declared;
+use super::cut::{Cut, Cutting};
 use super::{check_text, detail, no_query};
 use crate::api::{Moment, RevokeTokens, RevokedToken, RevokedTokens};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
@@ -30,7 +31,7 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
     ceiling::check_environment(&call.caller.may_grant, &call.shared.given.environment)?;
     let found = select(call, &asked)?;
     if asked.dry_run {
-        return answer(&asked, &found, 0, true);
+        return answer(&asked, &found, 0, true, Cut::NONE);
     }
     let change = StateChange {
         change: Change::Revoke,
@@ -39,15 +40,19 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
         at: call.now,
     };
     let authority = &call.shared.given.authority;
+    let cutting = Cutting::begin(call, Whose::Tokens(found.keys().copied().collect()));
     for digest in found.values().map(|(digest, _)| digest) {
         authority.set_state(digest, TokenState::Revoked);
     }
+    cutting.in_force();
     let durable = keep(call, &found, &change);
+    let cut = cutting.finish();
+    call.shared.given.telemetry.revocation(cut.took);
     let all: Vec<Accessor> = found.keys().copied().collect();
     for accessors in all.chunks(EVENT) {
         tell(call, accessors, &asked.reason, durable);
     }
-    answer(&asked, &found, found.len(), durable)
+    answer(&asked, &found, found.len(), durable, cut)
 }
 
 /// Tokens that fit, by accessor, each with its digest.
@@ -167,13 +172,20 @@ fn tell(call: &Call<'_>, accessors: &[Accessor], reason: &str, durable: bool) {
     call.tell("token.revoke", &change, None);
 }
 
-fn answer(asked: &RevokeTokens, found: &Found, revoked: usize, durable: bool) -> Result<Reply, Problem> {
+fn answer(asked: &RevokeTokens, found: &Found, revoked: usize, durable: bool, cut: Cut) -> Result<Reply, Problem> {
     let mut sample: Vec<RevokedToken> = found.values().map(|(_, token)| token.clone()).collect();
     sample.sort();
     sample.truncate(SAMPLE);
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    let answer =
-        RevokedTokens { matched: count(found.len()), revoked: count(revoked), sample, dry_run: asked.dry_run, durable };
+    let answer = RevokedTokens {
+        matched: count(found.len()),
+        revoked: count(revoked),
+        sample,
+        dry_run: asked.dry_run,
+        durable,
+        streams_cut: cut.requests,
+        streams_cut_complete: cut.complete,
+    };
     let moment = |at: Option<Moment>| at.map(|at| at.to_string());
     let asked_for = [
         ("owner", asked.owner.clone()),
@@ -187,6 +199,7 @@ fn answer(asked: &RevokeTokens, found: &Found, revoked: usize, durable: bool) ->
     details.push(detail("dry_run", asked.dry_run.to_string()));
     details.push(detail("matched", answer.matched.to_string()));
     details.push(detail("revoked", answer.revoked.to_string()));
+    details.push(detail("streams_cut", answer.streams_cut.to_string()));
     let change = Recorded { target: None, reason: Some(asked.reason.clone()), durable: Some(durable), details };
     Ok(Reply { change, ..Reply::json(&answer)? })
 }

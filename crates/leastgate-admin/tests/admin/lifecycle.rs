@@ -28,7 +28,11 @@ fn a_token_is_made_used_revoked_and_refused_on_the_next_request() {
     assert_eq!(plane.decide(&secret), "scope_granted");
 
     let revoked = plane.post(&plane.root, &format!("/v1/tokens/{accessor}/revoke"), &json!({"reason": "leaked"}));
-    assert_eq!(revoked.json(), json!({"accessor": accessor, "name": "bot", "state": "revoked", "durable": true}));
+    let told = json!({
+        "accessor": accessor, "name": "bot", "state": "revoked", "durable": true,
+        "streams_cut": 0, "streams_cut_complete": true,
+    });
+    assert_eq!(revoked.json(), told);
     assert_eq!(plane.decide(&secret), "token_revoked");
 
     let event = &plane.events("token.revoke")[0];

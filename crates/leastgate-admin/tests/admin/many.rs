@@ -81,6 +81,7 @@ fn a_filter_revokes_what_fits_all_of_it_and_a_dry_run_nothing() {
     assert_eq!(plane.decide(&secrets[0]), "scope_granted");
 
     let done = revoke(&json!({"scope": "orders:read", "owner": "ann", "reason": "leak"})).json();
+    assert_eq!((&done["streams_cut"], &done["streams_cut_complete"]), (&json!(0), &json!(true)));
     assert_eq!((&done["matched"], &done["revoked"], &done["durable"]), (&json!(2), &json!(2), &json!(true)));
     let after: Vec<String> = secrets.iter().map(|secret| plane.decide(secret)).collect();
     assert_eq!(after, ["token_revoked", "scope_granted", "token_revoked", "insufficient_scope"]);

@@ -185,10 +185,30 @@ fn change(global: &Global, arguments: &TokenChange, verb: &str, change: Change) 
     match global.output {
         Format::Json => output::json(&changed)?,
         Format::Name => output::data(&changed.name),
-        Format::Table => output::data(format_args!("{} ({}) is {}", changed.name, changed.accessor, changed.state)),
+        Format::Table => output::data(format_args!(
+            "{} ({}) is {}{}",
+            changed.name,
+            changed.accessor,
+            changed.state,
+            cut(changed.streams_cut)
+        )),
     }
     client::warn_unless(changed.durable);
+    if !changed.streams_cut_complete {
+        output::note(format_args!(
+            "{WARN}warning{WARN:#}: more of its requests may still be open; the gateway's log says why"
+        ));
+    }
     Ok(())
+}
+
+/// What a change did to requests under way.
+fn cut(requests: u64) -> String {
+    match requests {
+        0 => String::new(),
+        1 => "; 1 open request was cut".into(),
+        requests => format!("; {requests} open requests were cut"),
+    }
 }
 
 fn usage(global: &Global, usage: &TokenUsage) -> Result<(), Failure> {
