@@ -21,6 +21,8 @@ pub struct Token {
     text: String,
     env: String,
     roles: Vec<String>,
+    /// Scopes, and when each grant ends.
+    grants: Vec<(String, u64)>,
     state: &'static str,
     created: u64,
     expires: Option<u64>,
@@ -48,6 +50,7 @@ impl Token {
             text,
             env: env.to_owned(),
             roles: roles.iter().map(ToString::to_string).collect(),
+            grants: Vec::new(),
             state: "active",
             created,
             expires: Some(created + 86_400),
@@ -83,6 +86,13 @@ impl Token {
     #[must_use]
     pub fn expiring_in(mut self, seconds: u64) -> Self {
         self.expires = Some(clock::now() + seconds);
+        self
+    }
+
+    /// Which also holds `scope`, for `seconds`.
+    #[must_use]
+    pub fn granted(mut self, scope: &str, seconds: u64) -> Self {
+        self.grants.push((scope.to_owned(), clock::now() + seconds));
         self
     }
 
@@ -140,6 +150,12 @@ impl Token {
         );
         if let Some(expires) = self.expires {
             entry += &format!(", expires: {}", quoted(&clock::rfc3339(expires)));
+        }
+        if !self.grants.is_empty() {
+            let grant = |(scope, end): &(String, u64)| {
+                format!("{{ scope: {scope}, expires: {} }}", quoted(&clock::rfc3339(*end)))
+            };
+            entry += &format!(", grants: [{}]", self.grants.iter().map(grant).collect::<Vec<_>>().join(", "));
         }
         entry + &self.restrictions() + " }\n"
     }

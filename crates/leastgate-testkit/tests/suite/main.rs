@@ -14,6 +14,7 @@ mod cli;
 mod clients;
 mod conformance;
 mod crash;
+mod cuts;
 mod deadlines;
 mod documents;
 mod drain;
