@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, Uri, header};
 use leastgate_policy::host::{Host, HostName};
 
-use crate::listener::Peer;
+use crate::listener::{AdminTls, Peer};
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
 
@@ -36,8 +36,10 @@ pub(crate) async fn gate_path(request: Request, next: Next) -> Response {
 }
 
 fn check(parts: &Parts) -> Result<(), Problem> {
-    if let Some(Peer::Tcp { local, .. }) = parts.extensions.get() {
-        check_host(&parts.headers, *local)?;
+    match parts.extensions.get() {
+        Some(Peer::Tcp { tls: Some(tls), .. }) => check_named_host(&parts.headers, &*tls.listener)?,
+        Some(Peer::Tcp { local, tls: None, .. }) => check_host(&parts.headers, *local)?,
+        Some(Peer::Unix { .. }) | None => {}
     }
     check_browser(&parts.headers)?;
     check_target(&parts.uri)
@@ -50,9 +52,7 @@ fn check_host(headers: &HeaderMap, local: SocketAddr) -> Result<(), Problem> {
             format!("call http://{local} or http://localhost:{} directly, not through another name", local.port()),
         )
     };
-    let mut fields = headers.get_all(header::HOST).iter();
-    let (Some(field), None) = (fields.next(), fields.next()) else { return Err(refused()) };
-    let host = Host::parse(field.as_bytes()).map_err(|_| refused())?;
+    let host = host_of(headers).ok_or_else(refused)?;
     let (is_loopback, is_name) = match &host.name {
         HostName::V6(address) => (address.is_loopback(), false),
         HostName::Name(name) if name == "localhost" => (true, true),
@@ -60,6 +60,29 @@ fn check_host(headers: &HeaderMap, local: SocketAddr) -> Result<(), Problem> {
     };
     let is_port = host.port.map_or(is_name, |port| port == local.port());
     if is_loopback && is_port { Ok(()) } else { Err(refused()) }
+}
+
+/// Over TLS that page gets no further than the handshake: the certificate is not for `evil.example`, and the browser has
+/// none of an administrator's to show. What is left is a client that does not look: it is held to the names in the
+/// certificate, which are the only ones anybody was told. Their port is not compared: it is what the client came to on
+/// the way, behind a mapped port another than the listener's, and a page chooses its own.
+fn check_named_host(headers: &HeaderMap, listener: &dyn AdminTls) -> Result<(), Problem> {
+    let is_named = host_of(headers).is_some_and(|host| match host.name {
+        HostName::V6(address) => listener.is_for(&address.to_string()),
+        HostName::Name(name) => listener.is_for(&name),
+    });
+    if is_named {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::HostUnknown, "the Host is no name and no address in this listener's certificate")
+        .hint("call https:// with a name that the certificate is for"))
+}
+
+/// The one `Host`, if it can be read.
+fn host_of(headers: &HeaderMap) -> Option<Host> {
+    let mut fields = headers.get_all(header::HOST).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+    Host::parse(field.as_bytes()).ok()
 }
 
 /// No page has business here: a browser sends one of these fields with every request that a page makes.

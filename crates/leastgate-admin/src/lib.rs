@@ -28,6 +28,7 @@ mod turn;
 mod unsynced;
 
 pub use bootstrap::{BootstrapError, bootstrap};
+pub use listener::{AdminTls, Handshake, Secure, Secured};
 pub use ops::ProbeTarget;
 pub use plane::{AdminConfig, AdminHandle, AdminPlane, StartError, address_in_use};
 pub use state::{AdminState, Hooks, ShadowEnd, Tokens};

@@ -15,17 +15,19 @@ use tokio::task::JoinSet;
 
 use crate::api::ListenerView;
 use crate::lanes::{Lane, Lanes};
-use crate::listener::{SocketFile, Stop, accept_tcp, accept_unix, bind_unix};
+use crate::listener::{AdminTls, SocketFile, Stop, accept_tcp, accept_unix, bind_unix};
 use crate::state::{AdminState, Shared};
 use crate::{ops, routes};
 
 /// Where the plane listens. Port 0 takes a free one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct AdminConfig {
     /// Health, metrics and probes.
     pub ops: Option<SocketAddr>,
-    /// The admin API; a loopback address.
+    /// The admin API; a loopback address, unless there is TLS.
     pub admin: Option<SocketAddr>,
+    /// Mutual TLS of the admin API's address.
+    pub tls: Option<Arc<dyn AdminTls>>,
     /// The admin API for root and the gateway's own user.
     pub unix_sockets: Vec<PathBuf>,
 }
@@ -45,7 +47,8 @@ pub enum StartError {
     },
     /// The admin API must not be reachable from elsewhere without TLS.
     #[error(
-        "listeners.admin.address: {0} is not a loopback address: use 127.0.0.1 or a unix socket, and reach it through ssh"
+        "listeners.admin.address: {0} is not a loopback address: give it tls with a client_ca, or use 127.0.0.1 or a unix \
+         socket, and reach it through ssh"
     )]
     NotLoopback(SocketAddr),
     /// A unix socket can't be bound.
@@ -172,12 +175,14 @@ impl AdminHandle {
 struct Listeners {
     ops: Option<TcpListener>,
     admin: Option<TcpListener>,
+    tls: Option<Arc<dyn AdminTls>>,
     sockets: Vec<(UnixListener, SocketFile)>,
 }
 
 impl Listeners {
     fn bind(config: &AdminConfig) -> Result<Self, StartError> {
-        if let Some(address) = config.admin.filter(|address| !address.ip().is_loopback()) {
+        let is_open = |address: &SocketAddr| config.tls.is_none() && !address.ip().to_canonical().is_loopback();
+        if let Some(address) = config.admin.filter(is_open) {
             return Err(StartError::NotLoopback(address));
         }
         let socket =
@@ -185,6 +190,7 @@ impl Listeners {
         Ok(Self {
             ops: config.ops.map(|address| bind_tcp("ops", address)).transpose()?,
             admin: config.admin.map(|address| bind_tcp("admin", address)).transpose()?,
+            tls: config.tls.clone(),
             sockets: config.unix_sockets.iter().map(socket).collect::<Result<_, _>>()?,
         })
     }
@@ -204,11 +210,11 @@ fn run(runtime: &Runtime, listeners: Listeners, shared: &Arc<Shared>, stop: &Sto
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
         let (ops, admin) = (ops::ops(shared), routes::admin(shared));
-        for (listener, router) in [(listeners.ops, &ops), (listeners.admin, &admin)] {
+        for (listener, tls, router) in [(listeners.ops, None, &ops), (listeners.admin, listeners.tls, &admin)] {
             if let Some(listener) =
                 listener.and_then(|listener| taken_over(tokio::net::TcpListener::from_std(listener)))
             {
-                tasks.spawn(accept_tcp(listener, router.clone(), stop.clone()));
+                tasks.spawn(accept_tcp(listener, tls, router.clone(), stop.clone()));
             }
         }
         let mut files = Vec::new();

@@ -268,6 +268,21 @@ impl Telemetry {
         self.0.families.tls.reloaded(is_success);
     }
 
+    /// [`Self::handshake_failed`] on the admin listener.
+    pub fn admin_handshake_failed(&self, failure: HandshakeFailure) {
+        self.0.families.admin_tls.failed(failure);
+    }
+
+    /// [`Self::set_certificates`] of the admin listener.
+    pub fn set_admin_certificates<'a>(&self, ends: impl Iterator<Item = (&'a str, leastgate_policy::Timestamp)>) {
+        self.0.families.admin_tls.set_certificates(ends);
+    }
+
+    /// [`Self::tls_reloaded`] of the admin listener.
+    pub fn admin_tls_reloaded(&self, is_success: bool) {
+        self.0.families.admin_tls.reloaded(is_success);
+    }
+
     /// What an upstream is met with by TLS from now on: what the configuration calls each file, and when it ends.
     pub fn set_upstream_certificates<'a>(
         &self,

@@ -8,7 +8,7 @@ use leastgate_policy::{Accessor, TokenDigest, TokenKind, token};
 use leastgate_store::{AdminRecord, AdminRole, MayGrant};
 use leastgate_telemetry::AdminActor;
 
-use crate::listener::Peer;
+use crate::listener::{Peer, network_of};
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
 
@@ -81,7 +81,7 @@ pub(crate) fn identify(shared: &Shared, parts: &Parts) -> Result<Caller, Problem
         Some(&Peer::Unix { uid }) if !parts.headers.contains_key(header::AUTHORIZATION) => Ok(Caller::of_user(uid)),
         Some(Peer::Unix { .. }) => verify(shared, &parts.headers),
         Some(Peer::Tcp { source, .. }) => {
-            verify(shared, &parts.headers).map_err(|problem| limited(shared, source.ip(), problem))
+            verify(shared, &parts.headers).map_err(|problem| limited(shared, network_of(source.ip()), problem))
         }
         None => Err(Problem::new(Kind::Internal, "the connection's peer is not known")),
     }

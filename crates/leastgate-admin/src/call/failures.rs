@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Refused credentials a source may have at once, and how long one of them counts.
 const BURST: u32 = 20;
 const REFILL: Duration = Duration::from_secs(1);
-/// Sources that are told apart. The listener is on loopback: more can only be an attack.
+/// Sources that are told apart. The listener is on loopback, or behind mutual TLS: more can only be an attack.
 const SOURCES: usize = 1024;
 
 /// A bucket for each source (the generic cell rate algorithm: one moment per source).

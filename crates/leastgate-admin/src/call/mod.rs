@@ -7,7 +7,6 @@ mod body;
 mod caller;
 mod failures;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +67,7 @@ pub(crate) struct Call<'a> {
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a [u8],
-    pub(crate) source: Option<SocketAddr>,
+    pub(crate) peer: Option<&'a Peer>,
     pub(crate) now: Timestamp,
 }
 
@@ -94,7 +93,7 @@ impl<'a> Call<'a> {
 
     /// Records something that the call did besides what its own event tells.
     pub(crate) fn tell(&self, operation: &str, change: &Change, reservation: Option<Reservation>) {
-        let mut event = event(self.shared, operation, Some(self.caller), self.source);
+        let mut event = event(self.shared, operation, Some(self.caller), self.peer);
         event.result = "ok".to_owned();
         change.tell(&mut event);
         self.shared.given.telemetry.admin(&event, reservation);
@@ -185,7 +184,8 @@ async fn enter(shared: Arc<Shared>, operation: &'static Operation, run: Run, req
         Err((caller, problem)) => {
             // A source that keeps failing is not worth an event each time.
             if problem.kind != Kind::TooManyFailures && (operation.effect.is_change() || caller.is_none()) {
-                let refused = Recorded { operation, caller: caller.as_ref(), source: source(&parts), uri: &parts.uri };
+                let refused =
+                    Recorded { operation, caller: caller.as_ref(), peer: parts.extensions.get(), uri: &parts.uri };
                 refused.record(&shared, &Err(problem.clone()), None);
             }
             return problem.into_response();
@@ -232,7 +232,7 @@ async fn read(
 }
 
 fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller: &Caller, body: &[u8]) -> Response {
-    let recorded = Recorded { operation, caller: Some(caller), source: source(parts), uri: &parts.uri };
+    let recorded = Recorded { operation, caller: Some(caller), peer: parts.extensions.get(), uri: &parts.uri };
     let reservation = match operation.effect {
         Effect::Gives => match shared.given.telemetry.reserve_admin() {
             Ok(reservation) => Some(reservation),
@@ -246,7 +246,7 @@ fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller:
         uri: &parts.uri,
         headers: &parts.headers,
         body,
-        source: source(parts),
+        peer: parts.extensions.get(),
         now: shared.now(),
     });
     if operation.effect.is_change() {
@@ -260,24 +260,17 @@ fn audit_full() -> Problem {
         .hint("look at leastgate_audit_queue_depth and the sinks' disks; revoke and disable work all the same")
 }
 
-fn source(parts: &Parts) -> Option<SocketAddr> {
-    match parts.extensions.get() {
-        Some(Peer::Tcp { source, .. }) => Some(*source),
-        Some(Peer::Unix { .. }) | None => None,
-    }
-}
-
 /// A call as the audit stream tells it.
 struct Recorded<'a> {
     operation: &'a Operation,
     caller: Option<&'a Caller>,
-    source: Option<SocketAddr>,
+    peer: Option<&'a Peer>,
     uri: &'a Uri,
 }
 
 impl Recorded<'_> {
     fn record(&self, shared: &Shared, result: &Result<Reply, Problem>, reservation: Option<Reservation>) {
-        let mut event = event(shared, self.operation.name, self.caller, self.source);
+        let mut event = event(shared, self.operation.name, self.caller, self.peer);
         event.target = target(self.uri).map(str::to_owned);
         result.as_ref().err().map_or("ok", Problem::name).clone_into(&mut event.result);
         if let Ok(Reply { change, .. }) = result {
@@ -287,11 +280,16 @@ impl Recorded<'_> {
     }
 }
 
-fn event(shared: &Shared, operation: &str, caller: Option<&Caller>, source: Option<SocketAddr>) -> AdminEvent {
+fn event(shared: &Shared, operation: &str, caller: Option<&Caller>, peer: Option<&Peer>) -> AdminEvent {
+    let (source, tls) = match peer {
+        Some(Peer::Tcp { source, tls, .. }) => (Some((source.ip(), source.port())), tls.as_ref()),
+        Some(Peer::Unix { .. }) | None => (None, None),
+    };
     AdminEvent {
         operation: operation.to_owned(),
         actor: caller.map_or_else(nobody, Caller::actor),
-        source: source.map(|source| (source.ip(), source.port())),
+        source,
+        peer_san: tls.map(|tls| tls.san.clone()).unwrap_or_default(),
         policy_rev: shared.given.authority.snapshot().map(|policy| policy.revision().to_owned()),
         ..AdminEvent::default()
     }

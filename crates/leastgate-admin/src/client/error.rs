@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::tls::TlsFault;
 use crate::api::ProblemView;
 
 /// Why a call has no answer.
@@ -22,6 +23,20 @@ pub enum ClientError {
     )]
     NotPermitted {
         /// The socket.
+        endpoint: String,
+    },
+    /// TLS did not come about.
+    #[error("{endpoint} {fault}")]
+    Tls {
+        /// Who was asked.
+        endpoint: String,
+        /// What is wrong.
+        fault: TlsFault,
+    },
+    /// What answers does not speak HTTP in the clear.
+    #[error("{endpoint} does not speak plain HTTP: if this is an admin listener with TLS, say https://")]
+    NotHttp {
+        /// Who was asked.
         endpoint: String,
     },
     /// The answer did not come in time.
@@ -70,7 +85,11 @@ impl ClientError {
     /// Whether it is about who calls: exit code 4.
     #[must_use]
     pub fn is_authentication(&self) -> bool {
-        matches!(self, Self::Unauthorized(_) | Self::NotPermitted { .. })
+        match self {
+            Self::Unauthorized(_) | Self::NotPermitted { .. } => true,
+            Self::Tls { fault, .. } => fault.is_authentication(),
+            _ => false,
+        }
     }
 
     /// The refusal's document, where there is one.

@@ -1,6 +1,7 @@
 //! One request and its answer, on a connection and a runtime of their own.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,11 +9,13 @@ use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::endpoint::Endpoint;
 use super::error::ClientError;
+use super::tls;
 
 /// What is asked.
 pub(super) struct Ask<'a> {
@@ -35,26 +38,40 @@ pub(super) struct Answer {
 /// Largest answer: 1000 events and more.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 
-pub(super) fn exchange(endpoint: &Endpoint, ask: &Ask<'_>, timeout: Duration) -> Result<Answer, ClientError> {
+pub(super) fn exchange(
+    endpoint: &Endpoint,
+    tls: Option<&Arc<ClientConfig>>,
+    ask: &Ask<'_>,
+    timeout: Duration,
+) -> Result<Answer, ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)?;
     runtime.block_on(async {
         let late =
             |_| ClientError::Timeout { endpoint: endpoint.to_string(), waited: timeout, is_change: ask.is_change };
-        tokio::time::timeout(timeout, ask_at(endpoint, ask)).await.map_err(late)?
+        tokio::time::timeout(timeout, ask_at(endpoint, tls, ask)).await.map_err(late)?
     })
 }
 
-async fn ask_at(endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Answer, ClientError> {
+async fn ask_at(endpoint: &Endpoint, tls: Option<&Arc<ClientConfig>>, ask: &Ask<'_>) -> Result<Answer, ClientError> {
     match endpoint {
         Endpoint::Tcp(authority) => {
-            let stream = TcpStream::connect(authority).await.map_err(|source| unconnected(endpoint, source))?;
-            ask_over(stream, authority, ask).await
+            let stream = connect(endpoint, authority).await?;
+            ask_over(stream, authority, ask).await.map_err(|error| unanswered(endpoint, authority, &error))?
+        }
+        Endpoint::Tls(authority) => {
+            let stream = connect(endpoint, authority).await?;
+            let stream = tls::secure(stream, authority, tls, &endpoint.to_string()).await?;
+            ask_over(stream, authority, ask).await.map_err(|error| unanswered(endpoint, authority, &error))?
         }
         Endpoint::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|source| unconnected(endpoint, source))?;
-            ask_over(stream, "localhost", ask).await
+            ask_over(stream, "localhost", ask).await.map_err(|error| unanswered(endpoint, "localhost", &error))?
         }
     }
+}
+
+async fn connect(endpoint: &Endpoint, authority: &str) -> Result<TcpStream, ClientError> {
+    TcpStream::connect(authority).await.map_err(|source| unconnected(endpoint, source))
 }
 
 fn unconnected(endpoint: &Endpoint, source: io::Error) -> ClientError {
@@ -65,18 +82,33 @@ fn unconnected(endpoint: &Endpoint, source: io::Error) -> ClientError {
     }
 }
 
-async fn ask_over<S>(stream: S, host: &str, ask: &Ask<'_>) -> Result<Answer, ClientError>
+async fn ask_over<S>(stream: S, host: &str, ask: &Ask<'_>) -> hyper::Result<Result<Answer, ClientError>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unread)?;
-    let request = request(host, ask)?;
+    let request = match request(host, ask) {
+        Ok(request) => request,
+        Err(error) => return Ok(Err(error)),
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // It ends with the answer, and with the runtime at the latest.
     tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(unread)?;
+    let response = sender.send_request(request).await?;
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(unread)?;
-    Ok(Answer { status, body: body.to_bytes() })
+    let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
+    Ok(body.map(|body| Answer { status, body: body.to_bytes() }).map_err(unread))
+}
+
+/// Why there is no answer on a connection that came about.
+fn unanswered(endpoint: &Endpoint, host: &str, error: &hyper::Error) -> ClientError {
+    match endpoint {
+        Endpoint::Tls(_) => match tls::fault(error, host) {
+            Some(fault) => ClientError::Tls { endpoint: endpoint.to_string(), fault },
+            None => unread(error),
+        },
+        Endpoint::Tcp(_) if error.is_parse() => ClientError::NotHttp { endpoint: endpoint.to_string() },
+        Endpoint::Tcp(_) | Endpoint::Unix(_) => unread(error),
+    }
 }
 
 fn request(host: &str, ask: &Ask<'_>) -> Result<Request<Full<Bytes>>, ClientError> {

@@ -1,17 +1,20 @@
 //! A small blocking client of the admin API, for the commands: over the unix socket of a local gateway, or over TCP
-//! with a credential.
+//! with a credential, with TLS or without.
 //!
 //! Each call makes a connection and a runtime of its own and throws both away: a command makes one call or two.
 
 mod endpoint;
 mod error;
 mod exchange;
+mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,6 +23,7 @@ use zeroize::Zeroizing;
 pub use self::endpoint::{Endpoint, InvalidEndpoint};
 pub use self::error::ClientError;
 use self::exchange::{Answer, Ask, exchange};
+pub use self::tls::TlsFault;
 use crate::api::{
     AdminList, AdminRevoked, CheckRequest, CheckResult, CreateAdmin, CreateChild, CreateToken, CreateTokens, EventList,
     ExportedTokens, FindingList, GrantScope, ImportTokens, ImportedTokens, IssuedAdminView, IssuedTokenView,
@@ -32,6 +36,7 @@ use crate::api::{
 #[derive(Clone)]
 pub struct Client {
     endpoint: Endpoint,
+    tls: Option<Arc<ClientConfig>>,
     credential: Option<Zeroizing<String>>,
     timeout: Duration,
 }
@@ -94,7 +99,13 @@ impl Client {
     /// A client without a credential, as the unix socket needs none. `timeout` is for a whole call.
     #[must_use]
     pub fn new(endpoint: Endpoint, timeout: Duration) -> Self {
-        Self { endpoint, credential: None, timeout }
+        Self { endpoint, tls: None, credential: None, timeout }
+    }
+
+    /// Judges an endpoint with TLS by these authorities, and shows it this certificate; there is no call to one without.
+    #[must_use]
+    pub fn with_tls(self, tls: Arc<ClientConfig>) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Sends this credential along; surrounding blanks, such as a file's last line break, are not part of it.
@@ -383,7 +394,7 @@ impl Client {
             version,
             body,
         };
-        let answer = exchange(&self.endpoint, &ask, self.timeout)?;
+        let answer = exchange(&self.endpoint, self.tls.as_ref(), &ask, self.timeout)?;
         if !(200..300).contains(&answer.status) {
             return Err(refused(&self.endpoint, &answer));
         }
@@ -409,7 +420,7 @@ pub fn ops(address: SocketAddr, path: &str, timeout: Duration) -> Answered<(u16,
         version: None,
         is_change: false,
     };
-    let answer = exchange(&endpoint, &ask, timeout)?;
+    let answer = exchange(&endpoint, None, &ask, timeout)?;
     Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
 }
 

@@ -101,7 +101,8 @@ impl Setup {
             },
         };
         let local = "127.0.0.1:0".parse().unwrap();
-        let config = AdminConfig { ops: Some(local), admin: Some(local), unix_sockets: vec![socket.clone()] };
+        let unix_sockets = vec![socket.clone()];
+        let config = AdminConfig { ops: Some(local), admin: Some(local), unix_sockets, ..AdminConfig::default() };
         let handle = AdminPlane::start(&config, state).unwrap();
         let (admin, ops) = (handle.admin().unwrap(), handle.ops().unwrap());
         Plane {

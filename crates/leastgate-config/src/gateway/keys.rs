@@ -60,8 +60,8 @@ const DATA: &[Field] = &[
 const OPS: &[Field] = &[defaulted("address", Shape::Text(&SOCKET), "0.0.0.0:9901", "IP address and port.")];
 
 const ADMIN: &[Field] = &[
-    defaulted("address", Shape::Text(&ADMIN_ADDRESS), "127.0.0.1:9902", "A loopback address and port, or unix:PATH."),
-    optional("tls", Shape::Later("listen on loopback or on unix:PATH"), ""),
+    defaulted("address", Shape::Text(&ADMIN_ADDRESS), "127.0.0.1:9902", "IP address and port, or unix:PATH."),
+    optional("tls", Shape::Object(tls::ADMIN), "Serves mutual TLS, and nothing else; needed off loopback."),
 ];
 
 const ADMIN_ADDRESS: Notation =

@@ -76,6 +76,8 @@ pub struct Listeners {
     pub ops: SocketAddr,
     /// The admin API.
     pub admin: AdminAddress,
+    /// TLS of the admin API, if it serves that: always with `client_ca`, and never with `sni`.
+    pub admin_tls: Option<ListenerTls>,
 }
 
 /// The listener of the data plane.
@@ -94,7 +96,7 @@ pub struct DataListener {
 /// Where the admin API listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminAddress {
-    /// A loopback address.
+    /// An address; off loopback only with TLS.
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),

@@ -74,6 +74,7 @@ fn listeners(view: View<'_>, paths: Paths<'_>) -> Result<Listeners, Fault> {
         },
         ops: view.get("ops")?.get("address")?.parse(scalar::socket)?,
         admin: view.get("admin")?.get("address")?.parse(AdminAddress::parse)?,
+        admin_tls: view.get("admin")?.find("tls").map(|view| tls::listener(view, paths)).transpose()?,
     })
 }
 

@@ -41,11 +41,20 @@ fn data_in_the_open(root: View<'_>, faults: &mut Vec<Fault>) {
 }
 
 fn admin_in_the_open(root: View<'_>, faults: &mut Vec<Fault>) {
-    let Some(view) = root.find("listeners").and_then(|view| view.find("admin")?.find("address")) else { return };
-    let Ok(AdminAddress::Tcp(address)) = view.parse(AdminAddress::parse) else { return };
-    if !address.ip().to_canonical().is_loopback() {
-        let fault = Fault::new(view.at(), "off loopback the admin API needs mutual TLS, which is not supported yet");
-        faults.push(fault.hint("listen on 127.0.0.1 or on unix:PATH"));
+    let Some(admin) = root.find("listeners").and_then(|view| view.find("admin")) else { return };
+    let (Some(view), tls) = (admin.find("address"), admin.find("tls")) else { return };
+    match (view.parse(AdminAddress::parse), tls) {
+        (Ok(AdminAddress::Tcp(address)), None) if !address.ip().to_canonical().is_loopback() => {
+            let fault = Fault::new(view.at(), "off loopback the admin API is served over mutual TLS alone");
+            faults.push(fault.hint(
+                "give it tls: { cert: FILE, key: FILE, client_ca: FILE }, or listen on 127.0.0.1 or on unix:PATH",
+            ));
+        }
+        (Ok(AdminAddress::Unix(_)), Some(tls)) => {
+            let fault = Fault::new(tls.at(), "a unix socket admits by uid, and serves no TLS");
+            faults.push(fault.hint("leave tls out, or give an IP address and port"));
+        }
+        _ => {}
     }
 }
 

@@ -1,4 +1,4 @@
-//! TLS of the data listener: its keys, and the files they name. What is in those is for the data plane to judge.
+//! TLS of the data listener and of the admin listener: their keys, and the files they name. What is in those is for those to judge who serve it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::source::read_bytes;
 /// Largest file of certificates, or of a key.
 const MOST_BYTES: u64 = 1024 * 1024;
 
-/// What the data listener shows to clients, and asks of them.
+/// What a listener shows to clients, and asks of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     /// For clients that name no host (SNI), or one that no other certificate is for.
@@ -44,6 +44,17 @@ pub(super) const LISTENER: &[Field] = &[
         "sni",
         Shape::List(&Shape::Object(&[CERT, KEY]), 0, None),
         "Further certificates, each shown to clients that ask for a DNS name in it.",
+    ),
+];
+
+/// The keys under `listeners.admin.tls`: mutual TLS or none.
+pub(super) const ADMIN: &[Field] = &[
+    CERT,
+    KEY,
+    required(
+        "client_ca",
+        Shape::Text(&WORDS),
+        "PEM file of the authorities that sign administrators' certificates; clients must show one, and a credential.",
     ),
 ];
 

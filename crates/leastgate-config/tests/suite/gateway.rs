@@ -193,6 +193,38 @@ fn a_listener_with_tls_may_stand_in_the_open_and_its_files_are_relative_to_the_f
 }
 
 #[test]
+fn the_admin_api_stands_in_the_open_with_mutual_tls_alone() {
+    let text = |keys: &str| format!("{SMALLEST}listeners:\n  admin: {{ {keys} }}\n");
+    let mutual = "tls: { cert: a.pem, key: /a.key, client_ca: ca.pem }";
+    let folder = Folder::with(&text(&format!("address: \"0.0.0.0:9902\", {mutual}")));
+    let loaded = load_gateway(&folder.inputs()).unwrap();
+    let beside = |name: &str| folder.file().with_file_name(name);
+    let expected = ListenerTls {
+        default: CertificateFiles { cert: beside("a.pem"), key: "/a.key".into() },
+        sni: vec![],
+        client_ca: Some(beside("ca.pem")),
+    };
+    assert_eq!(loaded.config.listeners.admin_tls, Some(expected));
+    std::fs::write(folder.file(), loaded.render(true)).unwrap();
+    assert_eq!(load_gateway(&folder.inputs()).unwrap().config, loaded.config, "{}", loaded.render(true));
+    assert!(gateway(&text(mutual)).is_ok(), "on loopback it may");
+
+    for address in ["0.0.0.0:9902", "192.0.2.1:9902", "[::]:9902", "[::ffff:192.0.2.1]:9902"] {
+        let errors = gateway(&text(&format!("address: \"{address}\""))).unwrap_err().to_string();
+        assert!(errors.contains("over mutual TLS alone") && errors.contains("client_ca: FILE"), "{errors}");
+        assert!(errors.contains("leastgate.yaml:7:21"), "{errors}");
+    }
+    for (keys, word) in [
+        ("address: \"0.0.0.0:9902\", tls: { cert: a.pem, key: a.key }", "client_ca"),
+        ("tls: { cert: a.pem, key: a.key, client_ca: c.pem, sni: [] }", "sni"),
+        ("address: \"unix:/run/admin.sock\", tls: { cert: a.pem, key: a.key, client_ca: c.pem }", "admits by uid"),
+    ] {
+        let errors = gateway(&text(keys)).unwrap_err().to_string();
+        assert!(errors.contains(word), "{word}: {errors}");
+    }
+}
+
+#[test]
 fn credential_headers_that_mean_something_else_are_refused() {
     for header in ["host", "Cookie", "x-forwarded-for", "X-Leastgate-Subject", "connection", "x_api_key", "a b"] {
         let text = format!("{SMALLEST}credential: {{ header: \"{header}\" }}\n");

@@ -44,6 +44,8 @@ fn gateway_files_refused_by_both() {
         "listeners: { data: { tls: { cert: a } } }",
         "listeners: { data: { tls: { cert: a, key: b, sni: [ c ] } } }",
         "listeners: { data: { tls: { cert: a, key: b, sni: [ { cert: c } ] } } }",
+        "listeners: { admin: { tls: { cert: a, key: b } } }",
+        "listeners: { admin: { tls: { cert: a, key: b, client_ca: c, sni: [] } } }",
         "listeners: { data: { address: localhost } }",
         "listeners: { data: { plaintext: 1 } }",
         "listeners: { data: { well_known: yes please } }",

@@ -62,6 +62,8 @@ impl ConnInfo {
 impl Alpn {
     /// What is offered, the preferred one first.
     pub(super) const OFFERED: [&'static [u8]; 2] = [b"h2", b"http/1.1"];
+    /// What is offered where there is no HTTP/2.
+    pub(super) const HTTP1: [&'static [u8]; 1] = [b"http/1.1"];
 
     fn of(agreed: Option<&[u8]>) -> Self {
         match agreed {

@@ -11,10 +11,12 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use webpki::EndEntityCert;
 
 use super::certificate::{ByName, Certificate, CertificateView, KeyPair};
 use super::connection::{Alpn, ConnInfo};
@@ -49,6 +51,8 @@ pub struct ServerTls {
 
 struct Shared {
     provider: Arc<CryptoProvider>,
+    /// The protocols that ALPN offers, the preferred one first.
+    offered: &'static [&'static [u8]],
     in_force: ArcSwap<InForce>,
 }
 
@@ -75,9 +79,22 @@ impl ServerTls {
     /// # Errors
     /// The first thing that is wrong with them. One that has expired is no error here: see [`Self::certificates`].
     pub fn new(set: &CertificateSet) -> Result<Self, TlsError> {
+        Self::offering(&Alpn::OFFERED, set)
+    }
+
+    /// The same for a listener that has no HTTP/2.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn http1(set: &CertificateSet) -> Result<Self, TlsError> {
+        Self::offering(&Alpn::HTTP1, set)
+    }
+
+    fn offering(offered: &'static [&'static [u8]], set: &CertificateSet) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let in_force = ArcSwap::from_pointee(InForce::new(&Read::of(set, &provider)?, &provider)?);
-        Ok(Self { shared: Arc::new(Shared { provider, in_force }), deadline: DEADLINE })
+        let in_force = InForce::new(&Read::of(set, &provider)?, &provider, offered)?;
+        let shared = Shared { provider, offered, in_force: ArcSwap::from_pointee(in_force) };
+        Ok(Self { shared: Arc::new(shared), deadline: DEADLINE })
     }
 
     /// The same certificates with another deadline for the handshake.
@@ -92,10 +109,10 @@ impl ServerTls {
     /// # Errors
     /// What is wrong with them, a time that is over or has not begun `now` included; those in force stay.
     pub fn replace(&self, set: &CertificateSet, now: Timestamp) -> Result<(), TlsError> {
-        let Shared { provider, in_force } = &*self.shared;
+        let Shared { provider, offered, in_force } = &*self.shared;
         let read = Read::of(set, provider)?;
         read.all().try_for_each(|certificate| certificate.is_in_its_time(now))?;
-        let next = InForce::new(&read, provider)?;
+        let next = InForce::new(&read, provider, offered)?;
         if !in_force.load().is_same(&next) {
             in_force.store(Arc::new(next));
         }
@@ -106,6 +123,15 @@ impl ServerTls {
     #[must_use]
     pub fn certificates(&self) -> ServerCertificates {
         self.shared.in_force.load().certificates.clone()
+    }
+
+    /// Whether a certificate in force is for this host: a DNS name, wildcards included, or an address.
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        let Ok(name) = ServerName::try_from(host) else { return false };
+        let in_force = self.shared.in_force.load();
+        let mut leaves = in_force.keys.iter().filter_map(|key| EndEntityCert::try_from(key.cert.first()?).ok());
+        leaves.any(|leaf| leaf.verify_is_valid_for_subject_name(&name).is_ok())
     }
 
     /// A client's handshake, from the first byte to the last, within the deadline. Whoever fails is told why by an alert,
@@ -185,7 +211,7 @@ fn verifier(
 }
 
 impl InForce {
-    fn new(read: &Read, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+    fn new(read: &Read, provider: &Arc<CryptoProvider>, offered: &[&[u8]]) -> Result<Self, TlsError> {
         let names = Arc::new(ByName::new(&read.default, &read.by_name)?);
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -195,7 +221,7 @@ impl InForce {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(names);
-        config.alpn_protocols = Alpn::OFFERED.map(<[u8]>::to_vec).into();
+        config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if read.clients.is_none() {
             // Keys of its own: a ticket does not outlive the certificates it was given under.

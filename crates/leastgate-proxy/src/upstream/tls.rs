@@ -101,6 +101,12 @@ impl UpstreamTls {
         self.in_force.load().certificates.clone()
     }
 
+    /// The same for a client that is no data plane's: HTTP/1.1, and what is in force now.
+    #[must_use]
+    pub fn client_config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.in_force.load().http1)
+    }
+
     /// Whom the certificate of an endpoint at `host` must name.
     pub(super) fn name_of(&self, host: &str) -> Option<ServerName<'static>> {
         self.name.clone().or_else(|| ServerName::try_from(host.to_owned()).ok())

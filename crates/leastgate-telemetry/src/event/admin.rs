@@ -27,6 +27,8 @@ pub struct AdminEvent {
     pub actor: AdminActor,
     /// Where from; `None` over a unix socket.
     pub source: Option<(IpAddr, u16)>,
+    /// The URIs that the peer's certificate names it by, where it came over mutual TLS.
+    pub peer_san: Vec<String>,
     /// What it was done to: an accessor, a name.
     pub target: Option<String>,
     /// The reason the caller gave.
@@ -79,6 +81,9 @@ pub(crate) fn write_admin(
         let mut source = line.object("source");
         source.text("ip", ip.to_string());
         source.number("port", port.into());
+        if !event.peer_san.is_empty() {
+            source.texts("peer_san", &event.peer_san);
+        }
         source.end();
     }
     let mut change = line.object("change");

@@ -105,6 +105,7 @@ pub(crate) struct Families {
     pub(crate) admin_requests: IntCounterVec,
     pub(crate) unsynced: IntGauge,
     pub(crate) tls: TlsFamilies,
+    pub(crate) admin_tls: TlsFamilies,
     pub(crate) endpoints: Arc<EndpointFamilies>,
     pub(crate) upstream_tls: UpstreamTlsFamilies,
 }
@@ -198,7 +199,8 @@ impl Families {
             )?,
             unsynced: make
                 .gauge("leastgate_store_unsynced_changes", "Changes in force that the store does not hold yet.")?,
-            tls: TlsFamilies::new(&make)?,
+            tls: TlsFamilies::new(&make, "leastgate_tls", "clients")?,
+            admin_tls: TlsFamilies::new(&make, "leastgate_admin_tls", "administrators")?,
             endpoints: EndpointFamilies::new(&make)?,
             upstream_tls: UpstreamTlsFamilies::new(&make)?,
             registry: registry.clone(),

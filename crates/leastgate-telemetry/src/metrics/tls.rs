@@ -1,4 +1,5 @@
-//! What is counted of TLS towards clients: handshakes that failed, and when certificates end.
+//! What is counted of TLS towards clients, on the data listener and on the admin listener: handshakes that failed, and
+//! when certificates end.
 
 use leastgate_policy::Timestamp;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge};
@@ -63,17 +64,22 @@ pub(crate) struct TlsFamilies {
 }
 
 impl TlsFamilies {
-    pub(super) fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
+    /// Under `leastgate_tls` for clients of the data listener, and apart from them for administrators.
+    pub(super) fn new(make: &Maker<'_>, prefix: &str, whom: &str) -> Result<Self, prometheus::Error> {
+        let name = |rest: &str| format!("{prefix}_{rest}");
         let failures = make.counters(
-            "leastgate_tls_handshake_failures_total",
-            "TLS handshakes of clients that failed.",
+            &name("handshake_failures_total"),
+            &format!("TLS handshakes of {whom} that failed."),
             &["reason"],
         )?;
-        let reloads =
-            make.counters("leastgate_tls_reloads_total", "Changes of the certificates shown to clients.", &["result"])?;
+        let reloads = make.counters(
+            &name("reloads_total"),
+            &format!("Changes of the certificates shown to {whom}."),
+            &["result"],
+        )?;
         let last = make.gauge(
-            "leastgate_tls_last_reload_successful",
-            "Whether the last change of the certificates shown to clients was taken.",
+            &name("last_reload_successful"),
+            &format!("Whether the last change of the certificates shown to {whom} was taken."),
         )?;
         for result in ["success", "failure"] {
             reloads.with_label_values(&[result]);
@@ -84,8 +90,10 @@ impl TlsFamilies {
             last,
             failures: HandshakeFailure::ALL.map(|failure| failures.with_label_values(&[failure.as_str()])),
             expiry: make.float_gauges(
-                "leastgate_tls_certificate_expiry_timestamp_seconds",
-                "When a certificate shown to clients ends, or the first of the authorities that vouch for them.",
+                &name("certificate_expiry_timestamp_seconds"),
+                &format!(
+                    "When a certificate shown to {whom} ends, or the first of the authorities that vouch for them."
+                ),
                 &["certificate"],
             )?,
         })

@@ -312,6 +312,7 @@ fn the_schema_describes_every_kind_of_event() {
                 role: Some("operator".into()),
             },
             source: Some(("127.0.0.1".parse().unwrap(), 5)),
+            peer_san: vec!["spiffe://example.org/alice".into()],
             target: Some("reader-bot".into()),
             reason: Some("because".into()),
             result: "ok".into(),

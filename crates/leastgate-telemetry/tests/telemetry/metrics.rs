@@ -120,6 +120,9 @@ fn setters_show() {
     telemetry.set_certificates([("tls.pem", START.timestamp())].into_iter());
     telemetry.tls_reloaded(true);
     telemetry.tls_reloaded(false);
+    telemetry.admin_handshake_failed(HandshakeFailure::BadCertificate);
+    telemetry.set_admin_certificates([("admin.pem", START.timestamp())].into_iter());
+    telemetry.admin_tls_reloaded(true);
     let ends = |end| [("ca.pem", Some(START.timestamp())), ("gateway.pem", end)].into_iter();
     telemetry.set_upstream_certificates("up", ends(Some(START.timestamp())));
     telemetry.set_upstream_certificates("other", ends(None));
@@ -140,6 +143,10 @@ fn setters_show() {
         ("leastgate_tls_certificate_expiry_timestamp_seconds{certificate=\"tls.pem\"}", 1_795_298_787.0),
         ("leastgate_tls_reloads_total{result=\"success\"}", 1.0),
         ("leastgate_tls_last_reload_successful", 0.0),
+        ("leastgate_admin_tls_handshake_failures_total{reason=\"bad_certificate\"}", 1.0),
+        ("leastgate_admin_tls_certificate_expiry_timestamp_seconds{certificate=\"admin.pem\"}", 1_795_298_787.0),
+        ("leastgate_admin_tls_reloads_total{result=\"success\"}", 1.0),
+        ("leastgate_admin_tls_last_reload_successful", 1.0),
         (
             "leastgate_upstream_tls_certificate_expiry_timestamp_seconds{certificate=\"ca.pem\",upstream=\"up\"}",
             1_795_298_787.0,

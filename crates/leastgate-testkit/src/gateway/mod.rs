@@ -2,6 +2,7 @@
 
 mod setup;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -33,6 +34,7 @@ pub struct TestGateway {
     addresses: Addresses,
     tokens: Vec<Token>,
     arguments: Vec<String>,
+    variables: BTreeMap<String, String>,
 }
 
 /// Where the listeners are.
@@ -105,14 +107,15 @@ impl TestGateway {
     /// Starts it again, after [`Self::stop`] or [`Self::kill`], on the same files and on new ports.
     pub fn restart(&mut self) {
         let ready = self.dir.path().join("ready.json");
-        self.process = Process::spawn("leastgate", &mut serve(self.dir.path(), &ready, &self.arguments));
+        self.process =
+            Process::spawn("leastgate", serve(self.dir.path(), &ready, &self.arguments).envs(&self.variables));
         self.addresses = wait_ready(&mut self.process, &ready);
     }
 
     /// Starts it again and expects that it ends by itself.
     pub fn restart_failing(&mut self) -> Ended {
         let ready = self.dir.path().join("ready.json");
-        Process::run("leastgate serve", &mut serve(self.dir.path(), &ready, &self.arguments), START)
+        Process::run("leastgate serve", serve(self.dir.path(), &ready, &self.arguments).envs(&self.variables), START)
     }
 
     /// As [`Self::restart`], with these arguments of `serve` in place of the former.
@@ -125,6 +128,14 @@ impl TestGateway {
     pub fn restart_failing_with(&mut self, arguments: &[&str]) -> Ended {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
         self.restart_failing()
+    }
+
+    /// Sets a variable of its environment for later starts, or takes it away.
+    pub fn set_variable(&mut self, name: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.variables.insert(name.to_owned(), value.to_owned()),
+            None => self.variables.remove(name),
+        };
     }
 
     /// The declared tokens it was started with.

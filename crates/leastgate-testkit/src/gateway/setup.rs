@@ -22,6 +22,7 @@ pub struct Setup {
     policy: String,
     tokens: Vec<Token>,
     arguments: Vec<String>,
+    variables: BTreeMap<String, String>,
 }
 
 impl Setup {
@@ -37,6 +38,7 @@ impl Setup {
             policy: policy.to_owned(),
             tokens: Vec::new(),
             arguments: Vec::new(),
+            variables: BTreeMap::new(),
         };
         setup.defaults()
     }
@@ -76,6 +78,13 @@ impl Setup {
     pub fn data_listener(self, keys: &str) -> Self {
         let free = "{ address: \"127.0.0.1:0\" }";
         self.section("listeners", &format!("\n  data: {{ {keys} }}\n  ops: {free}\n  admin: {free}"))
+    }
+
+    /// Sets the keys of the admin listener, as `key: value, …`; the other listeners are on free ports of the loopback.
+    #[must_use]
+    pub fn admin_listener(self, keys: &str) -> Self {
+        let free = "{ address: \"127.0.0.1:0\" }";
+        self.section("listeners", &format!("\n  data: {free}\n  ops: {free}\n  admin: {{ {keys} }}"))
     }
 
     /// Sets what the data listener needs for TLS, as `key: value, …`.
@@ -139,6 +148,13 @@ impl Setup {
         self
     }
 
+    /// Sets a variable of the environment of `serve`, for this start and every later one.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// The folder its files are in.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -167,17 +183,21 @@ impl Setup {
 
     fn start_writing_to(self, stdout: Stdio) -> TestGateway {
         let ready = self.write();
-        let mut process =
-            Process::spawn_into("leastgate", &mut serve(self.dir.path(), &ready, &self.arguments), stdout);
+        let mut process = Process::spawn_into(
+            "leastgate",
+            serve(self.dir.path(), &ready, &self.arguments).envs(&self.variables),
+            stdout,
+        );
         let addresses = wait_ready(&mut process, &ready);
-        TestGateway { dir: self.dir, process, addresses, tokens: self.tokens, arguments: self.arguments }
+        let Self { dir, tokens, arguments, variables, .. } = self;
+        TestGateway { dir, process, addresses, tokens, arguments, variables }
     }
 
     /// Runs `serve` and expects that it ends by itself.
     #[must_use]
     pub fn start_failing(self) -> Ended {
         let ready = self.write();
-        Process::run("leastgate serve", &mut serve(self.dir.path(), &ready, &self.arguments), START)
+        Process::run("leastgate serve", serve(self.dir.path(), &ready, &self.arguments).envs(&self.variables), START)
     }
 
     /// Runs a command against the files, without a gateway.

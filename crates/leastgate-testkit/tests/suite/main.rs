@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
 
 mod admin;
+mod admin_tls;
+mod admin_tls_cli;
 mod attacks;
 mod attacks_http2;
 mod audit;

@@ -35,12 +35,21 @@ pub struct Global {
     /// The gateway's file [default: ./leastgate.yaml, then /etc/leastgate/leastgate.yaml]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// Where the admin API is: unix:PATH or http://127.0.0.1:PORT [default: the local gateway's admin.sock]
+    /// Where the admin API is: unix:PATH, http://127.0.0.1:PORT or https://HOST:PORT [default: the local gateway's admin.sock]
     #[arg(long, global = true, value_name = "URL", env = "LEASTGATE_ADMIN_URL", hide_env_values = true)]
     pub admin_url: Option<String>,
     /// A file with the admin credential (or LEASTGATE_ADMIN_TOKEN holds it); it goes to --admin-url, and needs one
     #[arg(long, global = true, value_name = "FILE", env = "LEASTGATE_ADMIN_TOKEN_FILE", hide_env_values = true, value_hint = ValueHint::FilePath)]
     pub admin_token_file: Option<PathBuf>,
+    /// PEM file of the authorities that sign the certificate of an https:// --admin-url [default: the system's]
+    #[arg(long, global = true, value_name = "FILE", env = "LEASTGATE_ADMIN_CA", hide_env_values = true, value_hint = ValueHint::FilePath)]
+    pub admin_ca: Option<PathBuf>,
+    /// PEM file of the certificate to show there
+    #[arg(long, global = true, value_name = "FILE", env = "LEASTGATE_ADMIN_CERT", hide_env_values = true, value_hint = ValueHint::FilePath)]
+    pub admin_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key
+    #[arg(long, global = true, value_name = "FILE", env = "LEASTGATE_ADMIN_KEY", hide_env_values = true, value_hint = ValueHint::FilePath)]
+    pub admin_key: Option<PathBuf>,
     /// Longest wait for the gateway's answer, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,

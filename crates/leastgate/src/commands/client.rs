@@ -12,7 +12,7 @@ use leastgate_policy::token::inspect;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::socket;
+use super::{admin_tls, socket};
 use crate::cli::Global;
 use crate::exit::{Exit, Failure};
 use crate::files::NewFile;
@@ -25,14 +25,31 @@ pub(super) fn connect(global: &Global) -> Result<Client, Failure> {
     let timeout = Duration::from_secs(global.timeout);
     let Some(url) = &global.admin_url else {
         refuse_unaddressed(global)?;
+        admin_tls::refuse_unused(global, "the local gateway's socket")?;
         return Ok(Client::new(Endpoint::Unix(socket::find(global)?), timeout));
     };
     let endpoint = url.parse().map_err(|error| Failure::new(Exit::Usage, format!("--admin-url: {error}")))?;
-    let client = Client::new(endpoint, timeout);
+    let client = admin_tls::secured(Client::new(endpoint, timeout), global)?;
     Ok(match credential(global)? {
-        Some(credential) => client.with_credential(&credential),
+        Some(credential) => {
+            refuse_in_the_open(client.endpoint())?;
+            client.with_credential(&credential)
+        }
         None => client,
     })
+}
+
+/// A gateway answers on plain HTTP on its own machine alone: `http://` to another is a slip, and whoever sits in between
+/// would have the credential.
+fn refuse_in_the_open(endpoint: &Endpoint) -> Result<(), Failure> {
+    if !endpoint.is_open() {
+        return Ok(());
+    }
+    let message = format!(
+        "the admin credential would cross the network in plain text to {endpoint}: say https://, or reach 127.0.0.1 through \
+         ssh"
+    );
+    Err(Failure::new(Exit::Usage, message))
 }
 
 /// A credential that nobody is to be shown. Without it the command would act with the rights of the local user, which

@@ -1,6 +1,7 @@
 //! One module for each command; this table sends each to its own.
 
 mod admin;
+mod admin_tls;
 mod check;
 mod client;
 mod config;

@@ -1,4 +1,4 @@
-//! Every certificate that comes from a file, towards clients and towards upstreams: read at a start, and again when what
+//! Every certificate that comes from a file, towards clients, administrators and upstreams: read at a start, and again when what
 //! the files hold changes.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::fmt;
 use leastgate_config::{LoadedGateway, Upstream};
 use leastgate_policy::Timestamp;
 use leastgate_proxy::UpstreamTls;
-use leastgate_proxy::tls::{CertificateView, ServerTls};
+use leastgate_proxy::tls::{CertificateView, ServerCertificates, ServerTls};
 use leastgate_telemetry::Telemetry;
 
 use super::listener_tls::{self, ListenerFiles};
@@ -19,6 +19,7 @@ use crate::exit::Failure;
 #[derive(Debug, Default)]
 pub struct Certificates {
     listener: Option<Watched<ListenerFiles>>,
+    admin: Option<Watched<ListenerFiles>>,
     upstreams: Vec<Watched<UpstreamFiles>>,
 }
 
@@ -26,6 +27,7 @@ pub struct Certificates {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Clients,
+    Admins,
     /// By its name.
     Upstream(String),
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Clients => f.write_str("listeners.data.tls"),
+            Self::Admins => f.write_str("listeners.admin.tls"),
             Self::Upstream(name) => write!(f, "upstreams.{name}.tls"),
         }
     }
@@ -51,18 +54,26 @@ impl Certificates {
     pub fn first(loaded: &LoadedGateway) -> Result<Self, Failure> {
         let hint = "paths are relative to the file that names them";
         let fault = |path: &[&str], fault: &CertificateFault| loaded.fault(path, &fault.to_string(), hint);
-        let listener = listener_tls::first(loaded).map_err(|error| fault(&["listeners", "data", "tls"], &error))?;
+        let of = |listener| move |error: CertificateFault| fault(&["listeners", listener, "tls"], &error);
+        let listener = listener_tls::data(&loaded.config).map_err(of("data"))?;
+        let admin = listener_tls::admin(&loaded.config).map_err(of("admin"))?;
         let first = |upstream: &Upstream| {
             upstream_tls::first(upstream).map_err(|error| fault(&["upstreams", &upstream.name, "tls"], &error))
         };
         let upstreams = loaded.config.upstreams.iter().filter(|upstream| upstream.is_https()).map(first);
-        Ok(Self { listener, upstreams: upstreams.collect::<Result<_, _>>()? })
+        Ok(Self { listener, admin, upstreams: upstreams.collect::<Result<_, _>>()? })
     }
 
     /// TLS towards clients, if there is any.
     #[must_use]
     pub fn listener(&self) -> Option<ServerTls> {
         self.listener.as_ref().map(|watched| watched.source.tls.clone())
+    }
+
+    /// TLS towards administrators, if there is any.
+    #[must_use]
+    pub fn admin(&self) -> Option<ServerTls> {
+        self.admin.as_ref().map(|watched| watched.source.tls.clone())
     }
 
     /// What each upstream with https endpoints is met with.
@@ -74,9 +85,10 @@ impl Certificates {
     /// Tells the metrics about them.
     pub(super) fn show(&self, telemetry: &Telemetry) {
         if let Some(tls) = self.listener() {
-            let certificates = tls.certificates();
-            let views = certificates.shown.iter().chain(&certificates.authorities);
-            telemetry.set_certificates(views.filter_map(|view| Some((view.origin.as_str(), view.expires?))));
+            telemetry.set_certificates(ends(&tls.certificates()));
+        }
+        if let Some(tls) = self.admin() {
+            telemetry.set_admin_certificates(ends(&tls.certificates()));
         }
         for UpstreamFiles { name, tls, .. } in self.upstreams.iter().map(|watched| &watched.source) {
             let certificates = tls.certificates();
@@ -92,8 +104,11 @@ impl Certificates {
         // What an authority has signed is judged by its own time alone, so nobody refuses it for that.
         let judged_by = |view| Term { what: "an authority", refused_by: None, view };
         let mut terms = Vec::new();
-        if let Some(certificates) = self.listener().as_ref().map(ServerTls::certificates) {
-            terms.extend(certificates.shown.into_iter().map(shown_to("clients refuse it")));
+        for (tls, refused_by) in
+            [(self.listener(), "clients refuse it"), (self.admin(), "administrators' clients refuse it")]
+        {
+            let Some(certificates) = tls.as_ref().map(ServerTls::certificates) else { continue };
+            terms.extend(certificates.shown.into_iter().map(shown_to(refused_by)));
             terms.extend(certificates.authorities.map(judged_by));
         }
         for watched in &self.upstreams {
@@ -109,8 +124,8 @@ impl Certificates {
     /// Takes what the files hold where that is new, or where it was too early for it.
     pub(super) fn poll(&mut self, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
-        if let Some(outcome) = self.listener.as_mut().and_then(|watched| watched.poll(now)) {
-            changes.push((Side::Clients, outcome));
+        for (side, watched) in [(Side::Clients, &mut self.listener), (Side::Admins, &mut self.admin)] {
+            changes.extend(watched.as_mut().and_then(|watched| watched.poll(now)).map(|outcome| (side, outcome)));
         }
         for watched in &mut self.upstreams {
             changes.extend(watched.poll(now).map(|outcome| (Side::Upstream(watched.source.name.clone()), outcome)));
@@ -120,13 +135,20 @@ impl Certificates {
 
     /// Takes what the files hold, new or not.
     pub(super) fn reload(&mut self, now: Now) -> Vec<Change> {
-        let listener = self.listener.iter_mut().map(|watched| (Side::Clients, watched.reload(now)));
+        let data = self.listener.iter_mut().map(|watched| (Side::Clients, watched.reload(now)));
+        let admin = self.admin.iter_mut().map(|watched| (Side::Admins, watched.reload(now)));
         let upstreams = self.upstreams.iter_mut().map(|watched| {
             let outcome = watched.reload(now);
             (Side::Upstream(watched.source.name.clone()), outcome)
         });
-        listener.chain(upstreams).collect()
+        data.chain(admin).chain(upstreams).collect()
     }
+}
+
+/// When what a listener shows ends, and the authorities of its clients.
+fn ends(certificates: &ServerCertificates) -> impl Iterator<Item = (&str, Timestamp)> {
+    let views = certificates.shown.iter().chain(&certificates.authorities);
+    views.filter_map(|view| Some((view.origin.as_str(), view.expires?)))
 }
 
 /// From when until when a certificate is valid, and who minds.

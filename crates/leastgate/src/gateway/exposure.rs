@@ -36,8 +36,9 @@ pub(crate) fn find(config: &GatewayConfig) -> Vec<String> {
 
 /// Every certificate with a key.
 fn certificates(config: &GatewayConfig) -> impl Iterator<Item = &CertificateFiles> {
-    let listener = config.listeners.data.tls.iter().flat_map(|tls| std::iter::once(&tls.default).chain(&tls.sni));
-    listener.chain(config.upstreams.iter().filter_map(|upstream| upstream.tls.identity.as_ref()))
+    let listeners = config.listeners.data.tls.iter().chain(&config.listeners.admin_tls);
+    let listeners = listeners.flat_map(|tls| std::iter::once(&tls.default).chain(&tls.sni));
+    listeners.chain(config.upstreams.iter().filter_map(|upstream| upstream.tls.identity.as_ref()))
 }
 
 fn mode(path: &Path) -> Option<u32> {

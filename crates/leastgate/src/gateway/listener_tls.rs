@@ -1,8 +1,8 @@
-//! The data listener's certificates, and the files they come from.
+//! The certificates of the listeners, and the files they come from.
 
-use leastgate_config::{ListenerTls, LoadedGateway};
+use leastgate_config::{GatewayConfig, Limits, ListenerTls};
 use leastgate_policy::Timestamp;
-use leastgate_proxy::tls::{CertificateSet, ServerTls};
+use leastgate_proxy::tls::{CertificateSet, ServerTls, TlsError};
 
 use super::watched::{CertificateFault, Look, Source, Watched, pair, pem};
 
@@ -12,12 +12,24 @@ pub(super) struct ListenerFiles {
     pub(super) tls: ServerTls,
 }
 
-/// Those that the gateway's file names, if it names any.
-pub(super) fn first(loaded: &LoadedGateway) -> Result<Option<Watched<ListenerFiles>>, CertificateFault> {
-    let Some(files) = loaded.config.listeners.data.tls.clone() else { return Ok(None) };
-    let set = read(&files)?;
-    let tls = ServerTls::new(&set)?.with_deadline(loaded.config.limits.tls_handshake);
-    Ok(Some(Watched::new(ListenerFiles { files, tls }, set)))
+/// Those of the data listener that the gateway's file names, if it names any.
+pub(super) fn data(config: &GatewayConfig) -> Result<Option<Watched<ListenerFiles>>, CertificateFault> {
+    config.listeners.data.tls.as_ref().map(|files| first(files, &config.limits, ServerTls::new)).transpose()
+}
+
+/// Those of the admin listener, likewise: the admin API has no HTTP/2.
+pub(super) fn admin(config: &GatewayConfig) -> Result<Option<Watched<ListenerFiles>>, CertificateFault> {
+    config.listeners.admin_tls.as_ref().map(|files| first(files, &config.limits, ServerTls::http1)).transpose()
+}
+
+fn first(
+    files: &ListenerTls,
+    limits: &Limits,
+    make: fn(&CertificateSet) -> Result<ServerTls, TlsError>,
+) -> Result<Watched<ListenerFiles>, CertificateFault> {
+    let set = read(files)?;
+    let tls = make(&set)?.with_deadline(limits.tls_handshake);
+    Ok(Watched::new(ListenerFiles { files: files.clone(), tls }, set))
 }
 
 impl Source for ListenerFiles {

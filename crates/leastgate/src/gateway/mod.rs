@@ -2,6 +2,7 @@
 //!
 //! `serve` and `demo` both start here; they differ in where the parts come from, not in what runs.
 
+mod admin_tls;
 mod certificates;
 pub(crate) mod exposure;
 mod listener_tls;
@@ -99,7 +100,8 @@ impl Gateway {
         let data = DataPlane::start(data_plane, &shared.authority, &shared.telemetry, &shared.clock)
             .map_err(|error| not_listening(&error))?;
         let state = parts::admin_state(&config, &shared, data.local_addr());
-        let admin = AdminPlane::start(&parts::admin_config(&config, socket), state)
+        let handshakes = parts::admin_tls(&certificates, &shared.telemetry);
+        let admin = AdminPlane::start(&parts::admin_config(&config, socket, handshakes), state)
             .map_err(|error| Failure::new(Exit::Failed, error))?;
         shared.state.set_bound();
         shared.telemetry.reloaded(true);

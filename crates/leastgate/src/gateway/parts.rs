@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leastgate_admin::api::{ListenerView, Moment, ReloadView, SinkView};
-use leastgate_admin::{AdminConfig, AdminState, Hooks, ProbeTarget, Tokens};
+use leastgate_admin::{AdminConfig, AdminState, AdminTls, Hooks, ProbeTarget, Tokens};
 use leastgate_config::{AdminAddress, ClassPolicy, Classes, Fsync, GatewayConfig, SinkKind, TokenSource, Workers};
 use leastgate_policy::{DigestCollision, EnvironmentKey, PolicySnapshot, Timestamp, TokenTable};
 use leastgate_proxy::DataPlaneConfig;
 use leastgate_store::{SqliteStore, StateDir, TokenStore};
-use leastgate_telemetry::{self as telemetry, FileSinkConfig, RedactionKey, TelemetryConfig};
+use leastgate_telemetry::{self as telemetry, FileSinkConfig, RedactionKey, Telemetry, TelemetryConfig};
 
+use super::admin_tls::AdminHandshakes;
 use super::certificates::Certificates;
 use super::standing::{Shadow, Unknown};
 use super::{Shared, loading};
@@ -254,15 +255,25 @@ fn probes(config: &GatewayConfig) -> Vec<ProbeTarget> {
     config.upstreams.iter().map(ProbeTarget::from).collect()
 }
 
+/// What the admin listener shakes hands with, where it has TLS.
+pub(super) fn admin_tls(certificates: &Certificates, telemetry: &Telemetry) -> Option<Arc<dyn AdminTls>> {
+    let tls = certificates.admin()?;
+    Some(Arc::new(AdminHandshakes { tls, telemetry: telemetry.clone() }))
+}
+
 /// The control plane's listeners: those of the file, and the socket on which the CLI finds this gateway.
-pub(super) fn admin_config(config: &GatewayConfig, socket: Option<PathBuf>) -> AdminConfig {
+pub(super) fn admin_config(
+    config: &GatewayConfig,
+    socket: Option<PathBuf>,
+    tls: Option<Arc<dyn AdminTls>>,
+) -> AdminConfig {
     let (admin, own) = match &config.listeners.admin {
         AdminAddress::Tcp(address) => (Some(*address), None),
         AdminAddress::Unix(path) => (None, Some(path.clone())),
     };
     let mut unix_sockets: Vec<PathBuf> = own.into_iter().chain(socket).collect();
     unix_sockets.dedup();
-    AdminConfig { ops: Some(config.listeners.ops), admin, unix_sockets }
+    AdminConfig { ops: Some(config.listeners.ops), admin, tls, unix_sockets }
 }
 
 /// Where the CLI looks for a local gateway that has no state_dir: a folder that only this user can use.

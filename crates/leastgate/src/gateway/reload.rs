@@ -150,6 +150,7 @@ impl Watch {
         let telemetry = &self.shared.telemetry;
         match &side {
             Side::Clients => telemetry.tls_reloaded(outcome.is_ok()),
+            Side::Admins => telemetry.admin_tls_reloaded(outcome.is_ok()),
             Side::Upstream(name) => telemetry.upstream_tls_reloaded(name, outcome.is_ok()),
         }
         let revision = self.shared.authority.snapshot().map(|snapshot| snapshot.revision().to_owned());
