@@ -27,7 +27,7 @@ mod state;
 mod turn;
 mod unsynced;
 
-pub use bootstrap::{BootstrapError, bootstrap};
+pub use bootstrap::{BootstrapError, UnfitCredential, bootstrap, bootstrap_given};
 pub use listener::{AdminTls, Handshake, Secure, Secured};
 pub use ops::ProbeTarget;
 pub use plane::{AdminConfig, AdminHandle, AdminPlane, StartError, address_in_use};

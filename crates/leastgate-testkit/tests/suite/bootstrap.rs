@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::{Setup, TestGateway};
 use leastgate_testkit::leaks::LeakSearch;
 use leastgate_testkit::recorder::RecorderUpstream;
@@ -34,6 +35,9 @@ fn the_first_start_writes_a_credential_and_no_later_one_does() {
     let credential = written.trim().to_owned();
     assert!(credential.starts_with("lga_test_"));
     assert_eq!(status(&stored, &credential), 200);
+    until_true("the event", PATIENCE, || {
+        stored.gateway.events().iter().any(|event| event["change"]["operation"] == "admin.bootstrap")
+    });
     let wanted = json!({ "name": "made-here", "owner": "team-test", "roles": ["reader"], "ttl": "1h" });
     assert_eq!(stored.api("POST", "/v1/tokens", Some(&credential), Some(wanted)).status, 201, "it may give everything");
 

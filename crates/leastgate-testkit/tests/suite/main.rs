@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
 
 mod admin;
+mod admin_socket;
 mod admin_tls;
 mod admin_tls_cli;
 mod attacks;
@@ -12,6 +13,7 @@ mod audit;
 mod audit_loss;
 mod bombs;
 mod bootstrap;
+mod bootstrap_given;
 mod cli;
 mod clients;
 mod conformance;

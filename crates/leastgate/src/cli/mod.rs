@@ -139,6 +139,9 @@ pub struct Serve {
     /// If there is no administrator yet, make one named root and write its credential into this new file (mode 0600)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub bootstrap_admin: Option<PathBuf>,
+    /// The same with a credential that `admin create --declare` has drawn, from this file (or LEASTGATE_BOOTSTRAP_ADMIN holds it)
+    #[arg(long, value_name = "FILE", conflicts_with = "bootstrap_admin", value_hint = ValueHint::FilePath)]
+    pub bootstrap_admin_from: Option<PathBuf>,
     /// Worker threads, in place of the file's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub workers: Option<u32>,
@@ -327,7 +330,13 @@ pub enum Admin {
 #[derive(Debug, Args)]
 pub struct AdminCreate {
     /// A name
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "declare",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub name: String,
     /// What it may do
     #[arg(long, value_name = "ROLE", value_enum, default_value_t)]
@@ -347,6 +356,16 @@ pub struct AdminCreate {
     /// Write the credential into this new file (mode 0600), not on the terminal
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub secret_file: Option<PathBuf>,
+    /// Ask no gateway: draw the credential that `serve --bootstrap-admin-from` gives to the first administrator
+    #[arg(
+        long,
+        requires = "environment",
+        conflicts_with_all = ["name", "role", "may_grant_roles", "may_grant_scopes", "unlimited", "max_ttl"]
+    )]
+    pub declare: bool,
+    /// With --declare: the environment of the gateways that it is for
+    #[arg(long, value_name = "NAME", requires = "declare")]
+    pub environment: Option<String>,
 }
 
 /// What an administrator may do.

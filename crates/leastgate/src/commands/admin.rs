@@ -1,7 +1,12 @@
 //! `leastgate admin`: who may change what.
 
+use std::path::Path;
+
 use leastgate_admin::api::{AdminList, AdminRevoked, Ceiling, CreateAdmin, Names, Ttl};
 use leastgate_admin::client::Client;
+use leastgate_policy::TokenKind;
+use leastgate_policy::token::is_environment_name;
+use leastgate_store::draw::{draw_accessor, draw_secret};
 
 use super::client::{self, Handover};
 use crate::cli::{Admin, AdminCreate, AdminRole, Global};
@@ -10,6 +15,12 @@ use crate::output::{self, Format};
 
 pub(super) fn run(global: &Global, command: Admin) -> Result<(), Failure> {
     match command {
+        Admin::Create(AdminCreate { declare: true, environment, secret_file, .. }) => {
+            declare(global, environment.as_deref().unwrap_or_default(), secret_file.as_deref())
+        }
+        Admin::Create(AdminCreate { environment: Some(_), .. }) => {
+            Err(Failure::new(Exit::Usage, "--environment goes with --declare: a gateway serves one and knows it"))
+        }
         Admin::Create(arguments) => create(global, &arguments),
         Admin::List => list(global, &client::connect(global)?.admins()?),
         Admin::Revoke { admin, reason, yes } => {
@@ -32,6 +43,26 @@ fn create(global: &Global, arguments: &AdminCreate) -> Result<(), Failure> {
     let issued = client.create_admin(&request)?;
     warn_of_unknown(&client, arguments);
     handover.give(global, &issued.admin, issued.secret.expose())
+}
+
+/// Asks nobody: the credential is drawn here, and the gateways that are given it make an administrator of who has it.
+fn declare(global: &Global, environment: &str, secret_file: Option<&Path>) -> Result<(), Failure> {
+    if !is_environment_name(environment) {
+        let message = "--environment: a name has 1 to 16 of a-z and 0-9, and begins with a letter";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let handover = Handover::prepare(global, secret_file, "give it to no gateway, draw another".to_owned())?;
+    let id = draw_accessor().map_err(anyhow::Error::from)?;
+    let secret = draw_secret(TokenKind::Admin, environment, id).map_err(anyhow::Error::from)?;
+    let about = serde_json::json!({ "name": "root", "id": id.to_string(), "environment": environment });
+    handover.give(global, &about, secret.expose())?;
+    if global.output == Format::Table {
+        output::note(
+            "Give it to gateways of that environment: `serve --bootstrap-admin-from FILE`. One without an administrator \
+             makes root of whoever has it.",
+        );
+    }
+    Ok(())
 }
 
 /// A name with a slip of the finger in it permits nothing, and the policy may get it only later: no error.

@@ -39,6 +39,7 @@ pub(super) fn run(global: &Global, arguments: &Demo) -> Result<(), Failure> {
         state_dir: None,
         socket,
         certificates: Certificates::default(),
+        first_admin: None,
     })?;
     say_what_to_try(&gateway, &secrets);
     if !arguments.no_traffic {

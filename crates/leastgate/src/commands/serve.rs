@@ -1,19 +1,18 @@
 //! `leastgate serve`: from the files to a gateway that runs until a signal.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use leastgate_config::{GatewayConfig, LoadedGateway, Override, TokenSource};
+use leastgate_config::{GatewayConfig, LoadedGateway, Override, SecretSource, TokenSource};
 use leastgate_policy::EnvironmentKey;
-use leastgate_store::{SqliteOptions, SqliteStore, StateDir, StateDirError, StoreError, TokenStore as _};
+use leastgate_store::{SqliteOptions, SqliteStore, StateDir, StateDirError, StoreError};
 
 use super::first_steps::FirstSteps;
 use crate::cli::{Global, Serve};
 use crate::exit::{Exit, Failure};
-use crate::files::NewFile;
 use crate::gateway::loading::GatewayFile;
-use crate::gateway::{Certificates, Gateway, Parts, PolicyOrigin, Signals, exposure, loading};
+use crate::gateway::{Certificates, FirstAdmin, Gateway, Parts, PolicyOrigin, Signals, exposure, loading};
 use crate::output;
 use crate::sandbox;
 
@@ -25,10 +24,7 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     output::start_log(global.verbose);
     let signals = Signals::take()?;
     let mut warnings = exposure::find(&loaded.config);
-    let parts = parts(loaded, flags)?;
-    if let Some(path) = &arguments.bootstrap_admin {
-        bootstrap_admin(&parts, path)?;
-    }
+    let parts = parts(loaded, flags, first_admin(arguments)?)?;
     let named = global.config.as_deref();
     let wants_first_token = parts.config.tokens == TokenSource::Store;
     let steps = FirstSteps::of(&parts.policy.spec, &parts.policy.snapshot, named).filter(|_| wants_first_token);
@@ -52,7 +48,7 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     gateway.serve(&signals)
 }
 
-fn parts(loaded: LoadedGateway, flags: Vec<Override>) -> Result<Parts, Failure> {
+fn parts(loaded: LoadedGateway, flags: Vec<Override>, first_admin: Option<FirstAdmin>) -> Result<Parts, Failure> {
     let key = loading::environment_key(&loaded)?;
     let policy = loading::first_policy(&loaded)?;
     let certificates = Certificates::first(&loaded)?;
@@ -75,26 +71,24 @@ fn parts(loaded: LoadedGateway, flags: Vec<Override>) -> Result<Parts, Failure> 
         state_dir,
         socket,
         certificates,
+        first_admin,
     })
 }
 
 /// The first administrator, for a gateway whose admin API is used over TCP; the local socket needs none.
-fn bootstrap_admin(parts: &Parts, path: &Path) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("--bootstrap-admin: {error}"));
-    if parts.store.count_admins().map_err(|error| failed(&error))? > 0 {
-        return Ok(());
-    }
-    let file = NewFile::create(path, 0o600).map_err(|error| failed(&format!("{}: {error}", path.display())))?;
-    let environment = &parts.config.environment;
-    let issued = leastgate_admin::bootstrap(&*parts.store, environment, &parts.key, "root", loading::now());
-    let Some(issued) = issued.map_err(|error| failed(&error))? else { return Ok(()) };
-    file.fill(issued.secret.expose().as_bytes()).map_err(|error| {
-        // An administrator whose credential nobody has would keep the next start from making another.
-        match parts.store.revoke_admin(issued.record.id, loading::now()) {
-            Ok(_) => failed(&format!("{}: {error}", path.display())),
-            Err(second) => failed(&format!("{}: {error}; its administrator remains: {second}", path.display())),
+fn first_admin(arguments: &Serve) -> Result<Option<FirstAdmin>, Failure> {
+    const VARIABLE: &str = "LEASTGATE_BOOTSTRAP_ADMIN";
+    let write = arguments.bootstrap_admin.clone().map(FirstAdmin::Write);
+    let file = arguments.bootstrap_admin_from.clone().map(|path| FirstAdmin::Given(SecretSource::File(path)));
+    let variable = loading::variable(VARIABLE).map(|_| FirstAdmin::Given(SecretSource::Env(VARIABLE.to_owned())));
+    let mut ways = write.into_iter().chain(file).chain(variable);
+    match (ways.next(), ways.next()) {
+        (Some(one), Some(other)) => {
+            let message = format!("{one} and {other} both say who the first administrator is: leave one out");
+            Err(Failure::new(Exit::Usage, message))
         }
-    })
+        (way, _) => Ok(way),
+    }
 }
 
 /// Without a state_dir (declared tokens) administrators are kept in memory: the local socket still works.

@@ -5,6 +5,7 @@
 mod admin_tls;
 mod certificates;
 pub(crate) mod exposure;
+mod first_admin;
 mod listener_tls;
 pub mod loading;
 mod parts;
@@ -30,6 +31,7 @@ use leastgate_store::{StateDir, TokenStore};
 use leastgate_telemetry::{Clock, LifecycleEvent, SystemClock, Telemetry};
 
 pub use certificates::Certificates;
+pub use first_admin::FirstAdmin;
 pub(crate) use parts::runtime_dir;
 pub use parts::{Parts, PolicyOrigin};
 pub use signals::Signals;
@@ -88,13 +90,16 @@ impl Gateway {
     }
 
     fn start_planes(parts: Parts, telemetry: Telemetry, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
-        let Parts { config, key, policy, origin, store, state_dir, socket, certificates } = parts;
+        let Parts { config, key, policy, origin, store, state_dir, socket, certificates, first_admin } = parts;
         let config = Arc::new(config);
         let authority = Arc::new(Authority::with_tokens(key, parts::token_table(&config, &*store)?));
         let (state, unwritten) = Default::default();
         let shared = Arc::new(Shared { authority, telemetry, clock, store, state, unwritten });
         let fingerprint = policy.fingerprint;
         let snapshot = parts::put_in_force(&shared, config.tokens, policy).map_err(anyhow::Error::from)?;
+        if let Some(first_admin) = first_admin {
+            first_admin.make(&shared, &config.environment)?;
+        }
         certificates.show(&shared.telemetry);
         let data_plane = parts::data_plane(&config, &certificates);
         let data = DataPlane::start(data_plane, &shared.authority, &shared.telemetry, &shared.clock)

@@ -16,6 +16,7 @@ use leastgate_telemetry::{self as telemetry, FileSinkConfig, RedactionKey, Telem
 
 use super::admin_tls::AdminHandshakes;
 use super::certificates::Certificates;
+use super::first_admin::FirstAdmin;
 use super::standing::{Shadow, Unknown};
 use super::{Shared, loading};
 use crate::exit::{Exit, Failure};
@@ -39,6 +40,8 @@ pub struct Parts {
     pub socket: Option<PathBuf>,
     /// Those of the data listener and towards upstreams, where there is TLS.
     pub certificates: Certificates,
+    /// How a store without an administrator comes by one.
+    pub first_admin: Option<FirstAdmin>,
 }
 
 /// Where a policy came from.

@@ -25,7 +25,8 @@ fn start() -> Gateway {
     let policy = loading::compile(&policy, &config, loading::now()).unwrap();
     let store = Arc::new(SqliteStore::in_memory(ENVIRONMENT, &key).unwrap());
     let (origin, certificates) = (PolicyOrigin::BuiltIn, Certificates::default());
-    Gateway::start(Parts { config, key, policy, origin, store, state_dir: None, socket: None, certificates }).unwrap()
+    let (state_dir, socket, first_admin) = (None, None, None);
+    Gateway::start(Parts { config, key, policy, origin, store, state_dir, socket, certificates, first_admin }).unwrap()
 }
 
 #[test]

@@ -1,0 +1,124 @@
+//! How a store without an administrator comes by one at a start: a credential that is drawn and written into a file, or
+//! one that the operator of many gateways gives to all of them. It is on record as every change of who may do what.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use leastgate_admin::{BootstrapError, UnfitCredential, bootstrap, bootstrap_given};
+use leastgate_config::SecretSource;
+use leastgate_store::AdminRecord;
+use leastgate_telemetry::{AdminActor, AdminEvent};
+
+use super::{Shared, loading};
+use crate::exit::{Exit, Failure};
+use crate::files::NewFile;
+
+/// What the first administrator is called.
+const NAME: &str = "root";
+
+/// Where the first administrator's credential goes, or comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FirstAdmin {
+    /// Into this new file.
+    Write(PathBuf),
+    /// From here.
+    Given(SecretSource),
+}
+
+impl FirstAdmin {
+    /// Makes it, unless there is an administrator already.
+    ///
+    /// # Errors
+    /// What was given is not fit for it (3), or it can't be kept, written or recorded.
+    pub(super) fn make(&self, shared: &Shared, environment: &str) -> Result<(), Failure> {
+        let admins = shared.store.count_admins().map_err(|error| self.failed(&error))?;
+        if admins > 0 {
+            // Not even looked at: what a first start was given may be gone by now, and had better be.
+            tracing::info!("the store has administrators: {self} is ignored");
+            return Ok(());
+        }
+        let Ok(place) = shared.telemetry.reserve_admin() else {
+            return Err(self.failed(&"the audit sinks can't record it"));
+        };
+        let made = match self {
+            Self::Write(path) => self.write(shared, environment, path)?,
+            Self::Given(source) => self.register(shared, environment, source)?,
+        };
+        let Some(record) = made else { return Ok(()) };
+        tracing::info!(id = %record.id, "administrator {NAME} is made ({self})");
+        shared.telemetry.admin(&self.event(shared, &record), Some(place));
+        Ok(())
+    }
+
+    fn write(&self, shared: &Shared, environment: &str, path: &Path) -> Result<Option<AdminRecord>, Failure> {
+        let (store, key) = (&*shared.store, shared.authority.key());
+        let failed = |error: &dyn fmt::Display| self.failed(&format!("{}: {error}", path.display()));
+        let file = NewFile::create(path, 0o600).map_err(|error| failed(&error))?;
+        let issued = bootstrap(store, environment, key, NAME, loading::now()).map_err(|error| self.failed(&error))?;
+        let Some(issued) = issued else { return Ok(None) };
+        file.fill(issued.secret.expose().as_bytes()).map_err(|error| {
+            // An administrator whose credential nobody has would keep the next start from making another.
+            match store.revoke_admin(issued.record.id, loading::now()) {
+                Ok(_) => failed(&error),
+                Err(second) => failed(&format!("{error}; its administrator remains: {second}")),
+            }
+        })?;
+        Ok(Some(issued.record))
+    }
+
+    fn register(
+        &self,
+        shared: &Shared,
+        environment: &str,
+        source: &SecretSource,
+    ) -> Result<Option<AdminRecord>, Failure> {
+        let invalid = |error: &dyn fmt::Display| Failure::new(Exit::Invalid, format!("{self}: {error}"));
+        let text = source.read(&|name| std::env::var_os(name)).map_err(|error| invalid(&error))?;
+        let (store, key) = (&*shared.store, shared.authority.key());
+        match bootstrap_given(store, environment, key, text.trim_ascii(), NAME, loading::now()) {
+            // Whoever revoked it did so for a reason, and a gateway that stays down for it serves nobody.
+            Err(BootstrapError::Unfit(revoked @ UnfitCredential::Revoked)) => {
+                tracing::warn!("{self}: {revoked}; the gateway serves without an administrator");
+                Ok(None)
+            }
+            Err(BootstrapError::Unfit(unfit)) => Err(invalid(&unfit)),
+            Err(error) => Err(self.failed(&error)),
+            Ok(record) => Ok(record),
+        }
+    }
+
+    fn event(&self, shared: &Shared, record: &AdminRecord) -> AdminEvent {
+        let detail = |name: &str, value: String| (name.to_owned(), value);
+        AdminEvent {
+            operation: "admin.bootstrap".to_owned(),
+            actor: AdminActor { subject: "bootstrap".to_owned(), ..AdminActor::default() },
+            target: Some(record.id.to_string()),
+            reason: Some("the store had no administrator".to_owned()),
+            result: "ok".to_owned(),
+            durable: Some(true),
+            details: vec![
+                detail("name", record.name.to_string()),
+                detail("role", record.role.to_string()),
+                detail("may_grant", serde_json::to_string(&record.may_grant).unwrap_or_default()),
+                detail("by", self.to_string()),
+            ],
+            policy_rev: shared.authority.snapshot().map(|policy| policy.revision().to_owned()),
+            ..AdminEvent::default()
+        }
+    }
+
+    fn failed(&self, error: &dyn fmt::Display) -> Failure {
+        Failure::new(Exit::Failed, format!("{self}: {error}"))
+    }
+}
+
+impl fmt::Display for FirstAdmin {
+    /// As its user knows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(_) => f.write_str("--bootstrap-admin"),
+            Self::Given(SecretSource::Env(name)) => f.write_str(name),
+            Self::Given(_) => f.write_str("--bootstrap-admin-from"),
+        }
+    }
+}
