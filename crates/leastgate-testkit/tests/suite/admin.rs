@@ -306,3 +306,22 @@ fn a_flood_of_wrong_credentials_does_not_lock_the_right_one_out() {
     assert_eq!(stored.api("GET", "/v1/status", Some(&root), None).status, 200);
     let _ = RawClient::connect(stored.gateway.addresses().admin);
 }
+
+#[test]
+fn refused_credentials_are_counted_by_source() {
+    let stored = Stored::start();
+    let admin = stored.gateway.addresses().admin;
+    let request = format!(
+        "GET /v1/status HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer lga_test_wrong\r\nConnection: close\r\n\r\n"
+    );
+    let from = |last: u8| {
+        let mut client = RawClient::connect_from(admin, [127, 0, 0, last].into());
+        client.send(&request);
+        client.read().unwrap().status
+    };
+    // 20 at once, and one a second: a machine that takes a second for each of them is not one that is flooded.
+    let statuses: Vec<u16> = (0..60).map(|_| from(1)).collect();
+    assert!(statuses[..20].iter().all(|status| *status == 401), "{statuses:?}");
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert_eq!(from(2), 401, "another source has its own");
+}
