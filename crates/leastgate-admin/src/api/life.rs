@@ -28,6 +28,12 @@ pub struct RotatedToken {
     pub token: TokenView,
     /// The old one: it is reached by its accessor until its grace ends.
     pub old: TokenView,
+    /// How many of its requests were under way and cut: none where it has a grace.
+    #[serde(default)]
+    pub streams_cut: u64,
+    /// Whether that is all of them.
+    #[serde(default)]
+    pub streams_cut_complete: bool,
     /// The successor's text, this once; `None` where the call was a repetition.
     pub secret: Option<SecretText>,
 }
@@ -153,6 +159,12 @@ pub struct TokenEdited {
     pub token: TokenView,
     /// Whether the store holds the change. If not, it is in force all the same, and is tried again until it does.
     pub durable: bool,
+    /// How many of its requests were under way and cut, because the token does not permit them any more.
+    #[serde(default)]
+    pub streams_cut: u64,
+    /// Whether that is all of them.
+    #[serde(default)]
+    pub streams_cut_complete: bool,
 }
 
 #[cfg(test)]

@@ -169,8 +169,8 @@ impl Client {
     ///
     /// # Errors
     /// As every call.
-    pub fn export_tokens(&self, cursor: Option<String>) -> Answered<ExportedTokens> {
-        self.get(&query("/v1/exports", &[("cursor", &cursor)]))
+    pub fn export_tokens(&self, cursor: &Option<String>) -> Answered<ExportedTokens> {
+        self.get(&query("/v1/exports", &[("cursor", cursor)]))
     }
 
     /// Takes tokens of another gateway.
@@ -318,8 +318,8 @@ impl Client {
     ///
     /// # Errors
     /// As every call.
-    pub fn findings(&self, kind: Option<String>) -> Answered<FindingList> {
-        self.get(&query("/v1/findings", &[("type", &kind)]))
+    pub fn findings(&self, kind: &Option<String>) -> Answered<FindingList> {
+        self.get(&query("/v1/findings", &[("type", kind)]))
     }
 
     /// How the gateway is.

@@ -84,8 +84,7 @@ fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply
     if change.change == Change::Revoke {
         call.shared.given.telemetry.revocation(cut.took);
     }
-    let of_children =
-        children::end_all(call, found.accessor, "the token it stands in for was taken out of use");
+    let of_children = children::end_all(call, found.accessor, "the token it stands in for was taken out of use");
     answer(call, &found, &change, (before, state), durable, Some(cut.and(of_children)))
 }
 

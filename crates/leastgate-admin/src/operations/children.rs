@@ -69,7 +69,7 @@ fn is_as_it_was(call: &Call<'_>, parent: &TokenRecord) -> bool {
 /// A child's life goes on while its command runs.
 pub(crate) fn renew(call: &Call<'_>) -> Result<Reply, Problem> {
     let asked = begin(call)?;
-    let _held = call.shared.lock_gift()?;
+    let held = call.shared.lock_gift()?;
     let child = living(call)?;
     let Some(parent) = child.parent else {
         return Err(
@@ -80,7 +80,7 @@ pub(crate) fn renew(call: &Call<'_>) -> Result<Reply, Problem> {
     let until = end(call, &parent, &asked);
     let renewed = TokenRecord { expires: child.expires.max(Some(until)), ..child.clone() };
     check_may_give(call, Holding::from(&renewed))?;
-    super::edit::keep(call, &child, renewed, &asked.reason)
+    super::edit::keep(call, held, &child, renewed, &asked.reason)
 }
 
 fn begin(call: &Call<'_>) -> Result<CreateChild, Problem> {

@@ -3,10 +3,11 @@
 //! An edit and a grant give access, or may: they go to the store first. A restriction only takes, so it is in force at once
 //! and the store hears of it as soon as it can.
 
-use leastgate_policy::{Timestamp, TokenLimits};
+use leastgate_policy::{Timestamp, TokenLimits, Whose};
 use leastgate_store::{StoreError, TokenGrant, TokenRecord};
 
 use super::changes::{check_not_declared, settle};
+use super::cut::{Cut, Cutting};
 use super::find::find;
 use super::give::{Holding, check_ceiling, check_policy};
 use super::issue::{distinct, networks};
@@ -16,6 +17,7 @@ use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem, revoked};
 use crate::restriction::Restriction;
+use crate::turn::Held;
 use crate::unsynced::Owed;
 
 pub(crate) fn patch(call: &Call<'_>) -> Result<Reply, Problem> {
@@ -25,17 +27,17 @@ pub(crate) fn patch(call: &Call<'_>) -> Result<Reply, Problem> {
         let problem = Problem::new(Kind::ConditionRequired, "a change needs `If-Match` with the ETag of the token");
         return Err(problem.hint("read the token first: its answer has an ETag"));
     }
-    let _held = call.shared.lock_gift()?;
+    let held = call.shared.lock_gift()?;
     let old = editable(call)?;
     let new = patched(call, &old, &asked)?;
     check_may_widen(call, &old, &new)?;
-    keep(call, &old, new, &asked.reason)
+    keep(call, held, &old, new, &asked.reason)
 }
 
 pub(crate) fn grant(call: &Call<'_>) -> Result<Reply, Problem> {
     let asked: GrantScope = begin(call)?;
     check_text("reason", &asked.reason)?;
-    let _held = call.shared.lock_gift()?;
+    let held = call.shared.lock_gift()?;
     let old = editable(call)?;
     if old.is_canary {
         return Err(Problem::new(Kind::Conflict, "the token is a bait, and holds nothing on purpose"));
@@ -54,7 +56,7 @@ pub(crate) fn grant(call: &Call<'_>) -> Result<Reply, Problem> {
         Some(held) => *held = given,
         None => new.grants.push(given),
     }
-    keep(call, &old, new, &asked.reason)
+    keep(call, held, &old, new, &asked.reason)
 }
 
 /// Judged from now on: a grant's life begins when it is given.
@@ -201,11 +203,20 @@ fn is_wider_place(old: &TokenRecord, new: &TokenRecord) -> bool {
     !old.is_empty() && (new.is_empty() || !new.iter().all(is_inside))
 }
 
-/// The store first: what gives access must be known to last. The caller has the turn.
-pub(super) fn keep(call: &Call<'_>, old: &TokenRecord, new: TokenRecord, reason: &str) -> Result<Reply, Problem> {
+/// The store first: what gives access must be known to last. The turn goes back before workers are waited for.
+pub(super) fn keep(
+    call: &Call<'_>,
+    held: Held<'_>,
+    old: &TokenRecord,
+    new: TokenRecord,
+    reason: &str,
+) -> Result<Reply, Problem> {
     let kept = if new == *old { new } else { call.shared.given.store.update_token(new)? };
+    let cutting = Cutting::begin(call, Whose::Token(old.accessor));
     call.shared.put_in_force(&kept).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
-    answer(call, old, &kept, reason, true)
+    cutting.in_force();
+    drop(held);
+    answer(call, old, &kept, reason, true, cutting.finish())
 }
 
 pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
@@ -216,11 +227,14 @@ pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
     check_held(&old, &restriction)?;
     check_version(call, &old)?;
     let less = restriction.apply(&old);
+    let cutting = Cutting::begin(call, Whose::Token(old.accessor));
     // In force before waiting for anybody; once more when no other change can come between memory and store.
     put_restricted(call, &less)?;
+    cutting.in_force();
     let (kept, durable) = keep_restricted(call, &old, &restriction, less)?;
-    children::end_all(call, old.accessor, "the token it stands in for was restricted");
-    answer(call, &old, &kept, &asked.reason, durable)
+    let cut = cutting.finish();
+    let of_children = children::end_all(call, old.accessor, "the token it stands in for was restricted");
+    answer(call, &old, &kept, &asked.reason, durable, cut.and(of_children))
 }
 
 fn restriction(asked: &RestrictToken) -> Result<Restriction, Problem> {
@@ -303,6 +317,7 @@ fn answer(
     new: &TokenRecord,
     reason: &str,
     durable: bool,
+    cut: Cut,
 ) -> Result<Reply, Problem> {
     let state = call.shared.given.authority.tokens().get(&new.digest).map_or(new.state, |token| token.state);
     let policy = call.shared.given.authority.snapshot();
@@ -311,9 +326,10 @@ fn answer(
         target: Some(new.accessor.to_string()),
         reason: Some(reason.to_owned()),
         durable: Some(durable),
-        details: differences(old, new),
+        details: [differences(old, new), vec![detail("streams_cut", cut.requests.to_string())]].concat(),
     };
-    Ok(Reply { version: Some(new.version), change, ..Reply::json(&TokenEdited { token, durable })? })
+    let edited = TokenEdited { token, durable, streams_cut: cut.requests, streams_cut_complete: cut.complete };
+    Ok(Reply { version: Some(new.version), change, ..Reply::json(&edited)? })
 }
 
 /// What is different, before and after.

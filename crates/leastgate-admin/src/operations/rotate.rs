@@ -1,11 +1,12 @@
 //! Rotation as one object: a successor with the same grants takes the name over, and the old token lives on for its grace;
 //! or, where its secret has leaked, not for a moment.
 
-use leastgate_policy::{Accessor, Timestamp, TokenState};
+use leastgate_policy::{Accessor, Timestamp, TokenState, Whose};
 use leastgate_store::{Change, IssuedToken, NewToken, OldEnd, StateChange, TokenRecord, rotate_token};
 use serde_json::json;
 
 use super::changes::{apply, check_not_declared, keep, settle};
+use super::cut::{Cut, Cutting};
 use super::find::{Found, find, find_in_force};
 use super::give::{Holding, check_may_give, longest_life};
 use super::issue::{ticket, with_secret};
@@ -14,6 +15,9 @@ use crate::api::{LastUseView, Moment, PredecessorView, RotateToken, RotationView
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem};
+
+/// A successor with its secret, and the token that gave its name away.
+type Rotated = (IssuedToken, TokenRecord);
 
 /// The grace of a rotation that says nothing of it.
 const GRACE: Ttl = Ttl::DAY;
@@ -31,22 +35,22 @@ pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
     if let Some(made) = ticket.as_ref().map(|ticket| call.shared.replays.made(ticket)).transpose()?.flatten() {
         return replayed(call, made);
     }
-    let (issued, old) = if asked.now { rotate_leaked(call, &asked) } else { rotate_with_grace(call, &asked) }?;
+    let ((issued, old), cut) = if asked.now { rotate_leaked(call, &asked) } else { rotate_with_grace(call, &asked) }?;
     if let Some(ticket) = ticket {
         call.shared.replays.remember(ticket, issued.record.accessor);
     }
-    answer(call, &asked, &issued, &old)
+    answer(call, &asked, &issued, &old, cut)
 }
 
-fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(IssuedToken, TokenRecord), Problem> {
+fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
     let end = OldEnd::Grace(call.now.plus(asked.grace.unwrap_or(GRACE).seconds()));
     let _held = call.shared.lock_gift()?;
     let old = stored(&find(call.shared, call.target())?)?.clone();
-    hand_over(call, &old, &end)
+    Ok((hand_over(call, &old, &end)?, Cut::NONE))
 }
 
 /// What takes access away comes first and stays, whatever becomes of the rest.
-fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(IssuedToken, TokenRecord), Problem> {
+fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
     let found = find_in_force(call.shared, call.target())?;
     let change = StateChange {
         change: Change::Revoke,
@@ -56,16 +60,18 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(IssuedToken, T
     };
     let before = found.state(call.shared);
     found.record().map_or(Ok(()), |record| check_version(call, record))?;
-    children::end_all(call, found.accessor, "the token it stands in for has leaked");
+    let of_children = children::end_all(call, found.accessor, "the token it stands in for has leaked");
+    let cutting = Cutting::begin(call, Whose::Token(found.accessor));
     let rotated = stored(&found).cloned().and_then(|old| {
         // Out of force before anything is asked that may take its time; the store hears of it with the successor.
         if matches!(before, TokenState::Active) {
             call.shared.given.authority.set_state(&old.digest, TokenState::Revoked);
+            cutting.in_force();
         }
         let _held = call.shared.lock_gift()?;
         hand_over(call, &old, &OldEnd::Revoked(change.clone()))
     });
-    rotated.map_err(|problem| {
+    let rotated = rotated.map_err(|problem| {
         let taken =
             apply(call, &found, TokenState::Revoked).and_then(|()| keep(call, &found, &change, TokenState::Revoked));
         let told = match taken {
@@ -76,7 +82,11 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(IssuedToken, T
             Err(_) => "the old token is as it was",
         };
         problem.and_hint(told)
-    })
+    })?;
+    cutting.in_force();
+    let cut = cutting.finish();
+    call.shared.given.telemetry.revocation(cut.took);
+    Ok((rotated, cut.and(of_children)))
 }
 
 fn revoked(found: &Found, change: &StateChange, before: TokenState, durable: bool) -> Recorded {
@@ -99,7 +109,7 @@ fn stored(found: &Found) -> Result<&TokenRecord, Problem> {
 }
 
 /// The caller has the turn.
-fn hand_over(call: &Call<'_>, old: &TokenRecord, end: &OldEnd) -> Result<(IssuedToken, TokenRecord), Problem> {
+fn hand_over(call: &Call<'_>, old: &TokenRecord, end: &OldEnd) -> Result<Rotated, Problem> {
     check_version(call, old)?;
     settle(call, old.accessor)?;
     let token = successor(call, old)?;
@@ -145,7 +155,13 @@ fn replayed(call: &Call<'_>, made: Accessor) -> Result<Reply, Problem> {
     Ok(Reply { body: with_secret(&shown, None)?, version: Some(token.version), change, ..Reply::default() })
 }
 
-fn answer(call: &Call<'_>, asked: &RotateToken, issued: &IssuedToken, old: &TokenRecord) -> Result<Reply, Problem> {
+fn answer(
+    call: &Call<'_>,
+    asked: &RotateToken,
+    issued: &IssuedToken,
+    old: &TokenRecord,
+    cut: Cut,
+) -> Result<Reply, Problem> {
     let token = &issued.record;
     let end = |record: &TokenRecord| record.expires.map_or("never".to_owned(), |end| Moment(end).to_string());
     let details = vec![
@@ -156,6 +172,7 @@ fn answer(call: &Call<'_>, asked: &RotateToken, issued: &IssuedToken, old: &Toke
         detail("expires.after", end(token)),
         detail("old.state.after", old.state.as_str()),
         detail("old.expires.after", end(old)),
+        detail("streams_cut", cut.requests.to_string()),
     ];
     let change = Recorded {
         target: Some(old.accessor.to_string()),
@@ -163,7 +180,12 @@ fn answer(call: &Call<'_>, asked: &RotateToken, issued: &IssuedToken, old: &Toke
         durable: Some(true),
         details,
     };
-    let shown = json!({"token": show(call, token), "old": show(call, old)});
+    let shown = json!({
+        "token": show(call, token),
+        "old": show(call, old),
+        "streams_cut": cut.requests,
+        "streams_cut_complete": cut.complete,
+    });
     Ok(Reply {
         created_at: Some(format!("/v1/tokens/{}", token.accessor)),
         version: Some(token.version),

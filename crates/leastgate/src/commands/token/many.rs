@@ -82,7 +82,7 @@ pub(super) fn export(global: &Global) -> Result<(), Failure> {
     let mut all: Vec<ExportedToken> = Vec::new();
     let mut cursor = None;
     loop {
-        let page = client.export_tokens(cursor)?;
+        let page = client.export_tokens(&cursor)?;
         all.extend(page.items);
         cursor = page.next_cursor;
         if cursor.is_none() {
