@@ -6,14 +6,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::review::{CutWatch, Reviewer, Reviews, Whose};
 use crate::snapshot::{PolicySnapshot, RuleKey};
-use crate::token::{DigestCollision, EnvironmentKey, TokenDigest, TokenEntry, TokenState, TokenTable};
+use crate::token::{
+    DigestCollision, EnvironmentKey, Moves, Straggler, Stragglers, TokenDigest, TokenEntry, TokenState, TokenTable,
+    TokenView,
+};
 
 /// The keys of all rules that were ever in force, and back.
 #[derive(Debug, Default)]
@@ -30,6 +33,9 @@ pub struct Authority {
     rule_keys: Mutex<RuleKeys>,
     changes: AtomicU64,
     reviews: Arc<Reviews>,
+    /// Held for each edit of the token table: a token that moves to another digest is changed wherever it is.
+    moves: Mutex<Moves>,
+    stragglers: Stragglers,
 }
 
 impl Authority {
@@ -49,6 +55,8 @@ impl Authority {
             rule_keys: Mutex::default(),
             changes: AtomicU64::new(0),
             reviews: Arc::default(),
+            moves: Mutex::default(),
+            stragglers: Stragglers::default(),
         }
     }
 
@@ -86,23 +94,91 @@ impl Authority {
     /// # Errors
     /// Another token's digest begins alike; nothing is changed.
     pub fn upsert(&self, entry: TokenEntry) -> Result<(), DigestCollision> {
-        self.tokens.load().upsert(entry)?;
+        let moves = self.moves();
+        self.tokens.load().upsert(TokenEntry { digest: moves.place(&entry.digest), ..entry })?;
         self.changed();
         Ok(())
     }
 
     /// Changes a token's state. `false` where there is no such token.
     pub fn set_state(&self, digest: &TokenDigest, state: TokenState) -> bool {
-        let found = self.tokens.load().set_state(digest, state);
+        let moves = self.moves();
+        let found = self.tokens.load().set_state(&moves.place(digest), state);
         self.changed();
         found
     }
 
     /// Takes a token out. `false` where there is no such token.
     pub fn remove(&self, digest: &TokenDigest) -> bool {
-        let found = self.tokens.load().remove(digest);
+        let moves = self.moves();
+        let found = self.tokens.load().remove(&moves.place(digest));
         self.changed();
         found
+    }
+
+    /// The token with this digest, wherever it is kept by now.
+    #[must_use]
+    pub fn token(&self, digest: &TokenDigest) -> Option<TokenView> {
+        let moves = self.moves();
+        self.tokens.load().get(&moves.place(digest))
+    }
+
+    /// The digest under which the token that has, had, or will have this one is kept.
+    #[must_use]
+    pub fn place(&self, digest: &TokenDigest) -> TokenDigest {
+        self.moves().place(digest)
+    }
+
+    /// Before the store is told to keep a token under the current key: from here on either of its digests leads to it, for
+    /// the store may know before the table does. `false` where there is no such token any more.
+    ///
+    /// # Errors
+    /// Another token's digest begins alike: it stays under the previous key.
+    pub fn begin_redigest(&self, straggler: &Straggler) -> Result<bool, DigestCollision> {
+        let mut moves = self.moves();
+        let tokens = self.tokens.load();
+        if tokens.get(&straggler.previous).is_none() {
+            return Ok(false);
+        }
+        if !tokens.has_room_for(&straggler.current) {
+            return Err(DigestCollision);
+        }
+        moves.begin(straggler.previous, straggler.current);
+        Ok(true)
+    }
+
+    /// After the store has taken it: the token moves, with whatever was done to it meanwhile. Nothing that is allowed
+    /// changes, so nothing is decided again.
+    ///
+    /// # Errors
+    /// Another token's digest begins alike by now: it stays under the previous key.
+    pub fn finish_redigest(&self, straggler: &Straggler) -> Result<bool, DigestCollision> {
+        let mut moves = self.moves();
+        let moved = self.tokens.load().redigest(&straggler.previous, &straggler.current);
+        match moved {
+            Ok(true) => moves.finish(straggler.previous, straggler.current),
+            Ok(false) => moves.give_up(&straggler.current),
+            // The store has the new digest, the table the old one: each goes on leading to the token.
+            Err(DigestCollision) => {}
+        }
+        moved
+    }
+
+    /// After the store has refused it for good.
+    pub fn give_up_redigest(&self, straggler: &Straggler) {
+        self.moves().give_up(&straggler.current);
+    }
+
+    /// Forgets where tokens were that moved before the last time this was called. Nobody holds their former digests by
+    /// then: it is called once in minutes, and what an administrator asks for takes seconds.
+    pub fn age_moves(&self) {
+        self.moves().age();
+    }
+
+    /// Tokens that were found under the previous key.
+    #[must_use]
+    pub fn stragglers(&self) -> &Stragglers {
+        &self.stragglers
     }
 
     /// The policy in force; none before the first.
@@ -159,6 +235,10 @@ impl Authority {
     #[must_use]
     pub fn reader(self: &Arc<Self>) -> Reader {
         Reader { policy: Cache::new(Arc::clone(&self.policy)), authority: Arc::clone(self) }
+    }
+
+    fn moves(&self) -> MutexGuard<'_, Moves> {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn changed(&self) {
@@ -233,7 +313,7 @@ mod tests {
     use crate::compile::CompileContext;
     use crate::spec::{DeclaredToken, Located, PolicySpec};
     use crate::time::Timestamp;
-    use crate::token::{Accessor, Pepper};
+    use crate::token::{Accessor, Digests, Pepper, StragglerKind};
 
     fn policy(revision: &str, digest: [u8; 32]) -> PolicySnapshot {
         let text = |value: &str| Located::from(value.to_owned());
@@ -284,6 +364,58 @@ mod tests {
         assert!(authority.set_state(&digest, TokenState::Revoked));
         for snapshot in [first, second] {
             assert_eq!(snapshot.tokens().get(&digest).unwrap().state, TokenState::Revoked);
+        }
+    }
+
+    /// The race of a rotation: a revocation that read the record before, while or after its digest changes.
+    #[test]
+    fn whatever_is_done_to_a_token_while_its_digest_changes_is_done_to_it() {
+        let key = |byte| EnvironmentKey::derive(&Pepper::new(vec![byte; 32]).unwrap(), "prod");
+        let both = key(2).replacing(&key(1));
+        let Digests { current, previous } = both.digests(b"x");
+        let previous = previous.unwrap();
+        let straggler = Straggler { kind: StragglerKind::Token, accessor: Accessor::from_random(1), previous, current };
+        let entry = |digest, state| TokenEntry {
+            digest,
+            accessor: Accessor::from_random(1),
+            name: "bot".into(),
+            owner: None,
+            roles: vec![],
+            grants: vec![],
+            restrictions: Default::default(),
+            limits: Default::default(),
+            expires: None,
+            state,
+            is_canary: false,
+        };
+        let state = |authority: &Authority| authority.tokens().find(&both.digests(b"x")).map(|(token, _)| token.state);
+        for held in [previous, current] {
+            for moment in 0..4 {
+                let authority = Authority::new(both.clone());
+                authority.upsert(entry(previous, TokenState::Active)).unwrap();
+                let at = |now| {
+                    // Before it begins, the store has not told anybody of the new digest.
+                    if moment == now && (now > 0 || held == previous) {
+                        assert!(authority.set_state(&held, TokenState::Revoked), "{held:?} {moment}");
+                        assert_eq!(authority.token(&held).map(|token| token.state), Some(TokenState::Revoked));
+                    }
+                };
+                at(0);
+                assert_eq!(authority.begin_redigest(&straggler), Ok(true));
+                at(1);
+                assert_eq!(authority.finish_redigest(&straggler), Ok(true));
+                at(2);
+                authority.age_moves();
+                at(3);
+                let is_revoked = moment > 0 || held == previous;
+                let expected = if is_revoked { TokenState::Revoked } else { TokenState::Active };
+                assert_eq!((state(&authority), authority.tokens().len()), (Some(expected), 1), "{held:?} {moment}");
+                // A record that was read before the move, put in force after it, makes no second token.
+                authority.upsert(entry(previous, TokenState::Disabled)).unwrap();
+                assert_eq!((state(&authority), authority.tokens().len()), (Some(TokenState::Disabled), 1));
+                assert!(authority.remove(&previous) && authority.tokens().is_empty());
+                assert_eq!(authority.begin_redigest(&straggler), Ok(false));
+            }
         }
     }
 }

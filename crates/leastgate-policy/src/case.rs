@@ -41,6 +41,8 @@ pub struct TokenIdentity {
     /// Whether it may be used.
     pub state: TokenState,
     pub(crate) terms: Option<Arc<Terms>>,
+    /// Whether it is still kept under the previous key.
+    pub is_straggler: bool,
     pub(crate) entitlement: Arc<Entitlement>,
 }
 
@@ -171,9 +173,9 @@ impl fmt::Debug for Case {
 }
 
 impl TokenIdentity {
-    pub(crate) fn of(token: TokenView) -> Self {
+    pub(crate) fn of(token: TokenView, is_straggler: bool) -> Self {
         let TokenView { accessor, name, entitlement, terms, expires, state, .. } = token;
-        Self { accessor, name, expires, state, terms, entitlement }
+        Self { accessor, name, expires, state, terms, is_straggler, entitlement }
     }
 
     /// The first moment of the token's life, where one was set.

@@ -50,6 +50,18 @@ pub struct AuthorizedRequest<B> {
     permit: Permit,
 }
 
+impl<B> Verdict<B> {
+    /// The case of a request that was judged by its token.
+    #[must_use]
+    pub fn case(&self) -> Option<&Case> {
+        match self {
+            Self::Allow(authorized) => Some(authorized.permit().case()),
+            Self::Deny(denial, _) => Some(denial.case()),
+            Self::Answer(..) => None,
+        }
+    }
+}
+
 impl<B> AuthorizedRequest<B> {
     /// Why it may pass.
     #[must_use]
@@ -240,17 +252,17 @@ fn is_boundary(rule: &Rule) -> bool {
 /// Credential, then the token's state, then its restrictions. A token that was found is the case's identity,
 /// whether it may be used or not.
 fn find_token(case: &mut Case, facts: &RequestFacts, tokens: &TokenTable) -> Result<(), Refusal> {
-    let (digest, unknown) = match &facts.credential {
+    let (digests, unknown) = match &facts.credential {
         Credential::Missing => return Err(Reason::CredentialMissing.into()),
         Credential::Malformed => return Err(Reason::CredentialMalformed.into()),
         Credential::Admin => return Err(Reason::TokenUnknown.into()),
-        Credential::Foreign(digest) => (digest, Reason::EnvironmentMismatch),
-        Credential::Presented(digest) => (digest, Reason::TokenUnknown),
+        Credential::Foreign(digests) => (digests, Reason::EnvironmentMismatch),
+        Credential::Presented(digests) => (digests, Reason::TokenUnknown),
     };
-    let token = tokens.get(digest).ok_or(unknown)?;
+    let (token, is_straggler) = tokens.find(digests).ok_or(unknown)?;
     let refused = standing(&token, facts, case.decided);
     let expired_at = token.expires.filter(|_| matches!(refused, Some(Reason::TokenExpired | Reason::TokenGraceEnded)));
-    case.identity = Some(TokenIdentity::of(token));
+    case.identity = Some(TokenIdentity::of(token, is_straggler));
     case.is_verified = refused.is_none();
     match refused {
         None => Ok(()),

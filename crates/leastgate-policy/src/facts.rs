@@ -21,7 +21,7 @@ use crate::reason::Reason;
 use crate::snapshot::PolicySnapshot;
 use crate::source::Source;
 use crate::time::Timestamp;
-use crate::token::{self, CodecError, EnvironmentKey, TokenDigest, TokenKind};
+use crate::token::{self, CodecError, Digests, EnvironmentKey, Straggler, StragglerKind, TokenDigest, TokenKind};
 
 /// Everything a decision asks about a request. It owns what it holds, so that a long request can be decided again.
 #[derive(Clone, Debug)]
@@ -55,9 +55,9 @@ pub(crate) enum Credential {
     /// A credential of the admin API, which is none here whatever its digest.
     Admin,
     /// A well-formed token of another environment: only its recorded reason differs.
-    Foreign(TokenDigest),
+    Foreign(Digests),
     /// A well-formed token.
-    Presented(TokenDigest),
+    Presented(Digests),
 }
 
 /// A request that is not one well-formed request.
@@ -157,20 +157,28 @@ impl RequestFacts {
         self.client
     }
 
-    /// The digest of the presented token, well-formed ones only.
+    /// The digests of the presented token, well-formed ones only.
     #[must_use]
-    pub fn presented_digest(&self) -> Option<&TokenDigest> {
+    pub fn presented_digests(&self) -> Option<&Digests> {
         match &self.credential {
-            Credential::Presented(digest) | Credential::Foreign(digest) => Some(digest),
+            Credential::Presented(digests) | Credential::Foreign(digests) => Some(digests),
             Credential::Missing | Credential::Malformed | Credential::Admin => None,
         }
+    }
+
+    /// What there is to do about the token that a decision found under the previous key: keep it under the current one.
+    #[must_use]
+    pub fn straggler(&self, case: &Case) -> Option<Straggler> {
+        let identity = case.identity().filter(|identity| identity.is_straggler)?;
+        let &Digests { current, previous } = self.presented_digests()?;
+        Some(Straggler { kind: StragglerKind::Token, accessor: identity.accessor, previous: previous?, current })
     }
 
     /// The same request as if the token with this digest had been sent along, in its own place: for explaining a
     /// decision about a token whose text nobody but its owner has.
     #[must_use]
     pub fn with_digest(self, digest: TokenDigest) -> Self {
-        Self { credential: Credential::Presented(digest), ..self }
+        Self { credential: Credential::Presented(digest.into()), ..self }
     }
 
     /// The same request over a TLS connection that was made for this name (SNI). One that no api can be served under
@@ -229,12 +237,12 @@ fn credential(headers: &HeaderMap, name: &HeaderName, key: &EnvironmentKey, envi
         return (Credential::Missing, values.next().is_some());
     };
     let is_doubled = values.next().is_some() || text.contains(&b',');
-    let digest = key.digest(text);
+    let digests = key.digests(text);
     let credential = match token::inspect(text) {
         Err(CodecError::Shape | CodecError::Checksum) => Credential::Malformed,
         Ok(parsed) if parsed.kind == TokenKind::Admin => Credential::Admin,
-        Ok(parsed) if parsed.environment != environment => Credential::Foreign(digest),
-        Ok(_) => Credential::Presented(digest),
+        Ok(parsed) if parsed.environment != environment => Credential::Foreign(digests),
+        Ok(_) => Credential::Presented(digests),
     };
     (credential, is_doubled)
 }
@@ -373,6 +381,7 @@ mod tests {
     #[test]
     fn a_presented_text_is_always_hashed() {
         let key = EnvironmentKey::derive(&Pepper::new(vec![1; 32]).unwrap(), "prod");
+        let both = key.clone().replacing(&EnvironmentKey::derive(&Pepper::new(vec![2; 32]).unwrap(), "prod"));
         let mint = |kind, environment| mint(kind, environment, Accessor::from_random(1), &[2; 32]).expose().to_owned();
         let (good, foreign) = (mint(TokenKind::Token, "prod"), mint(TokenKind::Token, "staging"));
         let other_sum = good[..good.len() - 1].to_owned() + if good.ends_with('0') { "1" } else { "0" };
@@ -393,6 +402,9 @@ mod tests {
             let before = HASHED.get();
             credential(&headers, &header::AUTHORIZATION, &key, "prod");
             assert_eq!(HASHED.get() - before, text.len(), "{} bytes", text.len());
+            let before = HASHED.get();
+            credential(&headers, &header::AUTHORIZATION, &both, "prod");
+            assert_eq!(HASHED.get() - before, 2 * text.len(), "under both keys, {} bytes", text.len());
         }
     }
 }

@@ -50,6 +50,6 @@ pub use source::Source;
 pub use spec::PolicySpec;
 pub use time::Timestamp;
 pub use token::{
-    Accessor, DigestCollision, EnvironmentKey, Pepper, Restrictions, Secret, Terms, TokenDigest, TokenEntry, TokenKind,
-    TokenLimits, TokenState, TokenTable,
+    Accessor, DigestCollision, EnvironmentKey, Pepper, Restrictions, Secret, Straggler, StragglerKind, Terms,
+    TokenDigest, TokenEntry, TokenKind, TokenLimits, TokenState, TokenTable,
 };

@@ -63,10 +63,13 @@ struct Bench {
     authority: Arc<Authority>,
     snapshot: Arc<PolicySnapshot>,
     token: String,
+    /// One that is still kept under the previous key.
+    straggler: String,
 }
 
 fn bench() -> Bench {
-    let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "prod");
+    let of = |pepper| EnvironmentKey::derive(&Pepper::new(vec![pepper; 32]).unwrap(), "prod");
+    let (key, former) = (of(7).replacing(&of(6)), of(6));
     let context = CompileContext {
         environment: "prod",
         revision: "r1",
@@ -91,10 +94,14 @@ fn bench() -> Bench {
         limits: Default::default(),
         is_canary: false,
     };
+    let straggler = token::mint(TokenKind::Token, "prod", Accessor::from_random(3), &[7; 32]);
+    let digest = former.digest(straggler.expose().as_bytes());
     let authority = Arc::new(Authority::new(key));
+    authority.upsert(TokenEntry { digest, accessor: Accessor::from_random(3), ..entry.clone() }).unwrap();
     authority.upsert(entry).unwrap();
     let snapshot = authority.replace(snapshot);
-    Bench { authority, snapshot, token: secret.expose().to_owned() }
+    let [token, straggler] = [secret, straggler].map(|secret| secret.expose().to_owned());
+    Bench { authority, snapshot, token, straggler }
 }
 
 fn facts(bench: &Bench, method: &str, target: &str, token: &str) -> RequestFacts {
@@ -123,6 +130,7 @@ fn deciding_allocates_nothing() {
     let unknown = token::mint(TokenKind::Token, "prod", Accessor::from_random(2), &[8; 32]);
     let cases = [
         ("GET", "/v1/orders/7b0e/items", bench.token.as_str(), Reason::ScopeGranted),
+        ("GET", "/v1/orders/7b0e/items", bench.straggler.as_str(), Reason::ScopeGranted),
         ("POST", "/v1/orders/7b0e/refunds?a=1&currency=e%75r", bench.token.as_str(), Reason::ScopeGranted),
         ("POST", "/v1/orders/7b0e/refunds?currency=usd", bench.token.as_str(), Reason::ConditionFailed),
         ("GET", "/v1/ORDERS/x/Cards/", bench.token.as_str(), Reason::ExplicitDeny),

@@ -116,7 +116,11 @@ impl Gateway {
             exchange.record().client(client);
         }
         let declared = body.size_hint();
-        match authorize(Request::from_parts(parts, body), &facts, &snapshot, now) {
+        let verdict = authorize(Request::from_parts(parts, body), &facts, &snapshot, now);
+        if let Some(straggler) = verdict.case().and_then(|case| facts.straggler(case)) {
+            authority.stragglers().note(straggler);
+        }
+        match verdict {
             Verdict::Allow(authorized) => self.admit(exchange, authorized, facts, &declared, began),
             Verdict::Deny(denial, request) => {
                 let refused = self.limit_failures(denial, &facts);

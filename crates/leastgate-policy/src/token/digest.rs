@@ -29,9 +29,28 @@ impl fmt::Debug for Pepper {
     }
 }
 
-/// The key under which one environment's tokens are hashed.
+/// The key under which one environment's tokens are hashed, and the one before it while the pepper is being rotated.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct EnvironmentKey([u8; blake3::KEY_LEN]);
+pub struct EnvironmentKey {
+    current: [u8; blake3::KEY_LEN],
+    previous: Option<[u8; blake3::KEY_LEN]>,
+}
+
+/// What a presented text hashes to: under the key, and under the one before it where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// Under the current key.
+    pub current: TokenDigest,
+    /// Under the previous key.
+    pub previous: Option<TokenDigest>,
+}
+
+impl From<TokenDigest> for Digests {
+    /// A digest that is known to be the one a token is kept under.
+    fn from(digest: TokenDigest) -> Self {
+        Self { current: digest, previous: None }
+    }
+}
 
 #[cfg(test)]
 thread_local! {
@@ -43,28 +62,53 @@ impl EnvironmentKey {
     /// `blake3::derive_key("leastgate token v1 " + environment, pepper)`
     #[must_use]
     pub fn derive(pepper: &Pepper, environment: &str) -> Self {
-        Self(blake3::derive_key(&format!("leastgate token v1 {environment}"), &pepper.0))
+        let current = blake3::derive_key(&format!("leastgate token v1 {environment}"), &pepper.0);
+        Self { current, previous: None }
     }
 
-    /// The digest of a presented text, well-formed or not.
+    /// The same key, under which tokens are also found that were made under `previous`.
+    #[must_use]
+    pub fn replacing(mut self, previous: &Self) -> Self {
+        self.previous = Some(previous.current);
+        self
+    }
+
+    /// The key before this one, where the pepper is being rotated.
+    #[must_use]
+    pub fn previous(&self) -> Option<Self> {
+        self.previous.map(|current| Self { current, previous: None })
+    }
+
+    /// The digest of a text under the current key, well-formed or not: what is kept of it from now on.
     #[must_use]
     pub fn digest(&self, token: &[u8]) -> TokenDigest {
-        #[cfg(test)]
-        HASHED.set(HASHED.get() + token.len());
-        TokenDigest(blake3::keyed_hash(&self.0, token))
+        hash(&self.current, token)
+    }
+
+    /// All digests under which a presented text may be known. Both are always made: what a refusal costs says nothing of
+    /// what is known (P31).
+    #[must_use]
+    pub fn digests(&self, token: &[u8]) -> Digests {
+        Digests { current: hash(&self.current, token), previous: self.previous.as_ref().map(|key| hash(key, token)) }
     }
 
     /// What a store keeps to notice a wrong pepper; says nothing about the key.
     #[must_use]
     pub fn check_value(&self) -> [u8; 32] {
-        *blake3::keyed_hash(&self.0, b"leastgate check value v1").as_bytes()
+        *blake3::keyed_hash(&self.current, b"leastgate check value v1").as_bytes()
     }
 
     /// A key for another purpose, such as hashing redacted path parameters.
     #[must_use]
     pub fn derive_for(&self, purpose: &str) -> [u8; 32] {
-        blake3::derive_key(&format!("leastgate {purpose} v1"), &self.0)
+        blake3::derive_key(&format!("leastgate {purpose} v1"), &self.current)
     }
+}
+
+fn hash(key: &[u8; blake3::KEY_LEN], token: &[u8]) -> TokenDigest {
+    #[cfg(test)]
+    HASHED.set(HASHED.get() + token.len());
+    TokenDigest(blake3::keyed_hash(key, token))
 }
 
 impl fmt::Debug for EnvironmentKey {
@@ -131,6 +175,21 @@ mod tests {
         assert_ne!(prod.digest(b"x"), staging.digest(b"x"));
         assert_ne!(prod.check_value(), staging.check_value());
         assert_eq!(format!("{pepper:?} {prod:?}"), "Pepper(REDACTED) EnvironmentKey(REDACTED)");
+    }
+
+    #[test]
+    fn a_key_that_replaces_another_hashes_under_both_and_shows_neither() {
+        let key = |byte, environment| EnvironmentKey::derive(&Pepper::new(vec![byte; 32]).unwrap(), environment);
+        let (old, new) = (key(1, "prod"), key(2, "prod"));
+        let both = new.clone().replacing(&old);
+        let digests = Digests { current: new.digest(b"x"), previous: Some(old.digest(b"x")) };
+        assert_eq!((both.digests(b"x"), both.digest(b"x")), (digests, new.digest(b"x")));
+        assert_eq!(new.digests(b"x").previous, None);
+        assert_eq!(both.check_value(), new.check_value());
+        assert_eq!(both.previous().unwrap().check_value(), old.check_value());
+        let foreign = key(2, "staging").replacing(&key(1, "staging")).digests(b"x");
+        assert!(foreign.current != digests.current && foreign.previous != digests.previous);
+        assert_eq!(format!("{both:?}"), "EnvironmentKey(REDACTED)");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 mod accessor;
 mod codec;
 mod digest;
+mod moves;
 mod secret;
+mod stragglers;
 mod table;
 
 pub use accessor::Accessor;
@@ -11,6 +13,8 @@ pub(crate) use codec::contains_token;
 pub use codec::{CodecError, Parsed, TokenKind, inspect, is_environment_name, mint, redact_into};
 #[cfg(test)]
 pub(crate) use digest::HASHED;
-pub use digest::{DigestParseError, EnvironmentKey, Pepper, TokenDigest};
+pub use digest::{DigestParseError, Digests, EnvironmentKey, Pepper, TokenDigest};
+pub(crate) use moves::Moves;
 pub use secret::Secret;
+pub use stragglers::{Straggler, StragglerKind, Stragglers};
 pub use table::{DigestCollision, Restrictions, Terms, TokenEntry, TokenLimits, TokenState, TokenTable, TokenView};

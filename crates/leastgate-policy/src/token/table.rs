@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use smol_str::SmolStr;
 
 use super::accessor::Accessor;
-use super::digest::TokenDigest;
+use super::digest::{Digests, TokenDigest};
 use crate::entitlement::{Entitlement, Entitlements, GrantKey, Holdings};
 use crate::time::Timestamp;
 
@@ -145,7 +145,7 @@ pub struct TokenTable {
     entitlements: Entitlements,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Record {
     digest_rest: [u8; 24],
     accessor: Accessor,
@@ -175,6 +175,17 @@ impl TokenTable {
     pub fn get(&self, digest: &TokenDigest) -> Option<TokenView> {
         let record = self.records.get(&key_of(digest))?;
         record.has_digest(digest).then(|| record.view())
+    }
+
+    /// Finds the token of a presented text, and says whether it is still kept under the previous key.
+    ///
+    /// The current digest comes first, so that a record once moved is the one that counts, and once more at the end: a
+    /// token that [`Self::redigest`] moves while it is looked for is never unknown.
+    #[must_use]
+    pub fn find(&self, digests: &Digests) -> Option<(TokenView, bool)> {
+        let current = || self.get(&digests.current).map(|token| (token, false));
+        let Some(previous) = &digests.previous else { return current() };
+        current().or_else(|| self.get(previous).map(|token| (token, true))).or_else(current)
     }
 
     /// Puts a token in, in place of one with the same digest.
@@ -207,6 +218,33 @@ impl TokenTable {
         }
     }
 
+    /// Moves a token to another digest: it is there before it is gone. `false` where there is none to move. The caller
+    /// sees to it that nothing else changes this token meanwhile.
+    ///
+    /// # Errors
+    /// Another token's digest begins alike: this one stays where it is.
+    pub fn redigest(&self, from: &TokenDigest, to: &TokenDigest) -> Result<bool, DigestCollision> {
+        let found = self.records.get(&key_of(from)).filter(|record| record.has_digest(from));
+        let Some(mut record) = found.map(|record| Record::clone(&record)) else { return Ok(false) };
+        record.digest_rest = rest_of(to);
+        match self.records.entry(key_of(to)) {
+            Entry::Vacant(place) => {
+                place.insert(Box::new(record));
+            }
+            Entry::Occupied(place) if !place.get().has_digest(to) => return Err(DigestCollision),
+            Entry::Occupied(mut place) => {
+                place.insert(Box::new(record));
+            }
+        }
+        Ok(self.remove(from))
+    }
+
+    /// Whether a token with this digest could be put in.
+    #[must_use]
+    pub fn has_room_for(&self, digest: &TokenDigest) -> bool {
+        self.records.get(&key_of(digest)).is_none_or(|record| record.has_digest(digest))
+    }
+
     /// Takes a token out. `false` where there is no such token.
     pub fn remove(&self, digest: &TokenDigest) -> bool {
         self.records.remove_if(&key_of(digest), |_, record| record.has_digest(digest)).is_some()
@@ -234,10 +272,8 @@ impl TokenTable {
     fn record(&self, entry: TokenEntry) -> Record {
         let TokenEntry { digest, accessor, name, owner, roles, grants, expires, state, is_canary, .. } = entry;
         let terms = Terms { restrictions: entry.restrictions, limits: entry.limits };
-        let mut digest_rest = [0; 24];
-        digest_rest.copy_from_slice(&digest.as_bytes()[8..]);
         Record {
-            digest_rest,
+            digest_rest: rest_of(&digest),
             accessor,
             name,
             entitlement: self.entitlements.intern(Holdings { owner, roles, grants }),
@@ -282,6 +318,12 @@ impl Record {
 
 fn key_of(digest: &TokenDigest) -> u64 {
     digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn rest_of(digest: &TokenDigest) -> [u8; 24] {
+    let mut rest = [0; 24];
+    rest.copy_from_slice(&digest.as_bytes()[8..]);
+    rest
 }
 
 /// The key is uniformly distributed already.
@@ -352,5 +394,66 @@ mod tests {
         assert_eq!(table.get(&digest).unwrap().state, TokenState::Revoked);
         assert!(table.remove(&digest));
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_token_is_found_under_either_digest_and_moves_from_one_to_the_other() {
+        let table = TokenTable::default();
+        let (old, new) = (TokenDigest::from_bytes([1; 32]), TokenDigest::from_bytes([2; 32]));
+        let digests = Digests { current: new, previous: Some(old) };
+        assert!(table.find(&digests).is_none());
+        table.upsert(entry([1; 32])).unwrap();
+        assert!(table.set_state(&old, TokenState::Disabled));
+        assert!(table.find(&digests).is_some_and(|(token, is_old)| is_old && token.state == TokenState::Disabled));
+        assert!(table.find(&Digests::from(new)).is_none(), "without a previous key nothing is found under one");
+        assert_eq!((table.redigest(&old, &new), table.redigest(&old, &new)), (Ok(true), Ok(false)));
+        assert!(table.find(&digests).is_some_and(|(token, is_old)| !is_old && token.state == TokenState::Disabled));
+        assert!(table.get(&old).is_none() && table.len() == 1);
+    }
+
+    #[test]
+    fn a_token_is_not_moved_to_a_place_that_another_has() {
+        let table = TokenTable::default();
+        let (old, mut taken) = (TokenDigest::from_bytes([1; 32]), [2; 32]);
+        table.upsert(entry([1; 32])).unwrap();
+        table.upsert(entry(taken)).unwrap();
+        taken[31] = 0;
+        let new = TokenDigest::from_bytes(taken);
+        assert!(!table.has_room_for(&new) && table.has_room_for(&old));
+        assert_eq!(table.redigest(&old, &new), Err(DigestCollision));
+        assert!(table.get(&old).is_some() && table.len() == 2);
+    }
+
+    /// However the two interleave, one of the look-ups meets the token: it is in its new place before it leaves the old.
+    #[test]
+    fn a_token_that_moves_is_never_unknown() {
+        let table = TokenTable::default();
+        let place = |number: u64| {
+            let mut bytes = [7; 32];
+            bytes[..8].copy_from_slice(&number.to_be_bytes());
+            bytes
+        };
+        table.upsert(entry(place(0))).unwrap();
+        let at = std::sync::atomic::AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..20_000 {
+                    let [from, to] = [number, number + 1].map(|number| TokenDigest::from_bytes(place(number)));
+                    at.store(number, std::sync::atomic::Ordering::SeqCst);
+                    assert_eq!(table.redigest(&from, &to), Ok(true));
+                }
+                at.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+            });
+            loop {
+                let number = at.load(std::sync::atomic::Ordering::SeqCst);
+                if number == u64::MAX {
+                    break;
+                }
+                let [previous, current] = [number, number + 1].map(|number| TokenDigest::from_bytes(place(number)));
+                let found = table.find(&Digests { current, previous: Some(previous) });
+                // The mover may have gone on to the next pair meanwhile.
+                assert!(found.is_some() || at.load(std::sync::atomic::Ordering::SeqCst) != number, "{number}");
+            }
+        });
     }
 }
