@@ -27,6 +27,8 @@ pub struct AdminRecord {
     pub created_by: String,
     /// Since when it is revoked; `None`: it isn't.
     pub revoked: Option<Timestamp>,
+    /// Which pepper the digest was made with.
+    pub pepper_id: String,
 }
 
 /// What is decided about an administrator before the credential is drawn.

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::admin::{AdminRecord, NewAdmin};
 use crate::error::StoreError;
+use crate::pepper::MadeUnder;
 use crate::record::{NewToken, TokenRecord};
 use crate::rotation::{OldEnd, Rotation};
 use crate::store::TokenStore;
@@ -84,7 +85,8 @@ pub fn issue_admin(
         let id = draw_accessor()?;
         let secret = draw_secret(TokenKind::Admin, environment, id)?;
         let digest = key.digest(secret.expose().as_bytes());
-        let record = AdminRecord { id, digest, name, role, may_grant, created, created_by, revoked: None };
+        let pepper_id = pepper_id(key);
+        let record = AdminRecord { id, digest, name, role, may_grant, created, created_by, revoked: None, pepper_id };
         Ok(IssuedAdmin { record: store.create_admin(record)?, secret })
     })
 }
@@ -167,6 +169,16 @@ pub fn draw_secret(kind: TokenKind, environment: &str, accessor: Accessor) -> Re
 #[must_use]
 pub fn pepper_id(key: &EnvironmentKey) -> String {
     blake3::Hash::from_bytes(key.check_value()).to_hex().chars().take(8).collect()
+}
+
+/// The pepper that a `pepper_id` names, as `key` knows them.
+#[must_use]
+pub fn made_under(id: &str, key: &EnvironmentKey) -> MadeUnder {
+    if id == pepper_id(key) {
+        return MadeUnder::Current;
+    }
+    let is_previous = key.previous().is_some_and(|previous| id == pepper_id(&previous));
+    if is_previous { MadeUnder::Previous } else { MadeUnder::Unknown }
 }
 
 fn fill(buffer: &mut [u8]) -> Result<(), StoreError> {

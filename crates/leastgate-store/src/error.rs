@@ -59,7 +59,8 @@ pub enum StoreError {
     },
     /// The records were made under another pepper.
     #[error("the configured pepper is not the one {} was made with, so no token of it could be recognized: put the former \
-             pepper back, or set state_dir to a new folder and issue new tokens", .path.display())]
+             pepper back, as pepper.current or, where it is being replaced, as pepper.previous; or set state_dir to a new \
+             folder and issue new tokens", .path.display())]
     WrongPepper {
         /// The store's file.
         path: PathBuf,

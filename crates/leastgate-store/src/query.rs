@@ -5,6 +5,7 @@
 
 use leastgate_policy::Timestamp;
 
+use crate::pepper::MadeUnder;
 use crate::record::TokenRecord;
 
 /// The most tokens of one page.
@@ -19,6 +20,8 @@ pub struct TokenQuery {
     pub owner: Option<String>,
     /// Those of a certain time.
     pub times: TimeFilter,
+    /// Those whose digest was made under this pepper; `None`: all.
+    pub pepper: Option<MadeUnder>,
     /// Their order, ascending.
     pub sort: SortKey,
     /// How many at most; held to 1 ..= [`MAX_PAGE`].
@@ -37,6 +40,7 @@ impl TokenQuery {
             state: None,
             owner: None,
             times: TimeFilter::default(),
+            pepper: None,
             sort: SortKey::Name,
             limit: MAX_PAGE,
             cursor: None,

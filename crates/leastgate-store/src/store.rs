@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenEntry};
+use leastgate_policy::{Accessor, Straggler, Timestamp, TokenDigest, TokenEntry};
 
 use crate::admin::AdminRecord;
 use crate::error::StoreError;
+use crate::pepper::{Redigested, StragglerCounts};
 use crate::query::{TimeFilter, TokenPage, TokenQuery};
 use crate::record::{StateChange, TokenRecord};
 use crate::rotation::{Rotated, Rotation};
@@ -180,6 +181,20 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// `NotFound`, or when it can't be written.
     fn revoke_admin(&self, id: Accessor, at: Timestamp) -> Result<AdminRecord, StoreError>;
+
+    /// Keeps tokens and administrators under the current pepper that were found under the previous one, in one commit;
+    /// what became of each, in their order. Asking twice is not an error. A record's version stays: nothing of it changes
+    /// that a caller has seen.
+    ///
+    /// # Errors
+    /// When they can't be written.
+    fn redigest(&self, stragglers: Vec<Straggler>) -> Result<Vec<Redigested>, StoreError>;
+
+    /// How many living tokens and administrators are not kept under the current pepper.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn count_stragglers(&self, now: Timestamp) -> Result<StragglerCounts, StoreError>;
 
     /// Whether changes can still be made. `false` once it is closed, or has failed in a way that only a restart mends.
     fn is_running(&self) -> bool {

@@ -8,7 +8,7 @@ use super::tokens::is_unique_violation;
 use crate::admin::AdminRecord;
 use crate::error::{Failure, StoreError};
 
-pub(super) const COLUMNS: &str = "id, digest, name, role, may_grant, created, created_by, revoked";
+pub(super) const COLUMNS: &str = "id, digest, name, role, may_grant, created, created_by, revoked, pepper_id";
 
 pub(super) fn create(connection: &Connection, admin: &AdminRecord) -> Result<AdminRecord, Failure> {
     match insert(connection, admin) {
@@ -22,7 +22,7 @@ fn insert(connection: &Connection, admin: &AdminRecord) -> rusqlite::Result<()> 
     let may_grant = serde_json::to_string(&admin.may_grant)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     connection
-        .prepare_cached(&format!("INSERT INTO admins ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"))?
+        .prepare_cached(&format!("INSERT INTO admins ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"))?
         .execute((
             admin.id.to_string(),
             admin.digest.as_bytes(),
@@ -32,6 +32,7 @@ fn insert(connection: &Connection, admin: &AdminRecord) -> rusqlite::Result<()> 
             seconds(admin.created),
             &admin.created_by,
             admin.revoked.map(seconds),
+            &admin.pepper_id,
         ))?;
     Ok(())
 }
@@ -86,5 +87,6 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<AdminRecord> {
         created: time(row, 5)?,
         created_by: row.get(6)?,
         revoked: optional_time(row, 7)?,
+        pepper_id: row.get(8)?,
     })
 }

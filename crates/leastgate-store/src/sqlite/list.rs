@@ -8,6 +8,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::bulk::ACTIVITY;
 use super::decode::{RECORD_COLUMNS, ROW_ID, record, seconds};
+use super::peppers::Peppers;
 use crate::error::{Failure, StoreError};
 use crate::query::{Cursor, CursorKey, MAX_PAGE, SortKey, StateFilter, TokenPage, TokenQuery};
 use crate::record::TokenRecord;
@@ -18,9 +19,15 @@ const END: &str = "coalesce(expires, 9223372036854775807)";
 /// Of a range with fewer tokens all are read and sorted; in a larger one a page is soon full.
 const FEW: u32 = 10_000;
 
-pub(super) fn list(connection: &Connection, env: &str, query: &TokenQuery) -> Result<TokenPage, Failure> {
+pub(super) fn list(
+    connection: &Connection,
+    env: &str,
+    peppers: &Peppers,
+    query: &TokenQuery,
+) -> Result<TokenPage, Failure> {
     let limit = query.limit.clamp(1, MAX_PAGE);
-    let (sql, values) = statement(connection, query, limit)?;
+    let pepper = query.pepper.map(|under| peppers.condition(connection, under)).transpose()?;
+    let (sql, values) = statement(connection, query, pepper, limit)?;
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement
         .query_map(params_from_iter(values), |row| Ok((record(row, env)?, row.get::<_, i64>(ROW_ID)?)))?
@@ -70,7 +77,12 @@ fn ranges(query: &TokenQuery) -> Vec<Range> {
     [unused, created, end].into_iter().flatten().collect()
 }
 
-fn statement(connection: &Connection, query: &TokenQuery, limit: u32) -> Result<(String, Vec<Value>), Failure> {
+fn statement(
+    connection: &Connection,
+    query: &TokenQuery,
+    pepper: Option<(String, Vec<Value>)>,
+    limit: u32,
+) -> Result<(String, Vec<Value>), Failure> {
     let key = key_expression(query.sort);
     let ranges = ranges(query);
     let mut walked = None;
@@ -87,6 +99,10 @@ fn statement(connection: &Connection, query: &TokenQuery, limit: u32) -> Result<
     if let Some(owner) = &query.owner {
         conditions.push("owner = ?".to_owned());
         values.push(Value::Text(owner.clone()));
+    }
+    if let Some((condition, ids)) = pepper {
+        conditions.push(condition);
+        values.extend(ids);
     }
     if let Some(text) = &query.cursor {
         let cursor = Cursor::decode(text, query.sort).ok_or(StoreError::BadCursor)?;

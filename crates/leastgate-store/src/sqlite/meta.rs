@@ -13,7 +13,8 @@ const KEY_CHECK: &str = "key-check";
 /// Compares the store's owner with the configured one; a new store takes it.
 ///
 /// The environment comes first: another one has another key too, and "wrong pepper" would send people looking
-/// in the wrong place.
+/// in the wrong place. A store of the previous pepper becomes one of the current pepper; each of its records says for
+/// itself which of the two it is kept under.
 pub(super) fn claim(
     connection: &Connection,
     path: &Path,
@@ -22,7 +23,8 @@ pub(super) fn claim(
 ) -> Result<(), Failure> {
     compare_environment(connection, path, environment)?;
     compare_key(connection, path, key)?;
-    write_once(connection, environment.as_bytes(), &key.check_value())
+    write_once(connection, environment.as_bytes(), &key.check_value())?;
+    replace_check(connection, &key.check_value())
 }
 
 /// Whose environment the records are; `None` where the file does not say.
@@ -40,11 +42,18 @@ pub(super) fn compare_environment(connection: &Connection, path: &Path, environm
     Err(StoreError::OtherEnvironment { path, stored, configured: environment.to_owned() }.into())
 }
 
-/// As [`compare_environment`], for the pepper.
+/// As [`compare_environment`], for the pepper: the current one, or the previous one that it is about to replace.
 pub(super) fn compare_key(connection: &Connection, path: &Path, key: &EnvironmentKey) -> Result<(), Failure> {
-    if read(connection, KEY_CHECK)?.is_some_and(|stored| stored != key.check_value()) {
+    let previous = key.previous().map(|previous| previous.check_value());
+    let is_ours = |stored: &[u8]| stored == key.check_value() || previous.is_some_and(|previous| stored == previous);
+    if read(connection, KEY_CHECK)?.is_some_and(|stored| !is_ours(&stored)) {
         return Err(StoreError::WrongPepper { path: path.to_owned() }.into());
     }
+    Ok(())
+}
+
+fn replace_check(connection: &Connection, check: &[u8]) -> Result<(), Failure> {
+    connection.execute("UPDATE meta SET value = ?2 WHERE key = ?1", (KEY_CHECK, check))?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod decode;
 mod draft;
 mod list;
 mod meta;
+mod peppers;
 mod queue;
 mod readers;
 mod restore;
@@ -30,14 +31,16 @@ pub use self::carry::Carried;
 pub use self::check::{Holdings, Problem, Report, check};
 pub use self::restore::{Restore, RestoreOptions};
 pub use self::seal::Seal;
-use leastgate_policy::{Accessor, EnvironmentKey, Timestamp, TokenDigest, TokenEntry};
+use leastgate_policy::{Accessor, EnvironmentKey, Straggler, Timestamp, TokenDigest, TokenEntry};
 use rusqlite::Connection;
 
 use self::connect::Place;
+use self::peppers::Peppers;
 use self::readers::Readers;
 use self::writer::{Abandoned, Writer};
 use crate::admin::AdminRecord;
 use crate::error::{Failure, StoreError};
+use crate::pepper::{Redigested, StragglerCounts};
 use crate::query::{TimeFilter, TokenPage, TokenQuery};
 use crate::record::{StateChange, TokenRecord};
 use crate::rotation::{Rotated, Rotation};
@@ -74,6 +77,7 @@ pub struct SqliteStore {
 struct Shared {
     place: Place,
     environment: Arc<str>,
+    peppers: Peppers,
     patience: Duration,
     readers: Readers,
     writer: Writer,
@@ -121,7 +125,8 @@ impl SqliteStore {
         prepare(&connection, place.path(), environment, key, options).map_err(|failure| failure.at(place.path()))?;
         let writer = Writer::start(connection, place.path(), options.queue)?;
         let readers = Readers::new(place.clone(), options.readers);
-        let shared = Shared { place, environment: environment.into(), patience: options.patience, readers, writer };
+        let (environment, peppers) = (environment.into(), Peppers::of(key));
+        let shared = Shared { place, environment, peppers, patience: options.patience, readers, writer };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -208,7 +213,7 @@ impl TokenStore for SqliteStore {
     }
 
     fn list_tokens(&self, query: &TokenQuery) -> Result<TokenPage, StoreError> {
-        self.read(|connection| list::list(connection, &self.shared.environment, query))
+        self.read(|connection| list::list(connection, &self.shared.environment, &self.shared.peppers, query))
     }
 
     fn count_tokens(&self) -> Result<u64, StoreError> {
@@ -300,6 +305,15 @@ impl TokenStore for SqliteStore {
 
     fn revoke_admin(&self, id: Accessor, at: Timestamp) -> Result<AdminRecord, StoreError> {
         self.write(Abandoned::MakeAnyway, move |connection| admins::revoke(connection, id, at))
+    }
+
+    fn redigest(&self, stragglers: Vec<Straggler>) -> Result<Vec<Redigested>, StoreError> {
+        let peppers = self.shared.peppers.clone();
+        self.write(Abandoned::Skip, move |connection| peppers.redigest(connection, &stragglers))
+    }
+
+    fn count_stragglers(&self, now: Timestamp) -> Result<StragglerCounts, StoreError> {
+        self.read(|connection| self.shared.peppers.count(connection, now))
     }
 
     fn is_running(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::error::{Failure, StoreError};
 pub(super) const APPLICATION_ID: i32 = 0x6C67_7374;
 
 /// Each takes the layout one version up; the first makes version 1.
-const MIGRATIONS: &[&str] = &[V1, V2];
+const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE meta (
@@ -98,6 +98,14 @@ CREATE INDEX tokens_by_activity ON tokens (coalesce(last_used, created));
 CREATE INDEX tokens_by_state ON tokens (state, name) WHERE state <> 'active';
 DROP INDEX tokens_by_owner;
 CREATE INDEX tokens_by_owner ON tokens (owner, name) WHERE owner IS NOT NULL;
+";
+
+/// Which pepper each digest was made with: until now all of them with the one the store was claimed with. The index
+/// finds stragglers; its entries are appended, for new tokens have the newest pepper.
+const V3: &str = "
+ALTER TABLE admins ADD COLUMN pepper_id TEXT NOT NULL DEFAULT '';
+UPDATE admins SET pepper_id = coalesce((SELECT lower(substr(hex(value), 1, 8)) FROM meta WHERE key = 'key-check'), '');
+CREATE INDEX tokens_by_pepper ON tokens (pepper_id);
 ";
 
 /// Whether the file is ours and of a layout this binary knows. Only reads: a file that isn't stays untouched.

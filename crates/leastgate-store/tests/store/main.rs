@@ -8,6 +8,7 @@ mod bulk;
 mod changes;
 mod fixture;
 mod listing;
+mod peppers;
 mod refusals;
 mod rotation;
 mod round_trip;
