@@ -75,7 +75,12 @@ const HEADER: Notation =
 
 const PEPPER: &[Field] = &[
     required("current", Shape::Secret(SECRET), "Where it is read from."),
-    optional("previous", Shape::Later("keep one pepper; a new one makes every token unknown"), ""),
+    optional(
+        "previous",
+        Shape::Secret(SECRET),
+        "Where the one before it is read from, while it is being replaced: a token found under it is kept under the \
+         current one from its next use on.",
+    ),
 ];
 
 const SECRET: &[Field] = &[

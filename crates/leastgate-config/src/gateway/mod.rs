@@ -107,6 +107,8 @@ pub enum AdminAddress {
 pub struct PepperConfig {
     /// The pepper in use.
     pub current: SecretSource,
+    /// The one before it, while it is being replaced.
+    pub previous: Option<SecretSource>,
 }
 
 /// Where tokens come from.

@@ -29,7 +29,7 @@ pub(super) fn read(root: View<'_>, sources: &Sources) -> Result<GatewayConfig, F
         limits,
         retention: root.get("retention")?.parse(scalar::duration)?,
         credential_header: root.get("credential")?.get("header")?.parse(credential_header)?,
-        pepper: PepperConfig { current: secret(root.get("pepper")?.get("current")?, paths)? },
+        pepper: pepper(root.get("pepper")?, paths)?,
         tokens: choose(
             root.get("tokens")?.get("source")?,
             &[("store", TokenSource::Store), ("declared", TokenSource::Declared)],
@@ -76,6 +76,11 @@ fn listeners(view: View<'_>, paths: Paths<'_>) -> Result<Listeners, Fault> {
         admin: view.get("admin")?.get("address")?.parse(AdminAddress::parse)?,
         admin_tls: view.get("admin")?.find("tls").map(|view| tls::listener(view, paths)).transpose()?,
     })
+}
+
+fn pepper(view: View<'_>, paths: Paths<'_>) -> Result<PepperConfig, Fault> {
+    let previous = view.find("previous").map(|view| secret(view, paths)).transpose()?;
+    Ok(PepperConfig { current: secret(view.get("current")?, paths)?, previous })
 }
 
 fn secret(view: View<'_>, paths: Paths<'_>) -> Result<SecretSource, Fault> {

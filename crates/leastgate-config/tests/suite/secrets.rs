@@ -112,14 +112,31 @@ fn a_line_that_is_no_yaml_is_not_shown_where_it_may_hold_a_secret() {
 }
 
 #[test]
+fn a_previous_pepper_is_read_from_a_place_of_its_own_and_shown_by_it() {
+    let both = SMALLEST.replace("env: PEPPER }", "env: PEPPER }, previous: { file: old/pepper }");
+    let folder = Folder::with(&both);
+    let loaded = load_gateway(&folder.inputs()).unwrap();
+    let place = folder.file().parent().unwrap().join("old/pepper");
+    assert_eq!(loaded.config.pepper.previous, Some(SecretSource::File(place)));
+    assert!(loaded.render(true).contains("old/pepper"), "{}", loaded.render(true));
+    assert_eq!(load_gateway(&Folder::with(SMALLEST).inputs()).unwrap().config.pepper.previous, None);
+    for pepper in PEPPERS {
+        let errors = gateway_errors(&both.replace("{ file: old/pepper }", pepper));
+        assert!(!errors.contains(&pepper[..20]), "{errors}");
+    }
+}
+
+#[test]
 fn a_secret_in_place_of_its_source_is_not_shown() {
     let folder = Folder::with(SMALLEST);
+    let which = [("CURRENT", "FILE"), ("CURRENT", "ENV"), ("CURRENT", "CREDENTIAL"), ("PREVIOUS", "FILE")];
     for pepper in PEPPERS {
-        for name in ["FILE", "ENV", "CREDENTIAL"] {
-            let env = vec![(format!("LEASTGATE__PEPPER__CURRENT__{name}").into(), pepper.into())];
+        for (which, name) in which {
+            let env = vec![(format!("LEASTGATE__PEPPER__{which}__{name}").into(), pepper.into())];
             let said = match load_gateway(&GatewayInputs { env, ..folder.inputs() }) {
                 Ok(loaded) => {
-                    let source = &loaded.config.pepper.current;
+                    let peppers = &loaded.config.pepper;
+                    let source = peppers.previous.as_ref().unwrap_or(&peppers.current);
                     let error = source.read(&nothing).expect_err("read").to_string();
                     assert!(error.contains("not shown") || name == "CREDENTIAL", "{error}");
                     format!("{source}\n{error}\n{}\n{}", loaded.render(true), loaded.to_json())
