@@ -40,6 +40,9 @@ pub struct AdminView {
     pub created_by: String,
     /// Since when it is revoked; `None`: it isn't.
     pub revoked: Option<Moment>,
+    /// Which pepper the credential is kept under: `current`, `previous`, or `unknown`, under which nobody can use it.
+    #[serde(default)]
+    pub pepper: Option<String>,
 }
 
 /// All administrators.

@@ -30,7 +30,7 @@ pub use moment::Moment;
 pub use problem::ProblemView;
 pub(crate) use problem::problem_prefix;
 pub use secret::SecretText;
-pub use status::{EventList, ListenerView, PolicyView, ReloadView, SinkView, StatusView, TokenCounts};
+pub use status::{EventList, ListenerView, PolicyView, ReloadView, SinkView, StatusView, StragglersView, TokenCounts};
 pub use token::{
     CreateToken, GrantView, IssuedTokenView, LimitsView, ReasonRequest, RestrictionsView, RuleUseView, StateChangeView,
     TokenChanged, TokenList, TokenUsage, TokenView,

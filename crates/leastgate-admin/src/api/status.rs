@@ -28,6 +28,9 @@ pub struct StatusView {
     pub token_source: String,
     /// Tokens by state.
     pub tokens: TokenCounts,
+    /// What is not kept under the current pepper.
+    #[serde(default)]
+    pub stragglers: StragglersView,
     /// Changes in force that the store does not hold yet.
     pub unsynced_changes: u64,
     /// Where it listens.
@@ -36,6 +39,19 @@ pub struct StatusView {
     pub reload: ReloadView,
     /// The audit sinks.
     pub audit: Vec<SinkView>,
+}
+
+/// Living tokens and administrators that are not kept under the current pepper.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StragglersView {
+    /// Tokens under the previous one, or, of declared ones, those that were used since the start.
+    pub tokens: u64,
+    /// Administrators under the previous one.
+    pub admins: u64,
+    /// Tokens under none that is configured: nobody can use them.
+    pub unknown_tokens: u64,
+    /// Administrators under none that is configured.
+    pub unknown_admins: u64,
 }
 
 /// Tokens in force by state; one past its end counts as expired, unless it is revoked.

@@ -86,6 +86,10 @@ pub struct TokenView {
     /// The accessor of the token for which it stands in.
     #[serde(default)]
     pub parent: Option<String>,
+    /// Which pepper it is kept under: `current`, `previous`, or `unknown`, under which nobody can use it. Of a declared
+    /// token only `previous` is known, once it was used.
+    #[serde(default)]
+    pub pepper: Option<String>,
     /// A word for people.
     pub note: Option<String>,
     /// Counts its changes: the entity tag.

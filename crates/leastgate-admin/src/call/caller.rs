@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use http::request::Parts;
 use http::{HeaderMap, header};
-use leastgate_policy::{Accessor, TokenDigest, TokenKind, token};
+use leastgate_policy::token::{self, Digests};
+use leastgate_policy::{Accessor, Straggler, StragglerKind, TokenDigest, TokenKind};
 use leastgate_store::{AdminRecord, AdminRole, MayGrant};
 use leastgate_telemetry::AdminActor;
 
@@ -94,7 +95,7 @@ fn is_admitted(uid: u32) -> bool {
 fn verify(shared: &Shared, headers: &HeaderMap) -> Result<Caller, Problem> {
     let text = presented(headers)?;
     // Hashed whatever it looks like, so that a refusal costs the same (P31).
-    let digest = shared.given.authority.key().digest(text);
+    let digests = shared.given.authority.key().digests(text);
     if token::inspect(text).is_ok_and(|parsed| parsed.kind == TokenKind::Token) {
         return Err(Problem::new(
             Kind::InvalidCredential,
@@ -102,7 +103,7 @@ fn verify(shared: &Shared, headers: &HeaderMap) -> Result<Caller, Problem> {
         )
         .hint("send an admin credential (lga_…): `leastgate admin create` makes one"));
     }
-    find(shared, &digest)?.map(Caller::of_record).ok_or_else(|| {
+    find(shared, &digests)?.map(Caller::of_record).ok_or_else(|| {
         Problem::new(Kind::InvalidCredential, "no administrator has this credential, or it was revoked")
             .hint("check which gateway and environment it was made for; on the host, `leastgate admin list` over the unix socket shows who there is")
     })
@@ -119,7 +120,21 @@ fn presented(headers: &HeaderMap) -> Result<&[u8], Problem> {
     if scheme.eq_ignore_ascii_case(b"bearer ") && !text.is_empty() { Ok(text) } else { Err(missing()) }
 }
 
-fn find(shared: &Shared, digest: &TokenDigest) -> Result<Option<AdminRecord>, Problem> {
+/// Under the current pepper, then under the previous one, then once more: a credential that is moved from one to the
+/// other meanwhile is never unknown.
+fn find(shared: &Shared, digests: &Digests) -> Result<Option<AdminRecord>, Problem> {
+    let current = || find_by(shared, &digests.current);
+    let Some(previous) = digests.previous else { return current() };
+    if let Some(found) = current()? {
+        return Ok(Some(found));
+    }
+    let Some(found) = find_by(shared, &previous)? else { return current() };
+    let (kind, accessor, current) = (StragglerKind::Admin, found.id, digests.current);
+    shared.given.authority.stragglers().note(Straggler { kind, accessor, previous, current });
+    Ok(Some(found))
+}
+
+fn find_by(shared: &Shared, digest: &TokenDigest) -> Result<Option<AdminRecord>, Problem> {
     let found = shared.given.store.find_admin(digest)?;
     let is_living = |admin: &AdminRecord| {
         admin.digest == *digest && admin.revoked.is_none() && !shared.revoked_admins().contains(&admin.id)

@@ -62,6 +62,8 @@ pub struct ListTokens {
     pub state: Option<String>,
     /// Those of this owner.
     pub owner: Option<String>,
+    /// `current`, `previous` or `unknown`.
+    pub pepper: Option<String>,
     /// `name`, `created`, `expires` or `last_used`.
     pub sort: Option<String>,
     /// Those that were neither used nor made since.
@@ -126,7 +128,7 @@ impl Client {
     /// # Errors
     /// As every call: no connection, a refusal, an answer that can't be read.
     pub fn tokens(&self, list: &ListTokens) -> Answered<TokenList> {
-        let ListTokens { limit, cursor, state, owner, sort, unused_since, created_before } = list;
+        let ListTokens { limit, cursor, state, owner, pepper, sort, unused_since, created_before } = list;
         let limit = limit.map(|limit| limit.to_string());
         let [unused_since, created_before] = [unused_since, created_before].map(|at| at.map(|at| at.to_string()));
         let pairs = [
@@ -134,6 +136,7 @@ impl Client {
             ("cursor", cursor),
             ("state", state),
             ("owner", owner),
+            ("pepper", pepper),
             ("sort", sort),
             ("unused_since", &unused_since),
             ("created_before", &created_before),

@@ -18,7 +18,7 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     let revoked = call.shared.revoked_admins();
     let show = |admin| {
         let admin: &leastgate_store::AdminRecord = admin;
-        view::admin(admin, admin.revoked.or(revoked.contains(&admin.id).then_some(call.now)))
+        view::admin(admin, admin.revoked.or(revoked.contains(&admin.id).then_some(call.now)), call.shared)
     };
     Reply::json(&AdminList { items: admins.iter().map(show).collect() })
 }
@@ -47,7 +47,10 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     ];
     Ok(Reply {
         created_at: Some(format!("/v1/admins/{id}")),
-        body: with_secret(&json!({"admin": view::admin(&issued.record, None)}), Some(issued.secret.expose()))?,
+        body: with_secret(
+            &json!({"admin": view::admin(&issued.record, None, call.shared)}),
+            Some(issued.secret.expose()),
+        )?,
         change: Change { target: Some(id), durable: Some(true), details, reason: None },
         version: None,
     })

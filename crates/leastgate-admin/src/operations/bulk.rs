@@ -133,6 +133,7 @@ pub(crate) fn export(call: &Call<'_>) -> Result<Reply, Problem> {
     let query = TokenQuery {
         state: Some(StateFilter::Active),
         owner: None,
+        pepper: None,
         times: TimeFilter::default(),
         sort: SortKey::Created,
         limit: MAX_PAGE,
@@ -141,12 +142,13 @@ pub(crate) fn export(call: &Call<'_>) -> Result<Reply, Problem> {
     };
     let page = call.shared.given.store.list_tokens(&query)?;
     // Who stands in for another one ends with a command over there.
-    let items = page.items.iter().filter(|record| record.parent.is_none()).map(exported).collect();
+    let items =
+        page.items.iter().filter(|record| record.parent.is_none()).map(|record| exported(call, record)).collect();
     Reply::json(&ExportedTokens { items, next_cursor: page.next_cursor })
 }
 
-fn exported(record: &TokenRecord) -> ExportedToken {
-    let shown = view::token(record, record.state, None, record.created);
+fn exported(call: &Call<'_>, record: &TokenRecord) -> ExportedToken {
+    let shown = view::token(record, record.state, call.shared, record.created);
     ExportedToken {
         accessor: shown.accessor,
         name: shown.name,

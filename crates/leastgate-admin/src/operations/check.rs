@@ -71,10 +71,12 @@ impl Subject {
     /// Known only by the digest of the whole text: its accessor is public, and anybody can write it into another one.
     fn of_text(call: &Call<'_>, text: &str) -> Result<Self, Problem> {
         let given = &call.shared.given;
-        let digest = given.authority.key().digest(text.as_bytes());
-        let known = given.authority.tokens().get(&digest);
+        let digests = given.authority.key().digests(text.as_bytes());
+        let found = given.authority.tokens().find(&digests);
+        let digest =
+            digests.previous.filter(|_| found.as_ref().is_some_and(|found| found.1)).unwrap_or(digests.current);
         let known =
-            known.map(|token| CheckedToken { accessor: token.accessor.to_string(), name: token.name.to_string() });
+            found.map(|(token, _)| CheckedToken { accessor: token.accessor.to_string(), name: token.name.to_string() });
         let is_bearer = call.shared.policy()?.credential_header() == header::AUTHORIZATION;
         let scheme = if is_bearer { "Bearer " } else { "" };
         let mut value = HeaderValue::try_from(format!("{scheme}{text}"))

@@ -59,7 +59,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
 }
 
 fn is_as_it_was(call: &Call<'_>, parent: &TokenRecord) -> bool {
-    let in_force = call.shared.given.authority.tokens().get(&parent.digest).map(|token| token.state);
+    let in_force = call.shared.given.authority.token(&parent.digest).map(|token| token.state);
     let kept = call.shared.given.store.token(parent.accessor);
     in_force == Some(TokenState::Active)
         && kept.is_ok_and(|kept| kept.version == parent.version)
@@ -139,7 +139,7 @@ pub(super) fn end_all(call: &Call<'_>, parent: Accessor, reason: &str) -> Cut {
 }
 
 fn end_one(call: &Call<'_>, child: &TokenRecord, reason: &str) {
-    let found = Found::stored(child.clone());
+    let found = Found::stored(call.shared, child.clone());
     let before = found.state(call.shared);
     let change = StateChange {
         change: Change::Revoke,

@@ -319,9 +319,8 @@ fn answer(
     durable: bool,
     cut: Cut,
 ) -> Result<Reply, Problem> {
-    let state = call.shared.given.authority.tokens().get(&new.digest).map_or(new.state, |token| token.state);
-    let policy = call.shared.given.authority.snapshot();
-    let token = view::token(new, state, policy.as_deref(), call.now);
+    let state = call.shared.given.authority.token(&new.digest).map_or(new.state, |token| token.state);
+    let token = view::token(new, state, call.shared, call.now);
     let change = Recorded {
         target: Some(new.accessor.to_string()),
         reason: Some(reason.to_owned()),

@@ -27,9 +27,9 @@ enum Kept {
 }
 
 impl Found {
-    pub(super) fn stored(record: TokenRecord) -> Self {
+    pub(super) fn stored(shared: &Shared, record: TokenRecord) -> Self {
         Self {
-            digest: record.digest,
+            digest: shared.given.authority.place(&record.digest),
             accessor: record.accessor,
             name: record.name.to_string(),
             kept: Kept::Stored(Box::new(record)),
@@ -50,7 +50,7 @@ impl Found {
 
     /// The state in force, which may be ahead of the store.
     pub(super) fn state(&self, shared: &Shared) -> TokenState {
-        let in_force = shared.given.authority.tokens().get(&self.digest).map(|token| token.state);
+        let in_force = shared.given.authority.token(&self.digest).map(|token| token.state);
         in_force.unwrap_or(match &self.kept {
             Kept::Stored(record) => record.state,
             Kept::Declared(entry) => entry.state,
@@ -68,10 +68,8 @@ impl Found {
 
     pub(super) fn view(&self, shared: &Shared, now: Timestamp) -> Option<TokenView> {
         match &self.kept {
-            Kept::Stored(record) => {
-                Some(view::token(record, self.state(shared), shared.given.authority.snapshot().as_deref(), now))
-            }
-            Kept::Declared(token) => Some(view::declared(token, &shared.given.environment, now)),
+            Kept::Stored(record) => Some(view::token(record, self.state(shared), shared, now)),
+            Kept::Declared(token) => Some(view::declared(&self.digest, token, shared, now)),
             Kept::InForce(_) => None,
         }
     }
@@ -80,7 +78,7 @@ impl Found {
 /// The token with this name or accessor.
 pub(super) fn find(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
     match &shared.given.tokens {
-        Tokens::Store => Ok(Found::stored(shared.given.store.find_token(wanted)?)),
+        Tokens::Store => Ok(Found::stored(shared, shared.given.store.find_token(wanted)?)),
         Tokens::Declared { .. } => find_declared(shared, wanted),
     }
 }
@@ -88,7 +86,7 @@ pub(super) fn find(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
 /// The same, and where the store can't be read, among what is in force: a broken disk keeps nobody from revoking.
 pub(super) fn find_in_force(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
     let asked = match shared.given.store.find_token(wanted) {
-        Ok(record) => return Ok(Found::stored(record)),
+        Ok(record) => return Ok(Found::stored(shared, record)),
         Err(error @ StoreError::NotFound { .. }) => return Err(error.into()),
         Err(error) => error,
     };

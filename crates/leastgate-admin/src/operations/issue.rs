@@ -51,12 +51,7 @@ pub(super) fn answer(
     Ok(Reply {
         created_at: Some(format!("/v1/tokens/{}", record.accessor)),
         version: Some(record.version),
-        body: with_secret(
-            &json!({
-                "token": view::token(record, record.state, call.shared.given.authority.snapshot().as_deref(), call.now),
-            }),
-            secret,
-        )?,
+        body: with_secret(&json!({"token": view::token(record, record.state, call.shared, call.now)}), secret)?,
         change,
     })
 }

@@ -195,7 +195,7 @@ fn answer(
 }
 
 fn show(call: &Call<'_>, record: &TokenRecord) -> crate::api::TokenView {
-    view::token(record, record.state, call.shared.given.authority.snapshot().as_deref(), call.now)
+    view::token(record, record.state, call.shared, call.now)
 }
 
 pub(crate) fn rotation(call: &Call<'_>) -> Result<Reply, Problem> {

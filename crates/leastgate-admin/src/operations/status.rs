@@ -1,9 +1,10 @@
 //! How the gateway is.
 
 use leastgate_policy::{Timestamp, TokenState, TokenTable};
+use leastgate_store::StragglerCounts;
 
 use super::{no_query, view};
-use crate::api::{ListenerView, Moment, StatusView, TokenCounts};
+use crate::api::{ListenerView, Moment, StatusView, StragglersView, TokenCounts};
 use crate::call::{Call, Reply};
 use crate::ops::Readiness;
 use crate::problem::Problem;
@@ -28,11 +29,33 @@ pub(crate) fn status(call: &Call<'_>) -> Result<Reply, Problem> {
         uptime_seconds: call.now.since(shared.started),
         token_source: source.to_owned(),
         tokens: TokenCounts::of(&given.authority.tokens(), call.now),
+        stragglers: stragglers(call)?,
         unsynced_changes: shared.unsynced.len(),
         listeners: listeners(shared),
         reload: (given.hooks.reload)(),
         audit: (given.hooks.sinks)(),
     })
+}
+
+fn stragglers(call: &Call<'_>) -> Result<StragglersView, Problem> {
+    let given = &call.shared.given;
+    let mut counts = StragglersView::from(given.store.count_stragglers(call.now)?);
+    if matches!(given.tokens, Tokens::Declared { .. }) {
+        counts.tokens = 0;
+        given
+            .authority
+            .tokens()
+            .for_each(|digest, _| counts.tokens += u64::from(given.authority.stragglers().has(digest)));
+        counts.unknown_tokens = 0;
+    }
+    Ok(counts)
+}
+
+impl From<StragglerCounts> for StragglersView {
+    fn from(counts: StragglerCounts) -> Self {
+        let StragglerCounts { tokens, admins, unknown_tokens, unknown_admins } = counts;
+        Self { tokens, admins, unknown_tokens, unknown_admins }
+    }
 }
 
 /// The plane's own listeners as they are bound, whatever else the wiring says about them.

@@ -1,7 +1,7 @@
 //! Tokens: listed, made, shown, and what they were used for.
 
 use leastgate_policy::Timestamp;
-use leastgate_store::{MAX_PAGE, SortKey, StateFilter, TimeFilter, TokenQuery};
+use leastgate_store::{MAX_PAGE, MadeUnder, SortKey, StateFilter, TimeFilter, TokenQuery};
 use serde::Deserialize;
 
 use super::find::find;
@@ -21,6 +21,7 @@ struct ListQuery {
     cursor: Option<String>,
     state: Option<String>,
     owner: Option<String>,
+    pepper: Option<String>,
     sort: Option<String>,
     unused_since: Option<Moment>,
     created_before: Option<Moment>,
@@ -71,6 +72,7 @@ impl ListQuery {
                 unused_since: self.unused_since.map(|Moment(at)| at),
                 created_before: self.created_before.map(|Moment(at)| at),
             },
+            pepper: self.pepper.as_deref().map(pepper).transpose()?,
             sort: sort(self.sort.as_deref())?,
             limit,
             cursor: self.cursor,
@@ -90,6 +92,10 @@ fn state(name: &str) -> Result<StateFilter, Problem> {
     })
 }
 
+fn pepper(name: &str) -> Result<MadeUnder, Problem> {
+    MadeUnder::from_name(name).ok_or_else(|| Problem::new(Kind::Invalid, "`pepper` is current, previous or unknown"))
+}
+
 fn sort(name: Option<&str>) -> Result<SortKey, Problem> {
     Ok(match name {
         None | Some("name") => SortKey::Name,
@@ -105,12 +111,10 @@ fn list_stored(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> {
         (call.shared.given.hooks.flush_usage)();
     }
     let page = call.shared.given.store.list_tokens(query)?;
-    let tokens = call.shared.given.authority.tokens();
-    let policy = call.shared.given.authority.snapshot();
     let show = |record| {
         let record: &leastgate_store::TokenRecord = record;
-        let state = tokens.get(&record.digest).map_or(record.state, |token| token.state);
-        view::token(record, state, policy.as_deref(), call.now)
+        let state = call.shared.given.authority.token(&record.digest).map_or(record.state, |token| token.state);
+        view::token(record, state, call.shared, call.now)
     };
     Reply::json(&TokenList { items: page.items.iter().map(show).collect(), next_cursor: page.next_cursor })
 }
@@ -123,14 +127,20 @@ fn list_declared(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> 
     if query.times != TimeFilter::default() {
         return Err(Problem::new(Kind::Invalid, "of declared tokens no times are known to filter by"));
     }
+    if query.pepper.is_some_and(|under| under != MadeUnder::Previous) {
+        let problem =
+            Problem::new(Kind::Invalid, "of a declared token only `pepper=previous` is known, once it was used");
+        return Err(problem.hint("a policy file has the digest alone, which does not say what it was made with"));
+    }
     let is_wanted = |token: &TokenView| {
         (query.owner.is_none() || token.owner == query.owner)
+            && (query.pepper.is_none() || token.pepper.is_some())
             && query.state.is_none_or(|wanted| token.state == filter_name(wanted))
             && query.cursor.as_ref().is_none_or(|after| token.name > *after)
     };
     let mut all: Vec<TokenView> = Vec::new();
-    call.shared.policy()?.tokens().for_each(|_, token| {
-        let token = view::declared(token, &call.shared.given.environment, call.now);
+    call.shared.policy()?.tokens().for_each(|digest, token| {
+        let token = view::declared(digest, token, call.shared, call.now);
         if is_wanted(&token) {
             all.push(token);
         }

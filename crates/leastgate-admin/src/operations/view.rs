@@ -1,22 +1,20 @@
 //! Records as the API shows them.
 
 use leastgate_policy::{
-    PolicySnapshot, Restrictions, Timestamp, TokenLimits, TokenState, token::TokenView as Declared,
+    PolicySnapshot, Restrictions, Timestamp, TokenDigest, TokenLimits, TokenState, token::TokenView as Declared,
 };
-use leastgate_store::{AdminRecord, Change, StateChange, TokenRecord};
+use leastgate_store::draw::made_under;
+use leastgate_store::{AdminRecord, Change, MadeUnder, StateChange, TokenRecord};
 
 use crate::api::{AdminView, GrantView, LimitsView, Moment, RestrictionsView, StateChangeView, TokenView};
+use crate::state::Shared;
 
 /// A token of the store. `state` is what is in force, which may be ahead of the store.
-pub(super) fn token(
-    record: &TokenRecord,
-    state: TokenState,
-    policy: Option<&PolicySnapshot>,
-    now: Timestamp,
-) -> TokenView {
+pub(super) fn token(record: &TokenRecord, state: TokenState, shared: &Shared, now: Timestamp) -> TokenView {
+    let policy = shared.given.authority.snapshot();
     let scopes: Vec<&String> = record.grants.iter().map(|grant| &grant.scope).collect();
     TokenView {
-        not_in_policy: policy.map(|policy| not_in_policy(policy, &record.roles, &scopes)).unwrap_or_default(),
+        not_in_policy: policy.map(|policy| not_in_policy(&policy, &record.roles, &scopes)).unwrap_or_default(),
         accessor: record.accessor.to_string(),
         name: record.name.to_string(),
         env: record.env.clone(),
@@ -41,20 +39,22 @@ pub(super) fn token(
         state_changed: record.state_changed.as_ref().map(state_change),
         successor: record.successor.map(|successor| successor.to_string()),
         parent: record.parent.map(|parent| parent.to_string()),
+        pepper: Some(pepper(&record.pepper_id, shared)),
         note: record.note.clone(),
         version: Some(record.version),
     }
 }
 
 /// A token that is declared in the policy's files.
-pub(super) fn declared(token: &Declared, environment: &str, now: Timestamp) -> TokenView {
+pub(super) fn declared(digest: &TokenDigest, token: &Declared, shared: &Shared, now: Timestamp) -> TokenView {
+    let is_straggler = shared.given.authority.stragglers().has(digest);
     let holdings = token.entitlement.holdings();
     TokenView {
         // The compiler refuses a file that declares a token with names it does not define.
         not_in_policy: Vec::new(),
         accessor: token.accessor.to_string(),
         name: token.name.to_string(),
-        env: environment.to_owned(),
+        env: shared.given.environment.clone(),
         owner: holdings.owner.as_deref().map(str::to_owned),
         roles: holdings.roles.iter().map(ToString::to_string).collect(),
         grants: holdings
@@ -72,6 +72,7 @@ pub(super) fn declared(token: &Declared, environment: &str, now: Timestamp) -> T
         state_changed: None,
         successor: None,
         parent: None,
+        pepper: is_straggler.then(|| MadeUnder::Previous.as_str().to_owned()),
         note: None,
         version: None,
     }
@@ -94,7 +95,12 @@ pub(super) fn state_name(state: TokenState, expires: Option<Timestamp>, now: Tim
     if is_over && state != TokenState::Revoked { "expired" } else { state.as_str() }
 }
 
-pub(super) fn admin(record: &AdminRecord, revoked: Option<Timestamp>) -> AdminView {
+/// Which pepper a record is kept under.
+fn pepper(id: &str, shared: &Shared) -> String {
+    made_under(id, shared.given.authority.key()).as_str().to_owned()
+}
+
+pub(super) fn admin(record: &AdminRecord, revoked: Option<Timestamp>, shared: &Shared) -> AdminView {
     AdminView {
         id: record.id.to_string(),
         name: record.name.to_string(),
@@ -103,6 +109,7 @@ pub(super) fn admin(record: &AdminRecord, revoked: Option<Timestamp>) -> AdminVi
         created: Moment(record.created),
         created_by: record.created_by.clone(),
         revoked: revoked.map(Moment),
+        pepper: Some(pepper(&record.pepper_id, shared)),
     }
 }
 

@@ -262,6 +262,32 @@ pub struct TokenList {
     /// Only those made before: 90d, or a date
     #[arg(long, value_name = "TIME")]
     pub created_before: Option<String>,
+    /// Only those made under this pepper
+    #[arg(long, value_name = "PEPPER", value_enum)]
+    pub pepper: Option<PepperName>,
+}
+
+/// A pepper that tokens are listed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PepperName {
+    /// The one in use
+    Current,
+    /// The one before it: their next use brings them under the current one
+    Previous,
+    /// None that is configured: nobody can use them
+    Unknown,
+}
+
+impl PepperName {
+    /// Its name in the admin API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Previous => "previous",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// A state that tokens are listed by.

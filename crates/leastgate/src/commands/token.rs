@@ -82,6 +82,7 @@ fn list(global: &Global, arguments: &cli::TokenList) -> Result<(), Failure> {
             cursor,
             state: arguments.state.map(|state| state.as_str().to_owned()),
             owner: arguments.owner.clone(),
+            pepper: arguments.pepper.map(|pepper| pepper.as_str().to_owned()),
             sort: None,
             unused_since,
             created_before,
@@ -160,6 +161,7 @@ fn show(global: &Global, token: &TokenView) -> Result<(), Failure> {
             if let Some(change) = &token.state_changed {
                 row("changed", format!("{} by {} at {}: {}", change.change, change.by, change.at, change.reason));
             }
+            row("pepper", token.pepper.clone().unwrap_or_default());
             row("note", token.note.clone().unwrap_or_default());
         }
     }

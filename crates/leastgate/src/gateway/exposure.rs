@@ -17,8 +17,10 @@ pub(crate) fn find(config: &GatewayConfig) -> Vec<String> {
             lines.push(format!("{key}: everybody on the machine can read {shown} (mode {mode:04o}): chmod 600"));
         }
     };
-    if let SecretSource::File(path) = &config.pepper.current {
-        secret("pepper", path, &config.pepper.current);
+    for source in std::iter::once(&config.pepper.current).chain(&config.pepper.previous) {
+        if let SecretSource::File(path) = source {
+            secret("pepper", path, source);
+        }
     }
     for CertificateFiles { key, .. } in certificates(config) {
         secret("tls", key, &key.display());
@@ -70,6 +72,9 @@ mod tests {
             assert_eq!(find(&config).len(), lines, "{of_pepper:o} {of_dir:o}");
         }
         assert!(find(&config)[0].contains("mode 0604"), "{:?}", find(&config));
+        let rotating = text.replace("{ file: pepper }", "{ env: NEW }, previous: { file: pepper }");
+        let lines = find(&parse_gateway(&name.display().to_string(), &rotating).unwrap().config);
+        assert!(lines[0].starts_with("pepper: everybody"), "the previous one still opens doors: {lines:?}");
         let tls = "listeners: { data: { tls: { cert: c, key: k, sni: [ { cert: c, key: pepper } ] } } }\n";
         let config = parse_gateway(&name.display().to_string(), &format!("{text}{tls}")).unwrap().config;
         let lines = find(&config);

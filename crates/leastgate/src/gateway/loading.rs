@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use leastgate_config::{
-    Diagnostics, Fingerprint, GatewayConfig, GatewayInputs, LoadedGateway, Override, TokenSource, find_gateway_file,
-    load_gateway, load_policy,
+    Diagnostics, Fingerprint, GatewayConfig, GatewayInputs, LoadedGateway, Override, PepperConfig, SecretSource,
+    TokenSource, find_gateway_file, load_gateway, load_policy,
 };
 use leastgate_policy::{CompileContext, EnvironmentKey, Pepper, PolicySnapshot, PolicySpec, Timestamp, UpstreamFacts};
 use leastgate_telemetry::{Clock as _, SystemClock};
@@ -70,15 +70,27 @@ impl fmt::Display for GatewayFile {
     }
 }
 
-/// The key of this gateway's environment, from its pepper.
+/// The key of this gateway's environment, from its pepper, and from the one before it while it is being replaced.
 ///
 /// # Errors
-/// The pepper can't be read or is too short (3).
+/// A pepper can't be read or is too short, or both are the same (3).
 pub fn environment_key(loaded: &LoadedGateway) -> Result<EnvironmentKey, Failure> {
     const MAKE: &str =
         "`openssl rand -hex 32` makes a good one; the tokens of a store need the one they were made with";
-    let source = &loaded.config.pepper.current;
-    let fault = |message: String| loaded.fault(&["pepper", "current"], &message, MAKE);
+    let PepperConfig { current, previous } = &loaded.config.pepper;
+    let key = key_of(loaded, "current", current, MAKE)?;
+    let Some(previous) = previous else { return Ok(key) };
+    let previous = key_of(loaded, "previous", previous, "leave pepper.previous out once no token needs it")?;
+    if key.check_value() == previous.check_value() {
+        let hint = "name the pepper that tokens were made with until now, or leave pepper.previous out";
+        let message = "pepper: current and previous are one and the same";
+        return Err(loaded.fault(&["pepper", "previous"], message, hint).into());
+    }
+    Ok(key.replacing(&previous))
+}
+
+fn key_of(loaded: &LoadedGateway, which: &str, source: &SecretSource, hint: &str) -> Result<EnvironmentKey, Failure> {
+    let fault = |message: String| loaded.fault(&["pepper", which], &message, hint);
     let bytes = source.read(&|name| std::env::var_os(name)).map_err(|error| fault(format!("pepper: {error}")))?;
     let pepper = Pepper::new(bytes.to_vec())
         .ok_or_else(|| fault(format!("pepper: {source} holds fewer than {} bytes", Pepper::MIN_LEN)))?;

@@ -9,6 +9,7 @@ mod first_admin;
 mod listener_tls;
 pub mod loading;
 mod parts;
+mod redigest;
 mod reload;
 mod signals;
 pub(crate) mod standing;
@@ -38,6 +39,7 @@ pub use signals::Signals;
 
 use crate::exit::{Exit, Failure};
 use crate::files;
+use crate::gateway::redigest::Redigester;
 use crate::gateway::reload::Reloader;
 use crate::gateway::upkeep::Upkeep;
 
@@ -53,6 +55,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     reloader: Reloader,
     upkeep: Upkeep,
+    redigester: Redigester,
     drain: Drain,
     _state_dir: Option<StateDir>,
 }
@@ -95,6 +98,7 @@ impl Gateway {
         let authority = Arc::new(Authority::with_tokens(key, parts::token_table(&config, &*store)?));
         let (state, unwritten) = Default::default();
         let shared = Arc::new(Shared { authority, telemetry, clock, store, state, unwritten });
+        parts::tell_stragglers(&shared, config.tokens)?;
         let fingerprint = policy.fingerprint;
         let snapshot = parts::put_in_force(&shared, config.tokens, policy).map_err(anyhow::Error::from)?;
         if let Some(first_admin) = first_admin {
@@ -114,9 +118,11 @@ impl Gateway {
         let drain = Drain { delay: config.limits.drain_delay, timeout: config.limits.drain_timeout };
         let upkeep =
             Upkeep::start(Arc::clone(&shared), config.retention).context("the upkeep thread can't be started")?;
+        let redigester = Redigester::start(Arc::clone(&shared), config.tokens)
+            .context("the thread that re-digests tokens can't be started")?;
         let reloader = Reloader::start(config, Arc::clone(&shared), origin, fingerprint, certificates)
             .context("the reload thread can't be started")?;
-        Ok(Self { data: Some(data), admin, shared, reloader, upkeep, drain, _state_dir: state_dir })
+        Ok(Self { data: Some(data), admin, shared, reloader, upkeep, redigester, drain, _state_dir: state_dir })
     }
 
     /// Where the gateway itself listens.
@@ -145,6 +151,7 @@ impl Gateway {
             ("a worker of the data plane", self.data.as_ref().is_some_and(DataPlaneHandle::is_healthy)),
             ("the reload", self.reloader.is_running()),
             ("the upkeep", self.upkeep.is_running()),
+            ("the re-digesting of tokens", self.redigester.is_running()),
             ("the control plane", self.admin.is_running()),
             ("the audit stream", self.shared.telemetry.is_healthy()),
             ("the store", self.shared.store.is_running()),
@@ -222,6 +229,7 @@ impl Gateway {
             tracing::warn!("calls of the admin API were still under way and were left");
         }
         self.upkeep.stop();
+        self.redigester.stop();
         self.shared.lifecycle("stop", None);
         if !self.shared.telemetry.shut_down(FLUSH) {
             tracing::error!("audit events were still unwritten after {FLUSH:?}");

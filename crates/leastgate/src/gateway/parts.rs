@@ -18,7 +18,7 @@ use super::admin_tls::AdminHandshakes;
 use super::certificates::Certificates;
 use super::first_admin::FirstAdmin;
 use super::standing::{Shadow, Unknown};
-use super::{Shared, loading};
+use super::{Shared, loading, redigest};
 use crate::exit::{Exit, Failure};
 
 /// Everything a gateway is started from.
@@ -112,6 +112,13 @@ pub(super) fn token_table(config: &GatewayConfig, store: &dyn TokenStore) -> Res
     });
     load.map_err(|error| failed(&error))?;
     collision.map_or(Ok(table), |error| Err(failed(&error)))
+}
+
+/// What is not kept under the current pepper, in the log.
+pub(super) fn tell_stragglers(shared: &Shared, source: TokenSource) -> Result<(), Failure> {
+    let counts = shared.store.count_stragglers(shared.clock.timestamp()).map_err(anyhow::Error::from)?;
+    redigest::tell_standing(counts, shared.authority.key().previous().is_some(), source);
+    Ok(())
 }
 
 /// Puts a policy in force, with the tokens it declares where they come from it: at start and on reload.
