@@ -90,7 +90,7 @@ impl Tasks {
             let waiting = self.shared.authority.stragglers().waiting(BATCH);
             let is_last = waiting.len() < BATCH;
             let begun: Vec<Straggler> = waiting.into_iter().filter(|straggler| self.begin(straggler)).collect();
-            if let Err(error) = self.keep(begun) {
+            if let Err(error) = self.keep(&begun) {
                 // Nothing is lost: they wait, and either digest is theirs.
                 self.done.error = Some(error);
                 return REST;
@@ -123,11 +123,11 @@ impl Tasks {
         }
     }
 
-    fn keep(&mut self, begun: Vec<Straggler>) -> Result<(), StoreError> {
+    fn keep(&mut self, begun: &[Straggler]) -> Result<(), StoreError> {
         if begun.is_empty() {
             return Ok(());
         }
-        let kept = self.shared.store.redigest(begun.clone())?;
+        let kept = self.shared.store.redigest(begun.to_vec())?;
         for (straggler, outcome) in begun.iter().zip(kept) {
             self.finish(straggler, outcome);
         }
@@ -170,8 +170,9 @@ impl Tasks {
     fn tell_last(&mut self) {
         if self.source == TokenSource::Declared {
             let waiting = self.shared.authority.stragglers().waiting(usize::MAX);
-            let tokens = waiting.iter().filter(|straggler| straggler.kind == StragglerKind::Token);
-            tokens.for_each(|straggler| drop(self.begin(straggler)));
+            for straggler in waiting.iter().filter(|straggler| straggler.kind == StragglerKind::Token) {
+                self.begin(straggler);
+            }
         }
         self.tell();
     }
