@@ -54,7 +54,7 @@ fn a_store_of_the_previous_pepper_goes_over_to_the_current_one_and_back() {
     let home = Home::new();
     let third = key_of(9, ENV);
     drop(open(&home, &key()).unwrap());
-    let error = open(&home, &third.clone().replacing(&key_of(8, ENV))).unwrap_err();
+    let error = open(&home, &third.replacing(&key_of(8, ENV))).unwrap_err();
     assert_eq!(error, StoreError::WrongPepper { path: home.path.clone() });
     assert!(error.to_string().contains("pepper.previous"), "{error}");
     for (opens, key) in [

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use leastgate_testkit::gateway::TestGateway;
+use leastgate_testkit::gateway::{Setup, TestGateway};
 use leastgate_testkit::policies::ORDERS;
 use leastgate_testkit::raw::Reply;
 use leastgate_testkit::token::{PEPPER, Token, digest};
@@ -50,7 +50,7 @@ fn a_digest_made_under_another_environments_key_matches_nothing() {
     let bot = Token::new("bot", &["wide"]);
     let [ours, theirs] = ["test", "other"].map(|env| digest(bot.secret(), env, PEPPER));
     let declared = |digest: &str| format!("{ORDERS}tokens:\n{}", bot.declaration().replace(&ours, digest));
-    let start = |digest: &str| -> Orders { with_policy_and(&declared(digest), |setup| setup.without_tokens()) };
+    let start = |digest: &str| -> Orders { with_policy_and(&declared(digest), Setup::without_tokens) };
     let copied = start(&theirs);
     refused(&copied.gateway, &copied.gateway.get(&bot, "/v1/orders"), "token_unknown");
     assert_eq!(copied.upstream.count(), 0);
