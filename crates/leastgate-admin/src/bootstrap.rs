@@ -2,6 +2,7 @@
 
 use leastgate_policy::token::{CodecError, inspect};
 use leastgate_policy::{Accessor, EnvironmentKey, Timestamp, TokenKind};
+use leastgate_store::draw::pepper_id;
 use leastgate_store::{
     AdminRecord, AdminRole, InvalidName, IssuedAdmin, MayGrant, NewAdmin, StoreError, TokenName, TokenStore,
     issue_admin,
@@ -86,7 +87,8 @@ pub fn bootstrap_given(
     }
     let id = judge(credential, environment)?;
     let digest = key.digest(credential);
-    let record = AdminRecord { id, digest, name, role, may_grant, created, created_by, revoked: None };
+    let pepper_id = pepper_id(key);
+    let record = AdminRecord { id, digest, name, role, may_grant, created, created_by, revoked: None, pepper_id };
     match store.create_admin(record) {
         // Nobody lives, so whoever has this id was revoked, and what was revoked stays so.
         Err(StoreError::AlreadyDrawn) => Err(UnfitCredential::Revoked.into()),

@@ -155,7 +155,12 @@ mod tests {
     fn counter() -> (Arc<AtomicUsize>, Box<dyn Fn() + Send + Sync>) {
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
-        (count, Box::new(move || drop(counted.fetch_add(1, Ordering::SeqCst))))
+        (
+            count,
+            Box::new(move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }),
+        )
     }
 
     #[test]

@@ -82,6 +82,7 @@ fn tokens(call: &Call<'_>, sort: SortKey, times: TimeFilter) -> Result<(Vec<Toke
     let query = TokenQuery {
         state: Some(StateFilter::Active),
         owner: None,
+        pepper: None,
         times,
         sort,
         limit: MAX_PAGE,

@@ -59,9 +59,11 @@ impl Sealed {
         out: &mut impl Write,
         watch: Watch<'_>,
     ) -> Result<Seal, Unpack> {
-        let hash = hash(&mut self.file, self.body, self.made, key, out, watch)?;
+        // One made before the pepper was replaced is under the previous one.
+        let keys: Vec<EnvironmentKey> = std::iter::once(key.clone()).chain(key.previous()).collect();
+        let hashes = hash(&mut self.file, self.body, self.made, &keys, out, watch)?;
         let made = Timestamp(u64::from_le_bytes(self.made));
-        Ok(if hash == blake3::Hash::from_bytes(self.hash) { Seal::Good(made) } else { Seal::Broken })
+        Ok(if hashes.contains(&blake3::Hash::from_bytes(self.hash)) { Seal::Good(made) } else { Seal::Broken })
     }
 }
 
@@ -89,8 +91,9 @@ pub(super) fn seal(path: &Path, key: &EnvironmentKey, made: Timestamp, watch: Wa
     let mut file = OpenOptions::new().read(true).append(true).open(path).map_err(Unpack::Write)?;
     let body = file.metadata().map_err(Unpack::Write)?.len();
     let made = made.0.to_le_bytes();
-    let hash = hash(&mut file, body, made, key, &mut io::sink(), watch)?;
-    let seal: Vec<u8> = [&MAGIC[..], &made, hash.as_bytes()].concat();
+    let hashes = hash(&mut file, body, made, std::slice::from_ref(key), &mut io::sink(), watch)?;
+    let hash = hashes.first().map_or(&[][..], |hash| hash.as_bytes());
+    let seal: Vec<u8> = [&MAGIC[..], &made, hash].concat();
     file.write_all(&seal).map_err(Unpack::Write)
 }
 
@@ -98,21 +101,26 @@ fn hash(
     file: &mut File,
     body: u64,
     made: [u8; 8],
-    key: &EnvironmentKey,
+    keys: &[EnvironmentKey],
     out: &mut impl Write,
     watch: Watch<'_>,
-) -> Result<blake3::Hash, Unpack> {
-    let mut hasher = blake3::Hasher::new_keyed(&key.derive_for("backup seal"));
-    hasher.update(&made);
+) -> Result<Vec<blake3::Hash>, Unpack> {
+    let hasher = |key: &EnvironmentKey| blake3::Hasher::new_keyed(&key.derive_for("backup seal"));
+    let mut hashers: Vec<blake3::Hasher> = keys.iter().map(hasher).collect();
+    for hasher in &mut hashers {
+        hasher.update(&made);
+    }
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
     while done < body {
         let wanted = usize::try_from(body - done).map_or(buffer.len(), |left| left.min(buffer.len()));
         file.read_exact(&mut buffer[..wanted]).map_err(Unpack::Read)?;
-        hasher.update(&buffer[..wanted]);
+        for hasher in &mut hashers {
+            hasher.update(&buffer[..wanted]);
+        }
         out.write_all(&buffer[..wanted]).map_err(Unpack::Write)?;
         done += wanted as u64;
         tell(watch, Step::Seal, done, body).map_err(|_| Unpack::Interrupted)?;
     }
-    Ok(hasher.finalize())
+    Ok(hashers.iter().map(blake3::Hasher::finalize).collect())
 }
