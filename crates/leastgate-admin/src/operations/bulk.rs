@@ -1,7 +1,8 @@
 //! Many tokens at once: made alike, handed to another gateway, and taken from one.
 
 use leastgate_policy::{Accessor, Restrictions, TokenDigest, TokenState};
-use leastgate_store::draw::{draw_token, pepper_id};
+use leastgate_store::MadeUnder;
+use leastgate_store::draw::{draw_token, made_under};
 use leastgate_store::{
     MAX_PAGE, NewToken, SortKey, StateFilter, StoreError, TimeFilter, TokenGrant, TokenName, TokenQuery, TokenRecord,
 };
@@ -215,7 +216,7 @@ fn record(call: &Call<'_>, token: &ExportedToken) -> Result<TokenRecord, Problem
             format!("it is of the environment `{}`, and this gateway serves `{}`", token.env, given.environment);
         return Err(invalid(detail).hint("a token works in its own environment only: create another one here"));
     }
-    if token.pepper_id != pepper_id(given.authority.key()) {
+    if made_under(&token.pepper_id, given.authority.key()) == MadeUnder::Unknown {
         return Err(invalid(
             "its digest was made with another pepper, so it would never be recognized here".to_owned(),
         )

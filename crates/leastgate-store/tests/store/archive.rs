@@ -14,7 +14,7 @@ use leastgate_store::{
 };
 use rusqlite::Connection;
 
-use crate::fixture::{ENV, Home, NOW, change, key, key_of, named, record};
+use crate::fixture::{ENV, FIRST_LAYOUT, Home, NOW, change, key, key_of, named, record};
 
 fn go_on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -468,18 +468,7 @@ fn a_restore_works_without_a_store_and_leaves_no_draft_of_a_killed_one() {
 
 /// What the first release wrote: the same rows without what came later.
 fn make_old(path: &Path) {
-    Connection::open(path)
-        .unwrap()
-        .execute_batch(
-            "DROP INDEX tokens_by_parent; DROP INDEX tokens_by_successor; DROP INDEX tokens_by_activity;
-             DROP INDEX tokens_by_state; DROP INDEX tokens_by_owner;
-             ALTER TABLE tokens DROP COLUMN parent; ALTER TABLE tokens DROP COLUMN canary;
-             ALTER TABLE tokens DROP COLUMN last_used; ALTER TABLE tokens DROP COLUMN last_source;
-             ALTER TABLE usage DROP COLUMN last_source;
-             CREATE INDEX tokens_by_owner ON tokens (owner) WHERE owner IS NOT NULL;
-             PRAGMA user_version = 1",
-        )
-        .unwrap();
+    Connection::open(path).unwrap().execute_batch(FIRST_LAYOUT).unwrap();
 }
 
 #[test]
@@ -500,7 +489,7 @@ fn a_backup_of_an_older_release_is_checked_restored_and_brought_up() {
         let ready = prepare(&home, &old, RestoreOptions::default()).unwrap();
         assert_eq!((ready.report().schema, ready.carried().unwrap().revoked), (1, 1));
         ready.finish(&format!("{is_present_old}")).unwrap();
-        assert_eq!(checked(&home.path).unwrap().schema, 2);
+        assert_eq!(checked(&home.path).unwrap().schema, 3);
         assert_eq!(home.open().token(token.accessor).unwrap().state, TokenState::Revoked);
     }
 }

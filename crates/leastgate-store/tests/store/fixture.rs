@@ -91,3 +91,14 @@ pub(crate) fn record(token: NewToken) -> TokenRecord {
 pub(crate) fn change(change: Change) -> StateChange {
     StateChange { change, reason: "leaked".into(), by: "ann".into(), at: NOW.plus(5) }
 }
+
+/// Turns a store into what the first release wrote: the same rows, without what came later.
+pub(crate) const FIRST_LAYOUT: &str =
+    "DROP INDEX tokens_by_parent; DROP INDEX tokens_by_successor; DROP INDEX tokens_by_activity;
+    DROP INDEX tokens_by_state; DROP INDEX tokens_by_owner;
+    ALTER TABLE tokens DROP COLUMN parent; ALTER TABLE tokens DROP COLUMN canary;
+    ALTER TABLE tokens DROP COLUMN last_used; ALTER TABLE tokens DROP COLUMN last_source;
+    ALTER TABLE usage DROP COLUMN last_source;
+    DROP INDEX tokens_by_pepper; ALTER TABLE admins DROP COLUMN pepper_id;
+    CREATE INDEX tokens_by_owner ON tokens (owner) WHERE owner IS NOT NULL;
+    PRAGMA user_version = 1";

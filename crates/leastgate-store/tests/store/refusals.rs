@@ -7,7 +7,7 @@ use std::time::Duration;
 use leastgate_store::{Change, SqliteOptions, SqliteStore, StoreError, TokenStore};
 use rusqlite::Connection;
 
-use crate::fixture::{ENV, Home, change, key, key_of, named, record};
+use crate::fixture::{ENV, FIRST_LAYOUT, Home, change, key, key_of, named, record};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -78,17 +78,7 @@ fn an_older_schema_is_brought_up_with_all_that_is_in_it() {
     };
     // What the first release wrote: the same rows without what came later.
     let file = Connection::open(&home.path).unwrap();
-    file.execute_batch(
-        "DROP INDEX tokens_by_parent; DROP INDEX tokens_by_successor; DROP INDEX tokens_by_activity;
-         DROP INDEX tokens_by_state; DROP INDEX tokens_by_owner;
-         ALTER TABLE tokens DROP COLUMN parent; ALTER TABLE tokens DROP COLUMN canary;
-         ALTER TABLE tokens DROP COLUMN last_used; ALTER TABLE tokens DROP COLUMN last_source;
-         ALTER TABLE usage DROP COLUMN last_source;
-         DROP INDEX tokens_by_pepper; ALTER TABLE admins DROP COLUMN pepper_id;
-         CREATE INDEX tokens_by_owner ON tokens (owner) WHERE owner IS NOT NULL;
-         PRAGMA user_version = 1",
-    )
-    .unwrap();
+    file.execute_batch(FIRST_LAYOUT).unwrap();
     drop(file);
     assert_eq!(home.open().find_token("kept"), Ok(kept));
 }
