@@ -72,9 +72,9 @@ impl Authority {
     /// Two tokens' digests begin alike; what was in force stays.
     pub fn replace_with_declared(&self, mut snapshot: PolicySnapshot) -> Result<Arc<PolicySnapshot>, DigestCollision> {
         let declared = std::mem::take(&mut snapshot.declared_tokens);
-        let tokens = TokenTable::with_capacity(declared.len());
+        let (tokens, before) = (TokenTable::with_capacity(declared.len()), self.tokens());
         for entry in declared {
-            tokens.upsert(entry)?;
+            tokens.take_over(entry, &before)?;
         }
         Ok(self.put_in_force(snapshot, Arc::new(tokens)))
     }
@@ -329,6 +329,7 @@ mod tests {
             created: Timestamp(0).into(),
             expires: None,
             state: TokenState::Active,
+            limits: Default::default(),
         };
         let spec = PolicySpec { environments: vec![text("prod")], tokens: vec![token], ..PolicySpec::default() };
         let context = CompileContext {

@@ -10,7 +10,7 @@ use crate::entitlement::{Entitlement, Holdings};
 use crate::reason::Reason;
 use crate::snapshot::{Api, Mode, PolicySnapshot, Protocol, Rule};
 use crate::time::Timestamp;
-use crate::token::{Accessor, Terms, TokenState, TokenView};
+use crate::token::{Accessor, OverLimit, Terms, TokenState, TokenView};
 use crate::trie::RuleIndex;
 
 /// Indices of rules, sorted: a handful at most, so they stay where they are.
@@ -74,6 +74,8 @@ pub struct Denial {
     pub detail: Option<&'static str>,
     /// When the token expired, where that is the reason.
     pub expired_at: Option<Timestamp>,
+    /// Which limit of the token it is over, where that is the reason.
+    pub over: Option<OverLimit>,
     pub(crate) case: Case,
 }
 
@@ -252,13 +254,13 @@ impl Denial {
         snapshot: &Arc<PolicySnapshot>,
         now: Timestamp,
     ) -> Self {
-        Self { reason, detail, expired_at: None, case: Case::new(snapshot, now) }
+        Self { reason, detail, expired_at: None, over: None, case: Case::new(snapshot, now) }
     }
 
     /// The same case, refused for another reason that lies outside the policy.
     #[must_use]
     pub fn of_permit(permit: &Permit, reason: Reason, detail: Option<&'static str>) -> Self {
-        Self { reason, detail, expired_at: None, case: permit.case.clone() }
+        Self { reason, detail, expired_at: None, over: None, case: permit.case.clone() }
     }
 
     /// The same case, refused for another reason: a source's failures limited in place of a bad credential.

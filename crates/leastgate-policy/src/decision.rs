@@ -4,6 +4,7 @@
 //! bottom, in [`decide`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use smallvec::SmallVec;
@@ -18,7 +19,7 @@ use crate::path::Segments;
 use crate::reason::Reason;
 use crate::snapshot::{Api, Cors, Mode, PolicySnapshot, Rule, RuleKind};
 use crate::time::Timestamp;
-use crate::token::{Restrictions, TokenState, TokenTable, TokenView};
+use crate::token::{Metered, OverLimit, Restrictions, Terms, TokenState, TokenTable, TokenView};
 use crate::trie::{RuleIndex, Trie};
 
 /// What a decision came to.
@@ -48,6 +49,7 @@ pub enum Verdict<B> {
 pub struct AuthorizedRequest<B> {
     request: Request<B>,
     permit: Permit,
+    metered: Option<Metered>,
 }
 
 impl<B> Verdict<B> {
@@ -63,6 +65,12 @@ impl<B> Verdict<B> {
 }
 
 impl<B> AuthorizedRequest<B> {
+    /// What it has of its token's limits, once: to be held for as long as it is under way. `None` without a limit.
+    #[must_use]
+    pub fn take_metered(&mut self) -> Option<Metered> {
+        self.metered.take()
+    }
+
     /// Why it may pass.
     #[must_use]
     pub fn permit(&self) -> &Permit {
@@ -76,32 +84,43 @@ impl<B> AuthorizedRequest<B> {
     }
 }
 
-/// Decides, and moves the request into the verdict.
+/// Decides, takes what the request needs of its token's limits, and moves it into the verdict. `elapsed` is the time by a
+/// clock that never goes back, the same one for all requests.
+///
+/// An attempt counts from the step of the limits on, whatever becomes of it then; only what is allowed holds a place among
+/// the token's requests under way.
 pub fn authorize<B>(
     request: Request<B>,
     facts: &RequestFacts,
     snapshot: &Arc<PolicySnapshot>,
     now: Timestamp,
+    elapsed: Duration,
 ) -> Verdict<B> {
-    match decide(facts, snapshot, now) {
-        Decision::Allow(permit) => Verdict::Allow(AuthorizedRequest { request, permit }),
+    let mut metering = Metering { elapsed: Some(elapsed), metered: None };
+    match judged(facts, snapshot, now, &mut metering) {
+        Decision::Allow(permit) => Verdict::Allow(AuthorizedRequest { request, permit, metered: metering.metered }),
         Decision::Answer(answer) => Verdict::Answer(answer, request),
         Decision::Deny(denial) => Verdict::Deny(denial, request),
     }
 }
 
-/// Decides. Allocates nothing where the token's entitlement is known under this snapshot.
+/// Decides as if the token had no limits, and uses nothing of them: for a request that is under way already, or that nobody
+/// sends. Allocates nothing where the token's entitlement is known under this snapshot.
 #[must_use]
 pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timestamp) -> Decision {
+    judged(facts, snapshot, now, &mut Metering { elapsed: None, metered: None })
+}
+
+fn judged(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timestamp, metering: &mut Metering) -> Decision {
     let mut case = Case::new(snapshot, now);
-    match judge(&mut case, facts, snapshot) {
+    match judge(&mut case, facts, snapshot, metering) {
         Finding::Granted => Decision::Allow(Permit { basis: Basis::Granted, is_websocket: facts.is_websocket, case }),
         Finding::Public => Decision::Allow(Permit { basis: Basis::Public, is_websocket: facts.is_websocket, case }),
         Finding::Preflight(cors) => Decision::Answer(OwnAnswer::Preflight(Preflight { cors, case })),
         Finding::OwnToken => Decision::Answer(OwnAnswer::OwnToken(OwnToken { case })),
-        Finding::Refused(Refusal { reason, detail, expired_at }) => {
+        Finding::Refused(Refusal { reason, detail, expired_at, over }) => {
             let is_advisory = case.mode == Mode::Shadow && reason.is_advisory_in_shadow();
-            let denial = Denial { reason, detail, expired_at, case };
+            let denial = Denial { reason, detail, expired_at, over, case };
             if !is_advisory {
                 return Decision::Deny(denial);
             }
@@ -109,6 +128,21 @@ pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timesta
             let basis = Basis::Shadowed(Box::new(denial));
             Decision::Allow(Permit { basis, is_websocket: facts.is_websocket, case })
         }
+    }
+}
+
+/// What the step of the limits does.
+struct Metering {
+    /// When it is, by the clock that rates are measured by; `None`: the step is left out.
+    elapsed: Option<Duration>,
+    metered: Option<Metered>,
+}
+
+impl Metering {
+    fn take(&mut self, terms: Option<&Terms>) -> Result<(), OverLimit> {
+        let (Some(elapsed), Some(terms)) = (self.elapsed, terms) else { return Ok(()) };
+        self.metered = terms.take(elapsed).transpose()?;
+        Ok(())
     }
 }
 
@@ -121,22 +155,29 @@ enum Finding {
     Refused(Refusal),
 }
 
-/// The first step that fails; the end of the token's life goes along where that is what failed.
+/// The first step that fails; the end of the token's life, or the limit, goes along where that is what failed.
 struct Refusal {
     reason: Reason,
     detail: Option<&'static str>,
     expired_at: Option<Timestamp>,
+    over: Option<OverLimit>,
 }
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, expired_at: None }
+        Self { reason, detail: None, expired_at: None, over: None }
+    }
+}
+
+impl From<OverLimit> for Refusal {
+    fn from(over: OverLimit) -> Self {
+        Self { over: Some(over), ..over.reason.into() }
     }
 }
 
 impl Refusal {
     fn finding(reason: Reason, detail: &'static str) -> Finding {
-        Finding::Refused(Self { reason, detail: Some(detail), expired_at: None })
+        Finding::Refused(Self { detail: Some(detail), ..reason.into() })
     }
 }
 
@@ -146,9 +187,9 @@ impl From<Reason> for Finding {
     }
 }
 
-fn judge(case: &mut Case, facts: &RequestFacts, snapshot: &PolicySnapshot) -> Finding {
+fn judge(case: &mut Case, facts: &RequestFacts, snapshot: &PolicySnapshot, metering: &mut Metering) -> Finding {
     if asks_about_own_token(facts, snapshot) {
-        return judge_own_token(case, facts, snapshot.tokens());
+        return judge_own_token(case, facts, snapshot.tokens(), metering);
     }
     case.api = snapshot.api_of(&facts.host, &facts.path);
     let api = case.api.map(|api| &snapshot.apis[api]);
@@ -176,7 +217,7 @@ fn judge(case: &mut Case, facts: &RequestFacts, snapshot: &PolicySnapshot) -> Fi
     if !public.is_empty() {
         return judge_public(case, snapshot, &public, &denies);
     }
-    match find_token(case, facts, snapshot.tokens()) {
+    match admit_token(case, facts, snapshot.tokens(), metering) {
         Ok(()) => judge_scoped(case, &matches, api, &denies),
         Err(refusal) => Finding::Refused(refusal),
     }
@@ -185,14 +226,14 @@ fn judge(case: &mut Case, facts: &RequestFacts, snapshot: &PolicySnapshot) -> Fi
 const ODD_NAME: &str = "a field name has a byte other than letters, digits and `-`, such as `_` or `.`";
 
 /// The question belongs to no api: no host, no rule and no boundary has a say, only the token itself.
-fn judge_own_token(case: &mut Case, facts: &RequestFacts, tokens: &TokenTable) -> Finding {
+fn judge_own_token(case: &mut Case, facts: &RequestFacts, tokens: &TokenTable, metering: &mut Metering) -> Finding {
     if facts.has_odd_names {
         return Refusal::finding(Reason::RequestMalformed, ODD_NAME);
     }
     if let Some(rule) = facts.misplaced {
         return Refusal::finding(Reason::CredentialMisplaced, rule);
     }
-    match find_token(case, facts, tokens) {
+    match admit_token(case, facts, tokens, metering) {
         Ok(()) => Finding::OwnToken,
         Err(refusal) => Finding::Refused(refusal),
     }
@@ -249,6 +290,18 @@ fn is_boundary(rule: &Rule) -> bool {
     rule.kind == RuleKind::Boundary
 }
 
+/// What is found of the token, then its limits.
+fn admit_token(
+    case: &mut Case,
+    facts: &RequestFacts,
+    tokens: &TokenTable,
+    metering: &mut Metering,
+) -> Result<(), Refusal> {
+    find_token(case, facts, tokens)?;
+    let terms = case.identity.as_ref().and_then(|identity| identity.terms.as_deref());
+    metering.take(terms).map_err(Refusal::from)
+}
+
 /// Credential, then the token's state, then its restrictions. A token that was found is the case's identity,
 /// whether it may be used or not.
 fn find_token(case: &mut Case, facts: &RequestFacts, tokens: &TokenTable) -> Result<(), Refusal> {
@@ -266,7 +319,7 @@ fn find_token(case: &mut Case, facts: &RequestFacts, tokens: &TokenTable) -> Res
     case.is_verified = refused.is_none();
     match refused {
         None => Ok(()),
-        Some(reason) => Err(Refusal { reason, detail: None, expired_at }),
+        Some(reason) => Err(Refusal { expired_at, ..reason.into() }),
     }
 }
 

@@ -79,6 +79,7 @@ impl RequestFacts {
             reason,
             detail: Some(detail),
             expired_at: None,
+            over: None,
             case: Case::new(snapshot, now),
         })
     }

@@ -50,6 +50,7 @@ pub use source::Source;
 pub use spec::PolicySpec;
 pub use time::Timestamp;
 pub use token::{
-    Accessor, DigestCollision, EnvironmentKey, Pepper, Restrictions, Secret, Straggler, StragglerKind, Terms,
-    TokenDigest, TokenEntry, TokenKind, TokenLimits, TokenState, TokenTable,
+    Accessor, Allowance, DigestCollision, EnvironmentKey, LimitsError, Metered, OverLimit, Pepper, Restrictions,
+    Secret, Straggler, StragglerKind, Terms, TokenDigest, TokenEntry, TokenKind, TokenLimits, TokenPlace, TokenState,
+    TokenTable,
 };

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::time::Timestamp;
-use crate::token::TokenState;
+use crate::token::{TokenLimits, TokenState};
 
 /// Where a value was written: an index into the loader's own table of places, opaque to this crate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -241,6 +241,8 @@ pub struct DeclaredToken {
     pub grants: Vec<Located<GrantSpec>>,
     /// Where and from when it may be used.
     pub restrictions: RestrictionSpec,
+    /// How much it may be used.
+    pub limits: Located<TokenLimits>,
     /// When it was made.
     pub created: Located<Timestamp>,
     /// When its life ends.

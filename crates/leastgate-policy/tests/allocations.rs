@@ -6,13 +6,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use allocation_counter::measure;
 use http::request::Parts;
 use leastgate_policy::spec::{ApiSpec, Located, RoleSpec, RuleSpec, ScopeSpec, WhenSpec};
 use leastgate_policy::{
     Accessor, Authority, CompileContext, Decision, EnvironmentKey, Pepper, PolicySnapshot, PolicySpec, Reason,
-    RequestFacts, Restrictions, Source, Timestamp, TokenEntry, TokenKind, TokenState, decide, token,
+    RequestFacts, Restrictions, Source, Timestamp, TokenEntry, TokenKind, TokenLimits, TokenState, Verdict, authorize,
+    decide, token,
 };
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
@@ -68,6 +70,10 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_limited(TokenLimits::default())
+}
+
+fn bench_limited(limits: TokenLimits) -> Bench {
     let of = |pepper| EnvironmentKey::derive(&Pepper::new(vec![pepper; 32]).unwrap(), "prod");
     let (key, former) = (of(7).replacing(&of(6)), of(6));
     let context = CompileContext {
@@ -91,7 +97,7 @@ fn bench() -> Bench {
         restrictions: Restrictions { source_ip: vec!["10.0.0.0/8".parse().unwrap()], not_before: None },
         expires: Some(NOW.plus(60)),
         state: TokenState::Active,
-        limits: Default::default(),
+        limits,
         is_canary: false,
     };
     let straggler = token::mint(TokenKind::Token, "prod", Accessor::from_random(3), &[7; 32]);
@@ -148,6 +154,36 @@ fn deciding_allocates_nothing() {
         let allocations = measure(|| drop(decide_once()));
         assert_eq!(allocations.count_total, 0, "{method} {target}: {allocations:?}");
     }
+}
+
+#[test]
+fn a_token_with_limits_costs_no_allocation_either_whatever_comes_of_it() {
+    let bench = bench_limited(TokenLimits { rate: Some(3), burst: None, concurrent: Some(1) });
+    let facts = facts(&bench, "GET", "/v1/orders", &bench.token);
+    let reasons: Vec<Reason> = [0, 0, 0, 0, 0].map(|second| judge(&bench, &facts, second)).into();
+    let (granted, rate, places) = (Reason::ScopeGranted, Reason::TokenRateLimited, Reason::TokenConcurrencyLimited);
+    assert_eq!(reasons, [granted, granted, granted, rate, rate], "each gave its place back");
+    let request = || http::Request::new(());
+    let Verdict::Allow(_held) = authorize(request(), &facts, &bench.snapshot, NOW, Duration::from_secs(60)) else {
+        panic!("the bucket is full again");
+    };
+    assert_eq!(judge(&bench, &facts, 60), places);
+}
+
+/// Counted after the first decision, which works the token's entitlement out.
+fn judge(bench: &Bench, facts: &RequestFacts, second: u64) -> Reason {
+    drop(decide(facts, &bench.snapshot, NOW));
+    let (mut reason, mut request) = (None, Some(http::Request::new(())));
+    let allocations = measure(|| {
+        let request = request.take().unwrap_or_default();
+        reason = Some(match authorize(request, facts, &bench.snapshot, NOW, Duration::from_secs(second)) {
+            Verdict::Allow(authorized) => authorized.permit().reason(),
+            Verdict::Answer(..) => Reason::Preflight,
+            Verdict::Deny(denial, _) => denial.reason,
+        });
+    });
+    assert_eq!(allocations.count_total, 0, "{reason:?}: {allocations:?}");
+    reason.unwrap()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use leastgate_policy::{Denial, OwnAnswer, Permit, PolicySnapshot, Reason, RequestFacts, Source, Timestamp};
+use leastgate_policy::{Denial, Metered, OwnAnswer, Permit, PolicySnapshot, Reason, RequestFacts, Source, Timestamp};
 use leastgate_telemetry::{LimitKind, Origin, Recorder};
 
 use crate::body::{ClientBody, DownloadError, ProxyBody, Upload, UploadFault, UpstreamBody, drain_buffered};
@@ -25,6 +25,8 @@ use crate::worker::{InFlightPlace, Worker};
 #[derive(Debug)]
 pub(crate) struct Exchange {
     entry: Option<Entry>,
+    /// What it has of its token's limits, where there are any.
+    metered: Option<Metered>,
     recorder: Recorder,
     place: Option<InFlightPlace>,
     worker: Rc<Worker>,
@@ -156,6 +158,7 @@ impl Exchange {
         recorder.trace(Some(trace.trace_id()), Some(trace.span_id()), request_id.to_str().ok());
         Self {
             entry: None,
+            metered: None,
             recorder,
             place: None,
             worker: Rc::clone(worker),
@@ -191,6 +194,11 @@ impl Exchange {
     /// What the caller is to know of the token that lets the request through.
     pub(crate) fn permitted(&mut self, permit: &Permit) {
         self.ending = permit.case().ending();
+    }
+
+    /// Keeps what the request has of its token's limits, to its end.
+    pub(crate) fn meter(&mut self, metered: Option<Metered>) {
+        self.metered = metered;
     }
 
     /// From now on the request is decided again whenever what was decided on changes.
@@ -260,7 +268,7 @@ impl Exchange {
     /// Sends an answer of the gateway's own. It is small, and done with when it is handed over: as long as its client does
     /// not take it, it is no request in flight that others could not have.
     fn send(mut self, Authored { mut response, status }: Authored, is_clean: bool) -> Response<ProxyBody> {
-        self.place = None;
+        (self.metered, self.place) = (None, None);
         if !is_clean {
             self.connection.0.client_is_sending();
         }
@@ -279,6 +287,7 @@ impl Exchange {
         self.recorder.response(status, Origin::Upstream);
         let version = response.version();
         headers::clean_response(response.headers_mut(), &self.method, version, &self.request_id, self.ending);
+        self.tell_allowance(response.headers_mut());
         if self.is_last() {
             headers::close_after(response.headers_mut());
         }
@@ -305,6 +314,7 @@ impl Exchange {
         self.recorder.upgraded();
         let version = response.version();
         headers::clean_response(response.headers_mut(), &self.method, version, &self.request_id, self.ending);
+        self.tell_allowance(response.headers_mut());
         headers::name_upgrade(response.headers_mut());
         *response.version_mut() = http::Version::HTTP_11;
         if let Some(entry) = &self.entry {
@@ -314,6 +324,12 @@ impl Exchange {
         let idle = self.worker.settings.limits.stream_idle;
         connection.hand_over(Tunnel::new(self, upstream, lease, idle));
         response
+    }
+
+    fn tell_allowance(&self, fields: &mut HeaderMap) {
+        if let Some(metered) = &self.metered {
+            headers::tell_allowance(fields, &metered.allowance);
+        }
     }
 
     /// What an answer to the caller's handshake must prove, if it is a whole one.
@@ -390,8 +406,8 @@ impl Exchange {
         if !self.upload.is_complete() {
             self.connection.0.client_is_sending();
         }
-        let Self { entry, recorder, place, connection, stream, .. } = self;
-        drop(entry);
+        let Self { entry, metered, recorder, place, connection, stream, .. } = self;
+        drop((entry, metered));
         recorder.finish();
         if let Some(stream) = stream {
             stream.hold(Tail { _place: place, _connection: connection });

@@ -15,7 +15,7 @@ use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 use leastgate_policy::host::name_host;
 use leastgate_policy::{
-    AuthorizedRequest, Denial, OwnAnswer, PolicySnapshot, Reason, RequestFacts, Source, Verdict, authorize,
+    AuthorizedRequest, Denial, OverLimit, OwnAnswer, PolicySnapshot, Reason, RequestFacts, Source, Verdict, authorize,
 };
 use leastgate_telemetry::LimitKind;
 use tower::Service;
@@ -116,13 +116,15 @@ impl Gateway {
             exchange.record().client(client);
         }
         let declared = body.size_hint();
-        let verdict = authorize(Request::from_parts(parts, body), &facts, &snapshot, now);
+        let elapsed = self.worker.clock.elapsed();
+        let verdict = authorize(Request::from_parts(parts, body), &facts, &snapshot, now, elapsed);
         if let Some(straggler) = verdict.case().and_then(|case| facts.straggler(case)) {
             authority.stragglers().note(straggler);
         }
         match verdict {
             Verdict::Allow(authorized) => self.admit(exchange, authorized, facts, &declared, began),
             Verdict::Deny(denial, request) => {
+                denial.over.iter().for_each(|over| self.worker.limited(kind_of(over)));
                 let refused = self.limit_failures(denial, &facts);
                 Err(turned(exchange, refused, request.into_body(), began))
             }
@@ -159,7 +161,7 @@ impl Gateway {
     fn admit(
         &self,
         exchange: &mut Exchange,
-        authorized: AuthorizedRequest<ClientBody>,
+        mut authorized: AuthorizedRequest<ClientBody>,
         facts: RequestFacts,
         declared: &SizeHint,
         began: Instant,
@@ -187,6 +189,7 @@ impl Gateway {
         if permit.is_grpc() {
             exchange.upload.streams(self.worker.settings.limits.stream_idle);
         }
+        exchange.meter(authorized.take_metered());
         exchange.watch(facts);
         Ok(authorized)
     }
@@ -266,6 +269,10 @@ impl Gateway {
             tracing::warn!(upstream, %error, unlogged, "an upstream did not answer; the audit record has every request");
         }
     }
+}
+
+fn kind_of(over: &OverLimit) -> LimitKind {
+    if over.reason == Reason::TokenRateLimited { LimitKind::TokenRate } else { LimitKind::TokenConcurrency }
 }
 
 const HALF_A_HANDSHAKE: &str = "a WebSocket handshake has one Sec-WebSocket-Key of 16 bytes in base64 and no body";

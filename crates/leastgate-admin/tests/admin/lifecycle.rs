@@ -252,6 +252,7 @@ fn declared_tokens_are_shown_and_not_changed_here() {
         roles: vec!["reader".to_owned().into()],
         grants: Vec::<leastgate_policy::spec::Located<GrantSpec>>::new(),
         restrictions: RestrictionSpec::default(),
+        limits: Default::default(),
         created: Timestamp(4_000_000_000).into(),
         expires: Some(Timestamp(4_000_003_600).into()),
         state: TokenState::Active,

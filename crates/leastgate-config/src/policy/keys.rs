@@ -116,6 +116,7 @@ const TOKEN: &[Field] = &[
     optional("roles", TEXTS, "Its roles."),
     optional("grants", Shape::List(&GRANT, 0, None), "Its scopes."),
     optional("restrictions", Shape::Object(RESTRICTIONS), "Where and from when it may be used."),
+    optional("limits", Shape::Object(TOKEN_LIMITS), "How much it may be used."),
     required("created", DAY, "When it was made."),
     optional("expires", DAY, "When its life ends."),
     defaulted(
@@ -137,6 +138,14 @@ const SCOPED_GRANT: &[Field] = &[
 const RESTRICTIONS: &[Field] = &[
     optional("source_ip", NETWORKS, "Networks one of which must hold the caller."),
     optional("not_before", DAY, "The first moment of its life."),
+];
+
+const AT_LEAST_ONE: Shape = Shape::Count(1, u32::MAX as u64);
+
+const TOKEN_LIMITS: &[Field] = &[
+    optional("rate", AT_LEAST_ONE, "Requests a second, on the long run."),
+    optional("burst", AT_LEAST_ONE, "How many of them may come at once; absent: as many as the rate."),
+    optional("concurrent", AT_LEAST_ONE, "Requests under way at a time."),
 ];
 
 const ACCESSOR: Notation = Notation {

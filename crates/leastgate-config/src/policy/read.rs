@@ -4,7 +4,7 @@ use leastgate_policy::spec::{
     ApiLimits, ApiSpec, BoundarySpec, ConditionSpec, CorsSpec, DeclaredToken, Disclose, GrantSpec, Located, ModeSpec,
     Origin, PolicySpec, RestrictionSpec, RoleSpec, RuleSpec, ScopeSpec, Sensitivity, TokenRules, WhenSpec,
 };
-use leastgate_policy::{Timestamp, TokenState};
+use leastgate_policy::{Timestamp, TokenLimits, TokenState};
 
 use crate::diagnostic::Fault;
 use crate::scalar;
@@ -155,6 +155,7 @@ impl Reader {
             restrictions: view
                 .find("restrictions")
                 .map_or(Ok(RestrictionSpec::default()), |view| self.restrictions(view))?,
+            limits: view.find("limits").map(|limits| self.limits(limits)).transpose()?.unwrap_or_default(),
             created: self.moment(view.get("created")?)?,
             expires: view.find("expires").map(|expires| self.moment(expires)).transpose()?,
             state: match view.get("state")?.text()? {
@@ -181,6 +182,12 @@ impl Reader {
 
     fn restrictions(&mut self, view: View<'_>) -> Read<RestrictionSpec> {
         Ok(RestrictionSpec { source_ip: self.texts(view.find("source_ip"))?, not_before: moment(view, "not_before")? })
+    }
+
+    fn limits(&mut self, view: View<'_>) -> Read<Located<TokenLimits>> {
+        let limit = |key| view.find(key).map(View::count).transpose();
+        let limits = TokenLimits { rate: limit("rate")?, burst: limit("burst")?, concurrent: limit("concurrent")? };
+        Ok(Located::new(limits, self.origin(view.at())))
     }
 
     fn text(&mut self, view: View<'_>) -> Read<Located<String>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leastgate_config::{fingerprint, load_policy, parse_policy};
 use leastgate_policy::spec::{Disclose, ModeSpec, Sensitivity};
-use leastgate_policy::{CompileContext, PolicySnapshot, Timestamp};
+use leastgate_policy::{CompileContext, PolicySnapshot, Timestamp, TokenLimits};
 
 use crate::shipped;
 
@@ -67,6 +67,34 @@ fn declared_tokens_and_shadow() {
     let ModeSpec::Shadow { until } = policy.spec.apis[0].mode else { panic!("not in shadow") };
     assert_eq!(until.value, Timestamp(1_796_083_200));
     assert_eq!(policy.locate(until.origin).unwrap(), "apis.yaml:2");
+}
+
+fn limited(limits: &str) -> String {
+    let one = "version: 1\nenvironments: [ prod ]\ntokens:\n";
+    TOKEN.replace("version: 1\ntokens:\n", one).replace("    created", &format!("    limits: {limits}\n    created"))
+}
+
+#[test]
+fn limits_of_declared_tokens() {
+    let read = |limits: &str| parse_policy(&[("tokens.yaml", &limited(limits))]).unwrap().spec.tokens[0].limits.value;
+    let all = TokenLimits { rate: Some(50), burst: Some(100), concurrent: Some(10) };
+    assert_eq!(read("{ rate: 50, burst: 100, concurrent: 10 }"), all);
+    assert_eq!(read("{ concurrent: 1 }"), TokenLimits { concurrent: Some(1), ..TokenLimits::default() });
+    assert_eq!(read("{}"), TokenLimits::default());
+    let most = read("{ rate: 4294967295 }");
+    assert_eq!(most.rate, Some(u32::MAX));
+    for wrong in ["{ rate: 0 }", "{ rate: 4294967296 }", "{ rate: 50/s }", "{ rate: -1 }", "{ rte: 1 }", "5"] {
+        let errors = parse_policy(&[("tokens.yaml", &limited(wrong))]).expect_err(wrong);
+        assert!(errors.to_string().contains("tokens.yaml:10:"), "{errors}");
+    }
+}
+
+#[test]
+fn a_burst_of_no_rate_is_an_error_at_its_place() {
+    let policy = parse_policy(&[("tokens.yaml", &limited("{ burst: 5 }"))]).unwrap();
+    let errors = PolicySnapshot::compile(&policy.spec, &context(&policy.revision)).expect_err("compiles");
+    let told = policy.diagnose(errors).to_string();
+    assert!(told.contains("token `export`: `burst` says how many") && told.contains("tokens.yaml:10:13"), "{told}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::issue::IssueRefusal;
 use crate::source::NetworkError;
 use crate::spec::Origin;
 use crate::template::TemplateError;
+use crate::token::LimitsError;
 
 /// One error of a policy and where it was written.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -87,6 +88,8 @@ pub enum SpecErrorKind {
     TokenName(String),
     #[error("a digest is `blake3:` and 64 lower-case hexadecimal digits")]
     Digest,
+    #[error("token `{token}`: {error}")]
+    Limits { token: String, error: LimitsError },
     #[error("token `{token}`: {refusal}")]
     Issue { token: String, refusal: IssueRefusal },
 }

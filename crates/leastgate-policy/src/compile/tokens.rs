@@ -70,6 +70,7 @@ fn entry(token: &DeclaredToken, errors: &mut Errors) -> Option<TokenEntry> {
     let name = is_token_name(&token.name.value)
         .then_some(())
         .ok_or_else(|| SpecErrorKind::TokenName(token.name.value.clone()));
+    let limits = checked_limits(token, errors);
     let mut checked = |place: &Located<String>, kind| errors.push(place.origin, kind);
     let accessor = accessor.map_err(|kind| checked(&token.accessor, kind)).ok();
     let digest = digest.map_err(|kind| checked(&token.digest, kind)).ok();
@@ -90,11 +91,21 @@ fn entry(token: &DeclaredToken, errors: &mut Errors) -> Option<TokenEntry> {
         roles: token.roles.iter().map(|role| role.value.as_str().into()).collect(),
         grants: token.grants.iter().map(|grant| (grant.value.scope.as_str().into(), grant.value.expires)).collect(),
         restrictions: Restrictions { source_ip, not_before: token.restrictions.not_before },
-        limits: TokenLimits::default(),
+        limits: limits?,
         expires: token.expires.map(|expires| expires.value),
         state: token.state,
         is_canary: false,
     })
+}
+
+fn checked_limits(token: &DeclaredToken, errors: &mut Errors) -> Option<TokenLimits> {
+    let Located { value: limits, origin } = token.limits;
+    let error = match limits.check() {
+        Ok(()) => return Some(limits),
+        Err(error) => error,
+    };
+    errors.push(origin, SpecErrorKind::Limits { token: token.name.value.clone(), error });
+    None
 }
 
 /// Whether a text may name a token: `[a-z0-9-]{1,63}`.

@@ -3,6 +3,7 @@
 mod accessor;
 mod codec;
 mod digest;
+mod meter;
 mod moves;
 mod secret;
 mod stragglers;
@@ -14,6 +15,7 @@ pub use codec::{CodecError, Parsed, TokenKind, inspect, is_environment_name, min
 #[cfg(test)]
 pub(crate) use digest::HASHED;
 pub use digest::{DigestParseError, Digests, EnvironmentKey, Pepper, TokenDigest};
+pub use meter::{Allowance, ConcurrentLeft, LimitsError, Metered, OverLimit, RateLeft, TokenPlace};
 pub(crate) use moves::Moves;
 pub use secret::Secret;
 pub use stragglers::{Straggler, StragglerKind, Stragglers};

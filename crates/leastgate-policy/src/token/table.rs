@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -10,6 +11,7 @@ use smol_str::SmolStr;
 
 use super::accessor::Accessor;
 use super::digest::{Digests, TokenDigest};
+use super::meter::{Meter, Metered, OverLimit};
 use crate::entitlement::{Entitlement, Entitlements, GrantKey, Holdings};
 use crate::time::Timestamp;
 
@@ -81,6 +83,8 @@ pub struct Terms {
     pub restrictions: Restrictions,
     /// How much.
     pub limits: TokenLimits,
+    /// What was used of that, where there is a limit.
+    meter: Option<Arc<Meter>>,
 }
 
 /// Everything about a token that decisions need: what goes into the table.
@@ -188,19 +192,31 @@ impl TokenTable {
         current().or_else(|| self.get(previous).map(|token| (token, true))).or_else(current)
     }
 
-    /// Puts a token in, in place of one with the same digest.
+    /// Puts a token in, in place of one with the same digest: what that one has used of its limits stays used.
     ///
     /// # Errors
     /// Another token's digest begins alike: this one is not put in.
     pub fn upsert(&self, entry: TokenEntry) -> Result<(), DigestCollision> {
+        self.put(entry, None)
+    }
+
+    /// Puts a token in that another table may have had before: what was used of its limits there is used here.
+    pub(crate) fn take_over(&self, entry: TokenEntry, before: &Self) -> Result<(), DigestCollision> {
+        let meter = before.get(&entry.digest).and_then(|token| token.terms?.meter.clone());
+        self.put(entry, meter)
+    }
+
+    fn put(&self, entry: TokenEntry, meter: Option<Arc<Meter>>) -> Result<(), DigestCollision> {
         let digest = entry.digest;
-        let record = Box::new(self.record(entry));
+        let mut record = Box::new(self.record(entry));
+        record.goes_on_with(meter);
         match self.records.entry(key_of(&digest)) {
             Entry::Vacant(place) => {
                 place.insert(record);
             }
             Entry::Occupied(place) if !place.get().has_digest(&digest) => return Err(DigestCollision),
             Entry::Occupied(mut place) => {
+                record.goes_on_with(place.get().meter().cloned());
                 place.insert(record);
             }
         }
@@ -271,7 +287,8 @@ impl TokenTable {
 
     fn record(&self, entry: TokenEntry) -> Record {
         let TokenEntry { digest, accessor, name, owner, roles, grants, expires, state, is_canary, .. } = entry;
-        let terms = Terms { restrictions: entry.restrictions, limits: entry.limits };
+        let meter = (entry.limits != TokenLimits::default()).then(Arc::default);
+        let terms = Terms { restrictions: entry.restrictions, limits: entry.limits, meter };
         Record {
             digest_rest: rest_of(&digest),
             accessor,
@@ -289,6 +306,11 @@ impl Terms {
     fn say_something(&self) -> bool {
         self.restrictions != Restrictions::default() || self.limits != TokenLimits::default()
     }
+
+    /// Takes what a request needs of the limits; `None` where there is none.
+    pub(crate) fn take(&self, elapsed: Duration) -> Option<Result<Metered, OverLimit>> {
+        self.meter.as_ref().map(|meter| meter.take(&self.limits, elapsed))
+    }
 }
 
 impl Record {
@@ -301,6 +323,19 @@ impl Record {
 
     fn has_digest(&self, digest: &TokenDigest) -> bool {
         self.digest(key_of(digest)) == *digest
+    }
+
+    fn meter(&self) -> Option<&Arc<Meter>> {
+        self.terms.as_ref()?.meter.as_ref()
+    }
+
+    /// Uses this meter in place of its new one: requests under way give their places back to it.
+    fn goes_on_with(&mut self, meter: Option<Arc<Meter>>) {
+        if let (Some(terms), Some(meter)) = (self.terms.as_mut().and_then(Arc::get_mut), meter)
+            && terms.meter.is_some()
+        {
+            terms.meter = Some(meter);
+        }
     }
 
     fn view(&self) -> TokenView {

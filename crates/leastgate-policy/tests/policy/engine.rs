@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use leastgate_policy::spec::PolicySpec;
 use leastgate_policy::{
     Authority, Basis, Case, CompileContext, Decision, Denial, EnvironmentKey, Pepper, PolicySnapshot, RequestFacts,
-    Restrictions, Source, SpecError, Timestamp, TokenEntry, TokenState, UpstreamFacts, decide,
+    Restrictions, Source, SpecError, Timestamp, TokenEntry, TokenLimits, TokenState, UpstreamFacts, decide,
 };
 
 use crate::reference::{Effect, GatewayView, Judgement, RawRequest, StateView, TokenView};
@@ -57,6 +57,11 @@ impl Engine {
 
     /// Puts a token in, or in place of the one with the same text.
     pub(crate) fn put(&self, token: &TokenView) {
+        self.put_limited(token, TokenLimits::default());
+    }
+
+    /// The same with limits, which the reference knows nothing of: `decide`, which it is compared with, leaves them out.
+    pub(crate) fn put_limited(&self, token: &TokenView, limits: TokenLimits) {
         let entry = TokenEntry {
             digest: self.authority.key().digest(token.text.as_bytes()),
             accessor: accessor(&token.text).parse().expect("ten base62 digits"),
@@ -75,7 +80,7 @@ impl Engine {
                 StateView::Disabled => TokenState::Disabled,
                 StateView::Revoked => TokenState::Revoked,
             },
-            limits: Default::default(),
+            limits,
             is_canary: false,
         };
         self.authority.upsert(entry).expect("no two digests begin alike");

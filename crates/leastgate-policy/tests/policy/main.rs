@@ -7,6 +7,7 @@ mod engine;
 mod examples;
 mod generate;
 mod invariants;
+mod limits;
 mod load_errors;
 mod notation;
 mod own_token;

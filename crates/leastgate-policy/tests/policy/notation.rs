@@ -23,7 +23,7 @@ pub(crate) struct Example {
     pub(crate) policy: PolicySpec,
     pub(crate) gateway: GatewayView,
     names: Vec<String>,
-    tokens: Vec<TokenView>,
+    pub(crate) tokens: Vec<TokenView>,
 }
 
 impl Example {

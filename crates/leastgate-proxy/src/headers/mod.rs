@@ -2,6 +2,7 @@
 //!
 //! The credential's own header is the policy's business until it has been judged; here it is only taken away.
 
+mod allowance;
 mod caller;
 mod forwarding;
 mod request;
@@ -11,6 +12,7 @@ mod table;
 mod translate;
 mod websocket;
 
+pub(crate) use allowance::tell_allowance;
 pub(crate) use caller::Caller;
 pub(crate) use request::{Framing, Identity, Outgoing, client_request_id, prepare_request};
 pub(crate) use response::{

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use http::{Method, header};
 use leastgate_policy::spec::Disclose;
-use leastgate_policy::{Denial, Reason};
+use leastgate_policy::token::RateLeft;
+use leastgate_policy::{Denial, OverLimit, Reason};
 use serde_json::{Map, Value, json};
 
 use super::{Answering, Refusal};
@@ -95,6 +96,7 @@ pub(super) fn detail(refusal: &Refusal<'_>, answering: &Answering<'_>) -> Option
         Reason::NoMatchingScope => "No scope of this api allows the method on this path.".into(),
         Reason::HostUnknown => "No api of this gateway has this Host and path.".into(),
         Reason::SourceFailuresLimited => "Too many requests with refused tokens came from this address.".into(),
+        Reason::TokenRateLimited | Reason::TokenConcurrencyLimited => over(&refusal.denial?.over?)?,
         Reason::AuthorizationUnavailable => "The gateway has no policy in force yet.".into(),
         Reason::Overloaded | Reason::Draining => "Nothing was forwarded. Try again.".into(),
         Reason::UpstreamUnreachable => "Nothing was forwarded: the upstream took no connection.".into(),
@@ -113,6 +115,30 @@ fn needs(denial: &Denial, method: &Method) -> String {
     }
     let _ = write!(text, " needs {}.", denial.required_any_of().join(" or "));
     text
+}
+
+/// Which limit of the token it is, and what helps.
+fn over(over: &OverLimit) -> Option<String> {
+    Some(match over.reason {
+        Reason::TokenRateLimited => {
+            let RateLeft { quota, window, .. } = over.allowance.rate?;
+            format!(
+                "Nothing was forwarded: the token has used up its rate, {} in {window} s. Wait as Retry-After says.",
+                requests(quota)
+            )
+        }
+        _ => {
+            let quota = over.allowance.concurrent?.quota;
+            format!(
+                "Nothing was forwarded: the token has {} under way and may not have more. Wait for one to end.",
+                requests(quota)
+            )
+        }
+    })
+}
+
+fn requests(count: u32) -> String {
+    if count == 1 { "1 request".into() } else { format!("{count} requests") }
 }
 
 fn sentence(text: &str) -> String {

@@ -32,6 +32,7 @@ mod streams;
 mod tls;
 mod tls_requests;
 mod token_end;
+mod token_limits;
 mod trailers;
 mod tunnel_cuts;
 mod tunnels;

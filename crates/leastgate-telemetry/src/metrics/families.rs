@@ -26,11 +26,22 @@ pub enum LimitKind {
     InFlight,
     /// Too many requests in flight of one peer.
     InFlightPerSource,
+    /// Too many requests a second with one token.
+    TokenRate,
+    /// Too many requests under way with one token.
+    TokenConcurrency,
 }
 
 impl LimitKind {
-    const ALL: [Self; 5] =
-        [Self::Source, Self::Connections, Self::ConnectionsPerSource, Self::InFlight, Self::InFlightPerSource];
+    const ALL: [Self; 7] = [
+        Self::Source,
+        Self::Connections,
+        Self::ConnectionsPerSource,
+        Self::InFlight,
+        Self::InFlightPerSource,
+        Self::TokenRate,
+        Self::TokenConcurrency,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -39,6 +50,8 @@ impl LimitKind {
             Self::ConnectionsPerSource => "connections_per_source",
             Self::InFlight => "in_flight",
             Self::InFlightPerSource => "in_flight_per_source",
+            Self::TokenRate => "token_rate",
+            Self::TokenConcurrency => "token_concurrency",
         }
     }
 }
@@ -349,6 +362,8 @@ mod tests {
             "leastgate_streams_cut_total{reason=\"token_grace_ended\"} 0\n",
             "leastgate_streams_cut_total{reason=\"no_matching_scope\"} 0\n",
             "leastgate_streams_cut_total{reason=\"host_unknown\"} 0\n",
+            "leastgate_limited_total{kind=\"token_rate\"} 0\n",
+            "leastgate_limited_total{kind=\"token_concurrency\"} 0\n",
         ] {
             assert!(text.contains(line), "{line}");
         }
