@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::LimitsView;
 use super::moment::Moment;
 use super::secret::SecretText;
-use super::token::{CreateToken, GrantView, LimitsView, RestrictionsView};
+use super::token::{CreateToken, GrantView, RestrictionsView};
 use super::ttl::Ttl;
 
 /// Many tokens alike: `POST /v1/tokens/bulk`. All are made, or none.

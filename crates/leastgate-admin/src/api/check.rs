@@ -6,6 +6,7 @@ use std::fmt;
 use leastgate_telemetry::redact;
 use serde::{Deserialize, Serialize};
 
+use super::limits::LimitsView;
 use super::moment::Moment;
 
 /// A request that nobody sends: `POST /v1/check`.
@@ -59,6 +60,9 @@ pub struct CheckResult {
     pub status: Option<u16>,
     /// The token that was meant.
     pub token: Option<CheckedToken>,
+    /// The token's limits, if it has any: nothing is counted here, and nothing refused for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsView>,
     /// The api that judges it.
     pub api: Option<String>,
     /// The first of `rules`.

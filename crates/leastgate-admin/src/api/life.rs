@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::limits::LimitsRequest;
 use super::moment::Moment;
 use super::secret::SecretText;
-use super::token::{LimitsView, TokenView};
+use super::token::TokenView;
 use super::ttl::Ttl;
 
 /// A token is to be succeeded by a new one: `POST /v1/tokens/{token}/rotate`.
@@ -102,7 +103,7 @@ pub struct PatchToken {
     pub scopes: Option<Vec<String>>,
     /// How much it may be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<LimitsView>,
+    pub limits: Option<LimitsRequest>,
     /// The reason, for the record.
     pub reason: String,
 }
@@ -147,7 +148,7 @@ pub struct RestrictToken {
     pub allow_cidr: Option<Vec<String>>,
     /// Tighter limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<LimitsView>,
+    pub limits: Option<LimitsRequest>,
     /// The reason, for the record.
     pub reason: String,
 }

@@ -8,6 +8,7 @@ mod bulk;
 mod check;
 mod findings;
 mod life;
+mod limits;
 mod moment;
 mod problem;
 mod secret;
@@ -26,13 +27,14 @@ pub use life::{
     GrantScope, LastUseView, PatchToken, PredecessorView, RestrictToken, RotateToken, RotatedToken, RotationView,
     TokenEdited,
 };
+pub use limits::{LimitsRequest, LimitsView};
 pub use moment::Moment;
 pub use problem::ProblemView;
 pub(crate) use problem::problem_prefix;
 pub use secret::SecretText;
 pub use status::{EventList, ListenerView, PolicyView, ReloadView, SinkView, StatusView, StragglersView, TokenCounts};
 pub use token::{
-    CreateToken, GrantView, IssuedTokenView, LimitsView, ReasonRequest, RestrictionsView, RuleUseView, StateChangeView,
+    CreateToken, GrantView, IssuedTokenView, ReasonRequest, RestrictionsView, RuleUseView, StateChangeView,
     TokenChanged, TokenList, TokenUsage, TokenView,
 };
 pub use ttl::{InvalidTtl, Ttl};

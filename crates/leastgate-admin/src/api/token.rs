@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::{LimitsRequest, LimitsView};
 use super::moment::Moment;
 use super::secret::SecretText;
 use super::ttl::Ttl;
@@ -36,6 +37,9 @@ pub struct CreateToken {
     /// When its life begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Moment>,
+    /// How much it may be used; left out: without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsRequest>,
     /// A word for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -114,17 +118,6 @@ pub struct RestrictionsView {
     pub source_ip: Vec<String>,
     /// The first moment of its life.
     pub not_before: Option<Moment>,
-}
-
-/// How much a token may be used. Kept, and not enforced yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LimitsView {
-    /// Requests a second.
-    pub rate: Option<u32>,
-    /// Requests at once above the rate.
-    pub burst: Option<u32>,
-    /// Requests in flight.
-    pub concurrent: Option<u32>,
 }
 
 /// Who changed a token's state, when and why.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use leastgate_policy::{
-    Case, Decision, Effect, PolicySnapshot, Reason, RequestFacts, Source, TokenDigest, TokenKind, TokenTable, decide,
+    Case, Decision, Effect, PolicySnapshot, Reason, RequestFacts, Source, TokenDigest, TokenKind, TokenLimits,
+    TokenTable, decide,
 };
 
 use super::advice::Advice;
 use super::find::find;
-use super::no_query;
-use crate::api::{CheckRequest, CheckResult, CheckedToken, NearestMiss};
+use super::{no_query, view};
+use crate::api::{CheckRequest, CheckResult, CheckedToken, LimitsView, NearestMiss};
 use crate::call::{Call, Reply, from_json};
 use crate::problem::{Kind, Problem};
 
@@ -203,6 +204,7 @@ impl Question<'_> {
             until: case.api().filter(|_| is_shadow).and_then(|api| shadow_until(&api.name)),
             status: judged.status,
             token: self.token.as_ref().and_then(|token| token.known.clone()),
+            limits: self.limits(tokens),
             api: case.api().map(|api| api.name.to_string()),
             rule: rules.first().cloned(),
             rules,
@@ -215,6 +217,11 @@ impl Question<'_> {
             failed_conditions: judged.failed_conditions,
             policy_rev: case.revision().to_owned(),
         }
+    }
+
+    fn limits(&self, tokens: &TokenTable) -> Option<LimitsView> {
+        let limits = tokens.get(&self.token.as_ref()?.digest)?.terms?.limits;
+        (limits != TokenLimits::default()).then(|| view::limits(limits))
     }
 
     /// The same path with another method or the other trailing slash, if some scope allows that: what the token

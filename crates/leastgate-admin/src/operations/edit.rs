@@ -12,7 +12,7 @@ use super::find::find;
 use super::give::{Holding, check_ceiling, check_policy};
 use super::issue::{distinct, networks};
 use super::{check_text, check_version, children, detail, no_query, scope_names, view};
-use crate::api::{GrantScope, LimitsView, Moment, PatchToken, RestrictToken, TokenEdited};
+use crate::api::{GrantScope, Moment, PatchToken, RestrictToken, TokenEdited};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem, revoked};
@@ -157,15 +157,10 @@ fn regranted(held: &[TokenGrant], scopes: Vec<String>) -> Vec<TokenGrant> {
 }
 
 /// Limits that mean something.
-pub(super) fn limits(asked: LimitsView) -> Result<TokenLimits, Problem> {
-    let LimitsView { rate, burst, concurrent } = asked;
-    if [rate, burst, concurrent].contains(&Some(0)) {
-        return Err(Problem::new(Kind::Invalid, "a limit is at least 1").hint("disable the token to let nothing pass"));
-    }
-    if burst.is_some() && rate.is_none() {
-        return Err(Problem::new(Kind::Invalid, "`burst` means nothing without `rate`"));
-    }
-    Ok(TokenLimits { rate, burst, concurrent })
+pub(super) fn limits(asked: impl Into<TokenLimits>) -> Result<TokenLimits, Problem> {
+    let limits: TokenLimits = asked.into();
+    limits.check().map_err(|error| Problem::new(Kind::Invalid, error.to_string()))?;
+    Ok(limits)
 }
 
 /// The policy judges the token as it is to be. The ceiling judges what is new about it, and all of it where it can be used

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::changes::check_not_declared;
+use super::edit;
 use super::give::{Holding, check_may_give};
 use super::{check_text, detail, no_query, scope_names, view};
 use crate::api::{CreateToken, Moment};
@@ -107,7 +108,7 @@ pub(super) fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken
             .map(|scope| TokenGrant { scope, expires: None, reason: None })
             .collect(),
         restrictions: restrictions(asked)?,
-        limits: TokenLimits::default(),
+        limits: asked.limits.map(edit::limits).transpose()?.unwrap_or_default(),
         created: call.now,
         created_by: call.caller.subject.clone(),
         expires: expires(call.now, asked)?,
@@ -179,6 +180,9 @@ pub(super) fn recorded(issued: &IssuedToken) -> Recorded {
         detail("scopes", scope_names(record)),
         detail("state.after", record.state.as_str()),
     ];
+    let TokenLimits { rate, burst, concurrent } = record.limits;
+    let limits = [("limits.rate", rate), ("limits.burst", burst), ("limits.concurrent", concurrent)];
+    details.extend(limits.into_iter().filter_map(|(name, limit)| Some(detail(name, limit?.to_string()))));
     details.extend(record.expires.map(|end| detail("expires", Moment(end).to_string())));
     Recorded { target: Some(record.accessor.to_string()), reason: record.note.clone(), durable: Some(true), details }
 }

@@ -128,7 +128,7 @@ fn restrictions(restrictions: &Restrictions) -> RestrictionsView {
     }
 }
 
-fn limits(limits: TokenLimits) -> LimitsView {
+pub(super) fn limits(limits: TokenLimits) -> LimitsView {
     LimitsView { rate: limits.rate, burst: limits.burst, concurrent: limits.concurrent }
 }
 

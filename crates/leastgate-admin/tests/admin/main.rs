@@ -9,6 +9,7 @@ mod edits;
 mod fixture;
 mod hostile;
 mod lifecycle;
+mod limits;
 mod many;
 mod over_client;
 mod rotation;

@@ -50,6 +50,7 @@ mod store_loss;
 mod stored;
 mod tls;
 mod tls_relay;
+mod token_limits;
 mod upstream_faults;
 mod upstream_faults_http2;
 mod upstream_tls;

@@ -42,6 +42,14 @@ pub(super) fn network(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Whole requests a second, as files write a rate or as a number alone.
+pub(super) fn rate(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    let rate = number.parse().ok().filter(|rate| is_number && *rate > 0);
+    rate.ok_or_else(|| "expected whole requests a second, such as 50 or 50/s".to_owned())
+}
+
 /// Refuses a command line with a token anywhere in it, before anything could repeat, send or record it: the process
 /// list and the shell's history have it already.
 fn refuse_secrets(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
@@ -90,6 +98,11 @@ mod tests {
             &["token", "list", "--state", "foo"],
             &["token", "list", "--state", "rotating"],
             &["token", "create", "--name", "x", "--allow-cidr", "10.0.0.1/8"],
+            &["token", "create", "--name", "x", "--rate", "0"],
+            &["token", "create", "--name", "x", "--rate", "60/m"],
+            &["token", "create", "--name", "x", "--rate", "+5"],
+            &["token", "create", "--name", "x", "--burst", "5"],
+            &["token", "create", "--name", "x", "--concurrent", "0"],
             &["check", "me", "GET", ""],
             &["check", "me", "", "/"],
             &[&check[..], &["--source-ip", "nope"]].concat(),
@@ -97,7 +110,13 @@ mod tests {
             let parsed = Cli::try_parse_from([&["leastgate"], wrong].concat());
             assert!(parsed.is_err_and(|error| error.use_stderr()), "{wrong:?}");
         }
-        for right in [&check[..], &["token", "create", "--name", "x", "--allow-cidr", "10.0.0.1"]] {
+        let limits = ["--rate", "50/s", "--burst", "100", "--concurrent", "10"];
+        for right in [
+            &check[..],
+            &["token", "create", "--name", "x", "--allow-cidr", "10.0.0.1"],
+            &[&["token", "create", "--name", "x"], &limits[..]].concat(),
+            &["token", "create", "--name", "x", "--rate", "50"],
+        ] {
             assert!(Cli::try_parse_from([&["leastgate"], right].concat()).is_ok(), "{right:?}");
         }
     }

@@ -233,6 +233,15 @@ pub struct TokenCreate {
     /// It may not be used before this date or time (RFC 3339)
     #[arg(long, value_name = "TIME")]
     pub not_before: Option<String>,
+    /// How many requests a second it may send: 50, or 50/s
+    #[arg(long, value_name = "RATE", value_parser = arguments::rate)]
+    pub rate: Option<u32>,
+    /// How many of them may come at once [default: as many as the rate]
+    #[arg(long, value_name = "N", requires = "rate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub burst: Option<u32>,
+    /// How many requests it may have under way at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub concurrent: Option<u32>,
     /// A word for people
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,

@@ -6,7 +6,7 @@ use leastgate_admin::api::{CheckRequest, CheckResult};
 use leastgate_policy::{Effect, Reason};
 use zeroize::Zeroize as _;
 
-use super::client;
+use super::{client, token};
 use crate::cli::{Check, Global};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, BAD, BOLD, Format, GOOD, WARN};
@@ -79,6 +79,7 @@ fn explain(result: &CheckResult) -> String {
         let holder = if miss.held { "the token holds" } else { "not held" };
         row("nearest", &format!("{} {} by {} ({holder})", miss.method, miss.path, miss.rule));
     }
+    row("limits", &result.limits.map(token::in_words).unwrap_or_default());
     row("fix", &client::in_flags(result.fix.as_deref().unwrap_or_default()));
     lines.join("\n")
 }

@@ -4,7 +4,7 @@ mod declare;
 mod life;
 mod many;
 
-use leastgate_admin::api::{CreateToken, TokenChanged, TokenUsage, TokenView};
+use leastgate_admin::api::{CreateToken, LimitsRequest, LimitsView, TokenChanged, TokenUsage, TokenView};
 use leastgate_admin::client::{Answered, Client, ListTokens};
 
 use super::client::{self, Handover};
@@ -53,6 +53,7 @@ fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
         expires: None,
         allow_cidr: arguments.allow_cidrs.clone(),
         not_before: arguments.not_before.as_deref().map(client::moment).transpose()?,
+        limits: limits(arguments),
         note: arguments.note.clone(),
     };
     if let Some(count) = arguments.count {
@@ -66,6 +67,24 @@ fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
         client::warn("this token holds no role and no scope: it may use public rules alone");
     }
     handover.give(global, &issued.token, issued.secret.expose())
+}
+
+/// What was asked for, if anything was.
+fn limits(arguments: &TokenCreate) -> Option<LimitsRequest> {
+    let TokenCreate { rate, burst, concurrent, .. } = *arguments;
+    let limits = LimitsRequest { rate, burst, concurrent };
+    (limits != LimitsRequest::default()).then_some(limits)
+}
+
+/// As a sentence would have them.
+pub(super) fn in_words(limits: LimitsView) -> String {
+    let LimitsView { rate, burst, concurrent } = limits;
+    let words = [
+        rate.map(|rate| format!("{rate} a second")),
+        rate.map(|rate| format!("{} at once", burst.unwrap_or(rate))),
+        concurrent.map(|most| format!("{most} under way")),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn list(global: &Global, arguments: &cli::TokenList) -> Result<(), Failure> {
@@ -155,6 +174,7 @@ fn show(global: &Global, token: &TokenView) -> Result<(), Failure> {
             row("scopes", marked(token, scopes(token)).join(", "));
             row("source_ip", token.restrictions.source_ip.join(", "));
             row("not_before", token.restrictions.not_before.map(|start| start.to_string()).unwrap_or_default());
+            row("limits", in_words(token.limits));
             row("created", token.created.map(|at| at.to_string()).unwrap_or_default());
             row("created by", token.created_by.clone().unwrap_or_default());
             row("expires", token.expires.map_or_else(|| "never".into(), |end| end.to_string()));

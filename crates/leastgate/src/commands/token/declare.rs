@@ -66,7 +66,7 @@ fn new_token(arguments: &TokenCreate) -> Result<NewToken, Failure> {
             source_ip: nets.collect::<Result<_, _>>()?,
             not_before: not_before.map(|moment| moment.0),
         },
-        limits: TokenLimits::default(),
+        limits: super::limits(arguments).map(TokenLimits::from).unwrap_or_default(),
         created,
         created_by: "declared".into(),
         expires: arguments
@@ -100,6 +100,7 @@ fn entry(record: &TokenRecord) -> Vec<(String, Value)> {
     add("roles", record.roles.clone().into());
     add("grants", record.grants.iter().map(|grant| json!({ "scope": grant.scope })).collect());
     add("restrictions", restrictions(&record.restrictions));
+    add("limits", limits(record.limits));
     entry
 }
 
@@ -111,6 +112,13 @@ fn restrictions(restrictions: &Restrictions) -> Value {
     if let Some(start) = restrictions.not_before {
         keys.insert("not_before".into(), Moment(start).to_string().into());
     }
+    if keys.is_empty() { Value::Null } else { keys.into() }
+}
+
+fn limits(limits: TokenLimits) -> Value {
+    let all = [("rate", limits.rate), ("burst", limits.burst), ("concurrent", limits.concurrent)];
+    let keys: serde_json::Map<_, _> =
+        all.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), limit?.into()))).collect();
     if keys.is_empty() { Value::Null } else { keys.into() }
 }
 

@@ -1,0 +1,90 @@
+//! Limits of a token through the API: what may be asked for, what is shown, what stands on record.
+
+use leastgate_policy::TokenLimits;
+use serde_json::{Value, json};
+
+use crate::fixture::{operator, start};
+
+fn bot(name: &str, limits: &Value) -> Value {
+    json!({"name": name, "owner": "team", "roles": ["reader"], "ttl": "1h", "limits": limits})
+}
+
+#[test]
+fn the_limits_of_a_new_token_are_in_force_shown_and_on_record() {
+    let plane = start();
+    let all = json!({"rate": 50, "burst": 100, "concurrent": 10});
+    let made = plane.post(&plane.root, "/v1/tokens", &bot("bot", &all));
+    assert_eq!(made.status, 201, "{made:?}");
+    assert_eq!(made.json()["token"]["limits"], all);
+    assert_eq!(plane.get(&plane.root, "/v1/tokens/bot").json()["limits"], all);
+    let secret = made.json()["secret"].as_str().unwrap().to_owned();
+    let token = plane.authority.tokens().get(&plane.authority.key().digest(secret.as_bytes())).unwrap();
+    let limits = TokenLimits { rate: Some(50), burst: Some(100), concurrent: Some(10) };
+    assert_eq!(token.terms.unwrap().limits, limits);
+    let details = plane.events("token.create")[0]["change"]["details"].to_string();
+    for detail in [r#""limits.rate","value":"50""#, r#""limits.burst","value":"100""#, r#""limits.concurrent""#] {
+        assert!(details.contains(detail), "{detail} in {details}");
+    }
+    let one = plane.post(&plane.root, "/v1/tokens", &bot("one", &json!({"concurrent": 1})));
+    assert_eq!(one.json()["token"]["limits"], json!({"rate": null, "burst": null, "concurrent": 1}));
+}
+
+#[test]
+fn limits_that_can_t_be_are_refused_in_words() {
+    let plane = start();
+    for (limits, words) in [
+        (json!({"rate": 0}), "`rate` of a token's limits must be at least 1"),
+        (json!({"rate": 1, "burst": 0}), "`burst` of a token's limits must be at least 1"),
+        (json!({"concurrent": 0}), "`concurrent` of a token's limits must be at least 1"),
+        (json!({"burst": 5}), "give the `rate` too"),
+        (json!({"burst": 5, "concurrent": 1}), "give the `rate` too"),
+    ] {
+        let refused = plane.post(&plane.root, "/v1/tokens", &bot("bot", &limits));
+        refused.refused(422, "invalid-value");
+        assert!(refused.body.contains(words), "{words} in {refused:?}");
+    }
+    for limits in [json!({"rate": -1}), json!({"rate": 1.5}), json!({"rate": "50/s"}), json!({"rte": 1}), json!(5)] {
+        let refused = plane.post(&plane.root, "/v1/tokens", &bot("bot", &limits));
+        assert!((400..=422).contains(&refused.status), "{refused:?}");
+    }
+    assert_eq!(plane.get(&plane.root, "/v1/tokens").json()["items"], json!([]));
+}
+
+#[test]
+fn an_edit_refuses_a_limit_that_it_does_not_know_and_keeps_the_others() {
+    let plane = start();
+    plane.make(&bot("bot", &json!({"rate": 50})));
+    for limits in [json!({"rte": 5}), json!({"burst": 5}), json!({"rate": 0})] {
+        let body = json!({"limits": limits, "reason": "r"});
+        let patched = plane.patch(&plane.root, "/v1/tokens/bot", "*", &body);
+        let restricted = plane.post(&plane.root, "/v1/tokens/bot/restrict", &body);
+        for refused in [patched, restricted] {
+            assert!((400..=422).contains(&refused.status), "{limits}: {refused:?}");
+        }
+    }
+    let token = plane.get(&plane.root, "/v1/tokens/bot").json();
+    assert_eq!(token["limits"], json!({"rate": 50, "burst": null, "concurrent": null}));
+}
+
+#[test]
+fn a_restriction_never_lets_more_through_at_once() {
+    let plane = start();
+    plane.make(&bot("bot", &json!({"rate": 50})));
+    let wider = json!({"limits": {"rate": 50, "burst": 1000}, "reason": "r"});
+    let answer = plane.post(&plane.root, "/v1/tokens/bot/restrict", &wider).json();
+    assert_eq!(answer["token"]["limits"], json!({"rate": 50, "burst": null, "concurrent": null}));
+}
+
+#[test]
+fn more_at_once_is_more_and_takes_a_ceiling_that_covers_the_token() {
+    let plane = start();
+    let own = json!({"name": "refunder", "owner": "team", "scopes": ["orders:refund"], "ttl": "20m",
+        "limits": {"rate": 50}});
+    plane.make(&own);
+    let operator = operator(&plane);
+    let patch = |limits: Value| {
+        plane.patch(&operator, "/v1/tokens/refunder", "*", &json!({"limits": limits, "reason": "r"})).status
+    };
+    assert_eq!(patch(json!({"rate": 50, "burst": 100})), 403);
+    assert_eq!(patch(json!({"rate": 50, "burst": 10})), 200);
+}

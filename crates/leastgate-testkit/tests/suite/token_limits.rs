@@ -1,0 +1,118 @@
+//! Limits of a token from the command line to the wire, with the real program and the real curl.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leastgate_testkit::curl::curl;
+use leastgate_testkit::deadline::until_true;
+use leastgate_testkit::gateway::Setup;
+use leastgate_testkit::policies::ORDERS;
+use leastgate_testkit::raw::Reply;
+use leastgate_testkit::recorder::RecorderUpstream;
+use serde_json::{Value, json};
+
+use crate::stored::{Stored, stored_setup};
+
+const LIMITS: &[&str] = &["--role", "reader", "--rate", "10/s", "--burst", "5"];
+
+fn statuses(asked: impl IntoIterator<Item = Reply>) -> (usize, usize) {
+    let (mut passed, mut limited) = (0, 0);
+    for reply in asked {
+        match reply.status {
+            200 => passed += 1,
+            429 => limited += 1,
+            other => panic!("{other}: {}", reply.text()),
+        }
+    }
+    (passed, limited)
+}
+
+#[test]
+fn over_any_time_there_pass_what_the_rate_allows_and_one_burst() {
+    let stored = Stored::start();
+    let secret = stored.create("limited", LIMITS);
+    let free = stored.create("free", &["--role", "reader"]);
+    let started = Instant::now();
+    let (passed, limited) = statuses((0..300).map(|_| stored.ask(&secret, "/v1/orders")));
+    // The gateway saw them within the time that is measured here.
+    let most = 5.0 + 10.0 * started.elapsed().as_secs_f64();
+    assert!(passed >= 5 && passed as f64 <= most, "{passed} passed, {limited} did not, in {:?}", started.elapsed());
+    assert_eq!(stored.ask(&free, "/v1/orders").status, 200, "another token has nothing to do with it");
+    assert_eq!(stored.upstream.requests().len(), passed + 1);
+    let metrics = stored.gateway.metrics();
+    assert_eq!(metrics.sum("leastgate_limited_total", &["token_rate"]), limited as f64);
+    assert_eq!(metrics.sum("leastgate_decisions_total", &["token_rate_limited"]), limited as f64);
+}
+
+#[test]
+fn curl_is_told_how_long_to_wait_and_waiting_so_long_is_enough() {
+    let stored = Stored::start();
+    let secret = stored.create("limited", &["--role", "reader", "--rate", "1"]);
+    let (bearer, url) =
+        (format!("Authorization: Bearer {secret}"), format!("http://{}/v1/orders", stored.gateway.data()));
+    let ask = |protocol: &str| curl(&[protocol, "-H", "Host: orders.test", "-H", &bearer, &url]);
+    for protocol in ["--http1.1", "--http2-prior-knowledge"] {
+        let refused = loop {
+            let got = ask(protocol);
+            assert_eq!(got.field("ratelimit-policy"), Some("\"token-rate\";q=1;w=1"), "{}", got.head);
+            if got.status == 429 {
+                break got;
+            }
+            assert_eq!(got.status, 200, "{}", got.body);
+        };
+        let problem: Value = serde_json::from_str(&refused.body).unwrap();
+        assert_eq!(problem["type"], "urn:leastgate:problem:rate-limited");
+        assert_eq!(refused.field("ratelimit"), Some("\"token-rate\";r=0;t=1"));
+        let wait: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+        thread::sleep(Duration::from_secs(wait));
+        assert_eq!(ask(protocol).status, 200);
+    }
+}
+
+#[test]
+fn limits_are_shown_kept_over_a_restart_and_not_filled_by_a_check() {
+    let mut stored = Stored::start();
+    let secret = stored.create("limited", &["--role", "reader", "--rate", "1", "--burst", "2", "--concurrent", "3"]);
+    let shown = stored.cli(&["token", "show", "limited"]).stdout;
+    assert!(shown.contains("1 a second, 2 at once, 3 under way"), "{shown}");
+    let told: Value = serde_json::from_str(&stored.cli(&["token", "show", "limited", "-o", "json"]).stdout).unwrap();
+    assert_eq!(told["limits"], json!({"rate": 1, "burst": 2, "concurrent": 3}));
+    for _ in 0..5 {
+        stored.cli(&["check", "limited", "GET", "http://orders.test/v1/orders"]);
+    }
+    assert_eq!(
+        stored.ask(&secret, "/v1/orders").head.one("ratelimit"),
+        Some("\"token-rate\";r=1;t=1, \"token-concurrent\";r=2")
+    );
+    assert_eq!(stored.gateway.stop().code, Some(0));
+    stored.gateway.restart();
+    let started = Instant::now();
+    let (passed, limited) = statuses((0..50).map(|_| stored.ask(&secret, "/v1/orders")));
+    assert!(passed as f64 <= 2.0 + started.elapsed().as_secs_f64() && limited > 0, "{passed} and {limited}");
+}
+
+#[test]
+fn what_declare_prints_of_limits_is_obeyed_and_a_reload_fills_no_bucket() {
+    let create = ["token", "create", "--declare", "-q", "--name", "fleet", "--owner", "t", "--ttl", "1h"];
+    let limits = ["--role", "reader", "--rate", "1", "--burst", "20", "--concurrent", "7"];
+    let ended = stored_setup().upstream("orders", "http://127.0.0.1:9").cli(&[&create[..], &limits[..]].concat());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let (secret, entry) = ended.stdout.split_once('\n').unwrap();
+    assert!(entry.contains("limits: {") && entry.contains("\"concurrent\":7"), "{entry}");
+    let policy = format!("{ORDERS}tokens:\n{entry}");
+    let upstream = RecorderUpstream::start();
+    let gateway = Setup::new(&policy).upstream("orders", &upstream.url()).start();
+    let ask = || {
+        gateway
+            .exchange(format!("GET /v1/orders HTTP/1.1\r\nHost: orders.test\r\nAuthorization: Bearer {secret}\r\n\r\n"))
+    };
+    let reloads = || gateway.metrics().sum("leastgate_config_reloads_total", &["result=\"success\""]);
+    let (before, started) = (reloads(), Instant::now());
+    let (first, _) = statuses((0..30).map(|_| ask()));
+    assert!(first >= 20, "{first}");
+    gateway.replace_policy(&format!("{policy}# again\n"));
+    until_true("the reload", Duration::from_secs(5), || reloads() > before);
+    let (second, limited) = statuses((0..30).map(|_| ask()));
+    let most = 20.0 + started.elapsed().as_secs_f64();
+    assert!((first + second) as f64 <= most && limited > 0, "{first} and {second} passed in {:?}", started.elapsed());
+}
