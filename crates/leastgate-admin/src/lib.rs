@@ -29,6 +29,7 @@ mod unsynced;
 
 pub use bootstrap::{BootstrapError, UnfitCredential, bootstrap, bootstrap_given};
 pub use listener::{AdminTls, Handshake, Secure, Secured};
+pub use operations::idle::Looked;
 pub use ops::ProbeTarget;
-pub use plane::{AdminConfig, AdminHandle, AdminPlane, StartError, address_in_use};
+pub use plane::{AdminConfig, AdminHandle, AdminPlane, IdleTokens, StartError, address_in_use};
 pub use state::{AdminState, Hooks, ShadowEnd, Tokens};

@@ -4,11 +4,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use leastgate_store::StoreError;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::api::ListenerView;
 use crate::lanes::{Lane, Lanes};
 use crate::listener::{AdminTls, SocketFile, Stop, accept_tcp, accept_unix, bind_unix};
+use crate::operations::idle::{self, Looked};
 use crate::state::{AdminState, Shared};
 use crate::{ops, routes};
 
@@ -99,6 +101,7 @@ impl AdminPlane {
         let (ops, admin) = (local_address(&listeners.ops), local_address(&listeners.admin));
         let unix_sockets = config.unix_sockets.clone();
         let shared = Arc::new(Shared::new(state, shown(ops, admin, &unix_sockets)));
+        let idle = IdleTokens(Arc::downgrade(&shared));
         let (stop, stopping) = watch::channel(false);
         let (done, ended) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -111,7 +114,7 @@ impl AdminPlane {
                 let _ = done.send(());
             })
             .map_err(StartError::Thread)?;
-        Ok(AdminHandle { ops, admin, unix_sockets, stop, ended, thread })
+        Ok(AdminHandle { ops, admin, unix_sockets, stop, ended, thread, idle })
     }
 }
 
@@ -132,6 +135,27 @@ pub struct AdminHandle {
     stop: watch::Sender<bool>,
     ended: mpsc::Receiver<()>,
     thread: JoinHandle<()>,
+    idle: IdleTokens,
+}
+
+/// Disables tokens that nobody uses. It has its turn among the changes that administrators make, and ends with the plane.
+#[derive(Clone, Debug)]
+pub struct IdleTokens(Weak<Shared>);
+
+impl IdleTokens {
+    /// How long the policy in force lets a token lie idle.
+    #[must_use]
+    pub fn rule(&self) -> Option<Duration> {
+        self.0.upgrade().and_then(|shared| idle::rule(&shared))
+    }
+
+    /// Disables some of those that were not used for so long. Blocks.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn disable(&self) -> Result<Looked, StoreError> {
+        self.0.upgrade().map_or(Ok(Looked::NotAsked), |shared| idle::disable(&shared))
+    }
 }
 
 impl AdminHandle {
@@ -157,6 +181,12 @@ impl AdminHandle {
     #[must_use]
     pub fn is_running(&self) -> bool {
         !self.thread.is_finished()
+    }
+
+    /// What disables tokens that nobody uses.
+    #[must_use]
+    pub fn idle_tokens(&self) -> IdleTokens {
+        self.idle.clone()
     }
 
     /// Takes no more connections, lets calls under way end, and removes the sockets. `false`: the deadline came
@@ -279,7 +309,8 @@ mod tests {
             let _ = told.recv();
         });
         let (stop, ended) = (watch::channel(false).0, mpsc::channel().1);
-        let handle = AdminHandle { ops: None, admin: None, unix_sockets: vec![], stop, ended, thread };
+        let idle = IdleTokens(Weak::new());
+        let handle = AdminHandle { ops: None, admin: None, unix_sockets: vec![], stop, ended, thread, idle };
         assert!(handle.is_running());
         drop(end);
         let until = Instant::now() + Duration::from_secs(30);

@@ -74,6 +74,8 @@ pub struct Hooks {
     pub flush_usage: Box<dyn Fn() + Send + Sync>,
     /// Whether usage was counted that the store does not hold, because it could not be written.
     pub is_usage_behind: Box<dyn Fn() -> bool + Send + Sync>,
+    /// When uses were last lost: there was no room to count them, or the store did not take them for too long.
+    pub usage_lost: Box<dyn Fn() -> Option<Timestamp> + Send + Sync>,
 }
 
 impl Default for Hooks {
@@ -88,6 +90,7 @@ impl Default for Hooks {
             sinks: Box::new(Vec::new),
             flush_usage: Box::new(|| {}),
             is_usage_behind: Box::new(|| false),
+            usage_lost: Box::new(|| None),
         }
     }
 }

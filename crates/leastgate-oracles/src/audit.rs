@@ -158,10 +158,11 @@ impl Stream {
         self.telemetry.admin(&event, None);
         self.telemetry.lifecycle(&LifecycleEvent {
             operation: operation.clone(),
-            result: reason,
+            result: reason.clone(),
             target: Some(detail.clone()),
+            reason: Some(reason),
             details: vec![(operation, detail)],
-            policy_rev: None,
+            ..LifecycleEvent::default()
         });
         vec!["admin", "lifecycle"]
     }

@@ -26,7 +26,17 @@ pub struct Case {
     pub(crate) identity: Option<TokenIdentity>,
     /// Whether the token was not only found, but may be used.
     pub(crate) is_verified: bool,
+    pub(crate) bait: Option<Box<Bait>>,
     pub(crate) decided: Timestamp,
+}
+
+/// A token that nobody has a reason to use, and that came with the request all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bait {
+    /// Its public id.
+    pub accessor: Accessor,
+    /// Its name.
+    pub name: SmolStr,
 }
 
 /// Who the token says the caller is.
@@ -88,6 +98,7 @@ impl Case {
             rules: RuleList::new(),
             identity: None,
             is_verified: false,
+            bait: None,
             decided,
         }
     }
@@ -141,6 +152,12 @@ impl Case {
         const LAST_DAYS: u64 = 7 * 86_400;
         let end = self.identity.as_ref().filter(|_| self.is_verified)?.expires?;
         (end.since(self.decided) <= LAST_DAYS).then_some(end)
+    }
+
+    /// The bait that came with the request, whatever became of it: it takes no part in the decision.
+    #[must_use]
+    pub fn bait(&self) -> Option<&Bait> {
+        self.bait.as_deref()
     }
 
     /// The scopes of [`Self::rules`], each once, sorted.

@@ -10,7 +10,7 @@ use http::Request;
 use smallvec::SmallVec;
 
 use crate::answer::{OwnAnswer, OwnToken, Preflight, asks_about_own_token};
-use crate::case::{Basis, Case, Denial, Permit, RuleList, TokenIdentity};
+use crate::case::{Bait, Basis, Case, Denial, Permit, RuleList, TokenIdentity};
 use crate::condition::Truth;
 use crate::entitlement::Resolved;
 use crate::facts::{Credential, RequestFacts};
@@ -113,7 +113,12 @@ pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timesta
 
 fn judged(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timestamp, metering: &mut Metering) -> Decision {
     let mut case = Case::new(snapshot, now);
-    match judge(&mut case, facts, snapshot, metering) {
+    let finding = judge(&mut case, facts, snapshot, metering);
+    // Where the token is not looked at, a bait is to be noticed all the same.
+    if case.identity.is_none() {
+        case.bait = facts.presented_digests().and_then(|digests| snapshot.tokens().bait(digests));
+    }
+    match finding {
         Finding::Granted => Decision::Allow(Permit { basis: Basis::Granted, is_websocket: facts.is_websocket, case }),
         Finding::Public => Decision::Allow(Permit { basis: Basis::Public, is_websocket: facts.is_websocket, case }),
         Finding::Preflight(cors) => Decision::Answer(OwnAnswer::Preflight(Preflight { cors, case })),
@@ -315,6 +320,7 @@ fn find_token(case: &mut Case, facts: &RequestFacts, tokens: &TokenTable) -> Res
     let (token, is_straggler) = tokens.find(digests).ok_or(unknown)?;
     let refused = standing(&token, facts, case.decided);
     let expired_at = token.expires.filter(|_| matches!(refused, Some(Reason::TokenExpired | Reason::TokenGraceEnded)));
+    case.bait = token.is_canary.then(|| Box::new(Bait { accessor: token.accessor, name: token.name.clone() }));
     case.identity = Some(TokenIdentity::of(token, is_straggler));
     case.is_verified = refused.is_none();
     match refused {

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use crate::case::{Case, Denial};
+use crate::case::{Bait, Case, Denial};
 use crate::condition::{ConditionFacts, HeaderFact, HeaderFacts};
 use crate::fields;
 use crate::host::{Host, HostName};
@@ -80,7 +80,7 @@ impl RequestFacts {
             detail: Some(detail),
             expired_at: None,
             over: None,
-            case: Case::new(snapshot, now),
+            case: Case { bait: bait(parts, snapshot, key), ..Case::new(snapshot, now) },
         })
     }
 
@@ -246,6 +246,14 @@ fn credential(headers: &HeaderMap, name: &HeaderName, key: &EnvironmentKey, envi
         Ok(_) => Credential::Presented(digests),
     };
     (credential, is_doubled)
+}
+
+/// The bait that came with a head that can't be judged: it is noticed whatever its bearer tries.
+fn bait(parts: &Parts, snapshot: &PolicySnapshot, key: &EnvironmentKey) -> Option<Box<Bait>> {
+    match credential(&parts.headers, snapshot.credential_header(), key, snapshot.environment()).0 {
+        Credential::Presented(digests) | Credential::Foreign(digests) => snapshot.tokens().bait(&digests),
+        Credential::Missing | Credential::Malformed | Credential::Admin => None,
+    }
 }
 
 /// The presented text: after `Bearer ` in Authorization (RFC 6750 §2.1), the whole value in another header.

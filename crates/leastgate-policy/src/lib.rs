@@ -37,7 +37,7 @@ mod trie;
 
 pub use answer::{OWN_TOKEN_PATH, OwnAnswer, OwnToken, Preflight};
 pub use authority::{Authority, Reader};
-pub use case::{Basis, Case, Denial, Permit, TokenIdentity};
+pub use case::{Bait, Basis, Case, Denial, Permit, TokenIdentity};
 pub use compile::{CompileContext, SpecError, SpecErrorKind, UpstreamFacts};
 pub use decision::{AuthorizedRequest, Decision, Verdict, authorize, decide};
 pub use entitlement::GrantKey;

@@ -107,7 +107,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// When they can't be read; some may have been handed over by then.
     fn for_each_by_time(&self, filter: &TimeFilter, take: &mut dyn FnMut(Accessor)) -> Result<u64, StoreError>;
 
-    /// Tokens in use that were neither used, made nor enabled since, baits apart: at most `limit`.
+    /// Tokens in use that were neither used, made nor enabled since, baits and those that had ended by then apart: at
+    /// most `limit`.
     ///
     /// # Errors
     /// When they can't be read.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use leastgate_policy::{Accessor, Timestamp};
 
-/// What one token did with one rule since the last flush.
+/// What one token did with one rule since the last flush, or without any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageDelta {
     /// The token.
     pub accessor: Accessor,
-    /// The rule's id.
-    pub rule: Arc<str>,
+    /// The rule's id; `None`: requests that no rule let through, which move the token's own last use and no row.
+    pub rule: Option<Arc<str>>,
     /// Requests since the last flush.
     pub count: u64,
     /// The last of them.

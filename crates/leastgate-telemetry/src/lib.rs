@@ -28,4 +28,4 @@ pub use recorder::{Origin, RecordHandle, Recorder, WorkerTelemetry};
 pub use redact::redact;
 pub use sink::{FileSink, Moved, Sink, SinkError, StdoutSink};
 pub use telemetry::{Reservation, Telemetry, TelemetryError};
-pub use usage::{RuleUsage, Usage, UsageDelta};
+pub use usage::{LastUsed, Usage, UsageDelta};

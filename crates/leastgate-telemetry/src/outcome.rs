@@ -69,8 +69,14 @@ impl<'a> Outcome<'a> {
     fn count_use(&self, worker: &Worker) {
         let Some(accessor) = self.facts.accessor else { return };
         let decided = self.facts.decided.unwrap_or(self.facts.arrival).timestamp();
+        let (usage, source) = (&worker.core.usage, Some(self.facts.source()));
         for &rule in &self.facts.rules {
-            worker.core.usage.record(accessor, rule, decided);
+            usage.record(accessor, Some(rule), decided, source);
+        }
+        // A token that the scopes refuse is in somebody's hands all the same. One that is not valid counts for nothing:
+        // else a thief could keep it from being disabled for idleness, or an ended one seem to be in use.
+        if self.facts.rules.is_empty() && self.facts.is_token_valid {
+            usage.record(accessor, None, decided, source);
         }
     }
 

@@ -1,6 +1,8 @@
-//! Which token used which rule, how often and when last: counted in memory with relaxed atomics, handed over on a timer.
-//! Never a write per request: that is why other gateways have no last-used at all.
+//! Which token used which rule, how often, when last and from where: counted in memory with relaxed atomics, handed over on
+//! a timer. Never a write per request: that is why other gateways have no last-used at all.
 
+use std::net::IpAddr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
@@ -11,23 +13,25 @@ use leastgate_policy::{Accessor, RuleKey, Timestamp};
 pub struct UsageDelta {
     /// The token.
     pub accessor: Accessor,
-    /// The rule.
-    pub rule: RuleKey,
+    /// The rule; `None`: requests of the token that no rule let through. They show that somebody has it.
+    pub rule: Option<RuleKey>,
     /// How often more.
     pub count: u64,
     /// When last.
     pub last_used: Timestamp,
+    /// Where that came from.
+    pub last_source: Option<IpAddr>,
 }
 
-/// Use of one rule by one token since the process began.
+/// The last use of one token since the process began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RuleUsage {
-    /// The rule.
-    pub rule: RuleKey,
-    /// How often.
-    pub count: u64,
-    /// When last.
-    pub last_used: Timestamp,
+pub struct LastUsed {
+    /// When.
+    pub at: Timestamp,
+    /// From where.
+    pub source: Option<IpAddr>,
+    /// By which rule; `None`: no rule let it through.
+    pub rule: Option<RuleKey>,
 }
 
 /// The counters.
@@ -41,20 +45,34 @@ pub struct Usage {
 
 #[derive(Debug)]
 struct Counter {
-    rule: RuleKey,
+    rule: Option<RuleKey>,
     count: AtomicU64,
     drained: AtomicU64,
     last_used: AtomicU64,
+    /// When, and from where.
+    last_source: Mutex<(Timestamp, Option<IpAddr>)>,
 }
 
 impl Counter {
-    fn new(rule: RuleKey) -> Self {
-        Self { rule, count: AtomicU64::new(0), drained: AtomicU64::new(0), last_used: AtomicU64::new(0) }
+    fn new(rule: Option<RuleKey>) -> Self {
+        let (count, drained, last_used, last_source) = Default::default();
+        Self { rule, count, drained, last_used, last_source }
     }
 
-    fn used(&self, now: Timestamp) {
+    fn used(&self, now: Timestamp, source: Option<IpAddr>) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.last_used.fetch_max(now.0, Ordering::Relaxed);
+        // Who finds it taken waits for nobody: another use of this very moment writes its own.
+        if let Ok(mut last) = self.last_source.try_lock()
+            && last.0 <= now
+        {
+            *last = (now, source);
+        }
+    }
+
+    fn last(&self) -> LastUsed {
+        let source = self.last_source.try_lock().ok().and_then(|last| last.1);
+        LastUsed { at: Timestamp(self.last_used.load(Ordering::Relaxed)), source, rule: self.rule }
     }
 }
 
@@ -64,23 +82,24 @@ impl Usage {
         Self { tokens: DashMap::new(), entries: AtomicUsize::new(0), capacity, overflow: AtomicU64::new(0) }
     }
 
-    /// Counts one use. A pair for which there is no room is counted in [`Usage::overflow`].
-    pub fn record(&self, accessor: Accessor, rule: RuleKey, now: Timestamp) {
-        let known = self.tokens.get(&accessor).is_some_and(|counters| used(&counters, rule, now));
+    /// Counts one use, of a rule or of none that let it through. A pair for which there is no room is counted in
+    /// [`Usage::overflow`].
+    pub fn record(&self, accessor: Accessor, rule: Option<RuleKey>, now: Timestamp, source: Option<IpAddr>) {
+        let known = self.tokens.get(&accessor).is_some_and(|counters| used(&counters, rule, now, source));
         if !known {
-            self.record_new(accessor, rule, now);
+            self.record_new(accessor, rule, now, source);
         }
     }
 
-    fn record_new(&self, accessor: Accessor, rule: RuleKey, now: Timestamp) {
+    fn record_new(&self, accessor: Accessor, rule: Option<RuleKey>, now: Timestamp, source: Option<IpAddr>) {
         if self.entries.load(Ordering::Relaxed) >= self.capacity {
             self.overflow.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let mut counters = self.tokens.entry(accessor).or_default();
-        if !used(&counters, rule, now) {
+        if !used(&counters, rule, now, source) {
             let counter = Counter::new(rule);
-            counter.used(now);
+            counter.used(now, source);
             counters.push(counter);
             self.entries.fetch_add(1, Ordering::Relaxed);
         }
@@ -96,8 +115,14 @@ impl Usage {
                 let count = counter.count.load(Ordering::Relaxed);
                 let more = count - counter.drained.swap(count, Ordering::Relaxed);
                 if more > 0 {
-                    let last_used = Timestamp(counter.last_used.load(Ordering::Relaxed));
-                    deltas.push(UsageDelta { accessor: *accessor, rule: counter.rule, count: more, last_used });
+                    let LastUsed { at, source, rule } = counter.last();
+                    deltas.push(UsageDelta {
+                        accessor: *accessor,
+                        rule,
+                        count: more,
+                        last_used: at,
+                        last_source: source,
+                    });
                 }
                 more > 0 || !scarce
             });
@@ -107,15 +132,9 @@ impl Usage {
         deltas
     }
 
-    /// What a token has used since the process began.
-    pub fn of(&self, accessor: Accessor) -> Vec<RuleUsage> {
-        let Some(counters) = self.tokens.get(&accessor) else { return Vec::new() };
-        let usage = |counter: &Counter| RuleUsage {
-            rule: counter.rule,
-            count: counter.count.load(Ordering::Relaxed),
-            last_used: Timestamp(counter.last_used.load(Ordering::Relaxed)),
-        };
-        counters.iter().map(usage).collect()
+    /// The last use of a token, as far as it is in memory.
+    pub fn last_of(&self, accessor: Accessor) -> Option<LastUsed> {
+        self.tokens.get(&accessor)?.iter().map(Counter::last).max_by_key(|last| (last.at, last.rule.is_some()))
     }
 
     /// Uses that were not counted for want of room.
@@ -124,9 +143,9 @@ impl Usage {
     }
 }
 
-fn used(counters: &[Counter], rule: RuleKey, now: Timestamp) -> bool {
+fn used(counters: &[Counter], rule: Option<RuleKey>, now: Timestamp, source: Option<IpAddr>) -> bool {
     let counter = counters.iter().find(|counter| counter.rule == rule);
-    counter.inspect(|counter| counter.used(now)).is_some()
+    counter.inspect(|counter| counter.used(now, source)).is_some()
 }
 
 #[cfg(test)]
@@ -137,51 +156,84 @@ mod tests {
         Accessor::from_random(number)
     }
 
-    fn delta(number: u64, rule: u32, count: u64, last_used: u64) -> UsageDelta {
-        UsageDelta { accessor: token(number), rule: RuleKey(rule), count, last_used: Timestamp(last_used) }
+    /// A source for each moment, so that the latest is told from the others.
+    fn source(at: u64) -> IpAddr {
+        IpAddr::from(std::net::Ipv6Addr::from(u128::from(at)))
+    }
+
+    fn record(usage: &Usage, number: u64, rule: impl Into<Option<u32>>, at: u64) {
+        usage.record(token(number), rule.into().map(RuleKey), Timestamp(at), Some(source(at)));
+    }
+
+    fn delta(number: u64, rule: impl Into<Option<u32>>, count: u64, at: u64) -> UsageDelta {
+        let rule = rule.into().map(RuleKey);
+        UsageDelta { accessor: token(number), rule, count, last_used: Timestamp(at), last_source: Some(source(at)) }
     }
 
     #[test]
     fn use_is_handed_over_once_and_remembered() {
         let usage = Usage::new(100);
         for now in [10, 30, 20] {
-            usage.record(token(1), RuleKey(7), Timestamp(now));
+            record(&usage, 1, 7, now);
         }
-        usage.record(token(1), RuleKey(8), Timestamp(5));
-        usage.record(token(2), RuleKey(7), Timestamp(6));
+        record(&usage, 1, 8, 5);
+        record(&usage, 2, 7, 6);
         let mut drained = usage.drain();
         drained.sort_by_key(|delta| (delta.accessor, delta.last_used));
         assert_eq!(drained, [delta(1, 8, 1, 5), delta(1, 7, 3, 30), delta(2, 7, 1, 6)]);
         assert!(usage.drain().is_empty());
-        usage.record(token(1), RuleKey(7), Timestamp(40));
+        record(&usage, 1, 7, 40);
         assert_eq!(usage.drain(), [delta(1, 7, 1, 40)]);
-        assert_eq!(usage.of(token(1))[0], RuleUsage { rule: RuleKey(7), count: 4, last_used: Timestamp(40) });
-        assert!(usage.of(token(3)).is_empty());
+    }
+
+    #[test]
+    fn the_last_use_of_a_token_is_the_latest_of_all_its_rules_and_of_none() {
+        let usage = Usage::new(100);
+        assert_eq!(usage.last_of(token(1)), None);
+        record(&usage, 1, 7, 30);
+        record(&usage, 1, 8, 20);
+        let last = |at, rule: Option<u32>| {
+            Some(LastUsed { at: Timestamp(at), source: Some(source(at)), rule: rule.map(RuleKey) })
+        };
+        assert_eq!(usage.last_of(token(1)), last(30, Some(7)));
+        record(&usage, 1, None, 30);
+        assert_eq!(usage.last_of(token(1)), last(30, Some(7)), "of one moment the one that a rule let through");
+        record(&usage, 1, None, 31);
+        assert_eq!(usage.last_of(token(1)), last(31, None));
+        let refused: Vec<_> = usage.drain().into_iter().filter(|delta| delta.rule.is_none()).collect();
+        assert_eq!(refused, [delta(1, None, 2, 31)]);
     }
 
     #[test]
     fn it_is_bounded_and_makes_room() {
         let usage = Usage::new(2);
         for number in 1..=4 {
-            usage.record(token(number), RuleKey(1), Timestamp(1));
+            record(&usage, number, 1, 1);
         }
         assert_eq!(usage.overflow(), 2);
         assert_eq!(usage.drain().len(), 2);
         usage.drain();
-        usage.record(token(4), RuleKey(1), Timestamp(2));
+        record(&usage, 4, 1, 2);
         assert_eq!(usage.drain(), [delta(4, 1, 1, 2)]);
     }
 
     #[test]
-    fn threads_count_together() {
+    fn threads_count_together_and_wait_for_nobody() {
         let usage = Usage::new(1000);
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| {
-                    (0..1000_u32).for_each(|n| usage.record(token(u64::from(n % 10)), RuleKey(n % 3), Timestamp(1)));
-                });
+                scope.spawn(|| (0..1000).for_each(|n: u32| record(&usage, u64::from(n % 10), n % 3, 1)));
             }
         });
         assert_eq!(usage.drain().iter().map(|delta| delta.count).sum::<u64>(), 4000);
+        record(&usage, 1, 0, 2);
+        let held = usage.tokens.get(&token(1)).unwrap();
+        let counter = held.iter().find(|counter| counter.rule == Some(RuleKey(0))).unwrap();
+        let taken = counter.last_source.lock().unwrap();
+        // With a lock that waits this would never end.
+        counter.used(Timestamp(3), Some(source(3)));
+        assert_eq!((counter.last().at, counter.last().source), (Timestamp(3), None));
+        drop(taken);
+        assert_eq!(counter.last().source, Some(source(2)));
     }
 }

@@ -65,14 +65,14 @@ pub struct PredecessorView {
     pub used_since_rotation: bool,
 }
 
-/// The last use of a token.
+/// The last use of a token: a request for which it was valid, whether its scopes let it through or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastUseView {
     /// When.
     pub at: Moment,
     /// From which address, if that is known.
     pub source: Option<String>,
-    /// By which rule, if that is known.
+    /// By which rule; `None`: no rule let it through, or it is not known here.
     pub rule: Option<String>,
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::life::LastUseView;
 use super::limits::{LimitsRequest, LimitsView};
 use super::moment::Moment;
 use super::secret::SecretText;
@@ -43,6 +44,9 @@ pub struct CreateToken {
     /// A word for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// A bait: it holds nothing, and each use of it is an alarm.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
 }
 
 /// Why something is done: the body of revoke, disable and enable.
@@ -85,6 +89,12 @@ pub struct TokenView {
     pub state: String,
     /// The last change of its state.
     pub state_changed: Option<StateChangeView>,
+    /// Whether it is a bait: nobody has a reason to use it.
+    #[serde(default)]
+    pub canary: bool,
+    /// Its last use; `None`: none that is known.
+    #[serde(default)]
+    pub last_used: Option<LastUseView>,
     /// The accessor of the token that took its name over.
     pub successor: Option<String>,
     /// The accessor of the token for which it stands in.
@@ -194,4 +204,7 @@ pub struct RuleUseView {
     pub count: u64,
     /// When last.
     pub last_used: Moment,
+    /// The client's address then; `None`: unknown.
+    #[serde(default)]
+    pub last_source: Option<String>,
 }

@@ -14,7 +14,7 @@ use crate::api::{ReasonRequest, TokenChanged};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem, revoked};
-use crate::state::Tokens;
+use crate::state::{Shared, Tokens};
 use crate::unsynced::Owed;
 
 pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
@@ -77,7 +77,7 @@ fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply
     let before = found.state(call.shared);
     let cutting = Cutting::begin(call, Whose::Token(found.accessor));
     // Once before waiting for anybody, and once more when no other change can come between memory and store.
-    apply(call, &found, state)?;
+    apply(call.shared, &found, state)?;
     cutting.in_force();
     let (state, durable) = keep(call, &found, &change, state)?;
     let cut = cutting.finish();
@@ -96,35 +96,45 @@ pub(super) fn keep(
     state: TokenState,
 ) -> Result<(TokenState, bool), Problem> {
     let Some(_held) = call.shared.lock_changes() else {
-        owe(call, found, change, "other changes wait for the store");
+        owe(call.shared, found, change, "other changes wait for the store");
         // Whoever had the turn may have put it back in force meanwhile; from here on they find the debt.
-        apply(call, found, state)?;
+        apply(call.shared, found, state)?;
         return Ok((found.state(call.shared), false));
     };
-    apply(call, found, state)?;
-    match call.shared.given.store.change_state(found.accessor, change.clone(), None) {
+    keep_in_turn(call.shared, found, change, state)
+}
+
+/// The same for who has the turn already.
+pub(super) fn keep_in_turn(
+    shared: &Shared,
+    found: &Found,
+    change: &StateChange,
+    state: TokenState,
+) -> Result<(TokenState, bool), Problem> {
+    apply(shared, found, state)?;
+    match shared.given.store.change_state(found.accessor, change.clone(), None) {
         Ok(record) => Ok((record.state, true)),
         Err(error @ (StoreError::NotFound { .. } | StoreError::Revoked { .. })) => Err(error.into()),
         Err(error) => {
-            owe(call, found, change, &error.to_string());
-            Ok((found.state(call.shared), false))
+            owe(shared, found, change, &error.to_string());
+            Ok((found.state(shared), false))
         }
     }
 }
 
-fn owe(call: &Call<'_>, found: &Found, change: &StateChange, why: &str) {
+fn owe(shared: &Shared, found: &Found, change: &StateChange, why: &str) {
     tracing::warn!(accessor = %found.accessor, why, "a change is in force and not in the store yet");
-    call.shared.unsynced.add(found.accessor, Owed::State(change.clone()), &call.shared.given.telemetry);
+    shared.unsynced.add(found.accessor, Owed::State(change.clone()), &shared.given.telemetry);
 }
 
 /// Revoked is final: nothing leads from there to a state that could be enabled, neither here nor in a store that has
 /// not heard of it yet.
-pub(super) fn apply(call: &Call<'_>, found: &Found, state: TokenState) -> Result<(), Problem> {
-    match found.state(call.shared) {
+pub(super) fn apply(shared: &Shared, found: &Found, state: TokenState) -> Result<(), Problem> {
+    match found.state(shared) {
         TokenState::Revoked if state != TokenState::Revoked => Err(revoked(found.accessor)),
         TokenState::Revoked => Ok(()),
         _ => {
-            call.shared.given.authority.set_state(&found.digest, state);
+            shared.given.authority.set_state(&found.digest, state);
             Ok(())
         }
     }

@@ -52,6 +52,8 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         end_one(call, &issued.record, "the token it stands in for was changed meanwhile");
         return Err(Problem::new(Kind::Stale, "the token was changed meanwhile").hint("try again"));
     }
+    // Its parent is in use all the same, and is not to be disabled for idleness.
+    call.shared.given.telemetry.usage().record(parent.accessor, None, call.now, None);
     let mut change = issue::recorded(&issued);
     change.details.push(detail("parent", parent.accessor.to_string()));
     change.reason = Some(asked.reason);
@@ -148,7 +150,7 @@ fn end_one(call: &Call<'_>, child: &TokenRecord, reason: &str) {
         at: call.now,
     };
     let taken =
-        apply(call, &found, TokenState::Revoked).and_then(|()| keep(call, &found, &change, TokenState::Revoked));
+        apply(call.shared, &found, TokenState::Revoked).and_then(|()| keep(call, &found, &change, TokenState::Revoked));
     let Ok((after, durable)) = taken else { return };
     let details = vec![
         detail("name", child.name.as_str()),

@@ -96,6 +96,7 @@ pub(super) fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken
         return Err(Problem::new(Kind::Invalid, format!("this gateway serves the environment `{own}`, not `{other}`"))
             .hint("ask the gateway of that environment"));
     }
+    check_bait(asked)?;
     for (name, text) in [("owner", &asked.owner), ("note", &asked.note)] {
         text.as_deref().map_or(Ok(()), |text| check_text(name, text))?;
     }
@@ -113,9 +114,21 @@ pub(super) fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken
         created_by: call.caller.subject.clone(),
         expires: expires(call.now, asked)?,
         parent: None,
-        is_canary: false,
+        is_canary: asked.canary,
         note: asked.note.clone(),
     })
+}
+
+/// A bait that opened something would be a gift to whoever finds it.
+fn check_bait(asked: &CreateToken) -> Result<(), Problem> {
+    if asked.canary && !(asked.roles.is_empty() && asked.scopes.is_empty()) {
+        return Err(Problem::new(
+            Kind::Invalid,
+            "a bait (`canary`) holds nothing: it takes no `roles` and no `scopes`",
+        )
+        .hint("leave them out; a name, an owner and an end make it look real"));
+    }
+    Ok(())
 }
 
 /// Names as a set: sorted, and none twice.
@@ -183,6 +196,7 @@ pub(super) fn recorded(issued: &IssuedToken) -> Recorded {
     let TokenLimits { rate, burst, concurrent } = record.limits;
     let limits = [("limits.rate", rate), ("limits.burst", burst), ("limits.concurrent", concurrent)];
     details.extend(limits.into_iter().filter_map(|(name, limit)| Some(detail(name, limit?.to_string()))));
+    details.extend(record.is_canary.then(|| detail("canary", "true".to_owned())));
     details.extend(record.expires.map(|end| detail("expires", Moment(end).to_string())));
     Recorded { target: Some(record.accessor.to_string()), reason: record.note.clone(), durable: Some(true), details }
 }

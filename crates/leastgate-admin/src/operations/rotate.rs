@@ -72,8 +72,8 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
         hand_over(call, &old, &OldEnd::Revoked(change.clone()))
     });
     let rotated = rotated.map_err(|problem| {
-        let taken =
-            apply(call, &found, TokenState::Revoked).and_then(|()| keep(call, &found, &change, TokenState::Revoked));
+        let taken = apply(call.shared, &found, TokenState::Revoked)
+            .and_then(|()| keep(call, &found, &change, TokenState::Revoked));
         let told = match taken {
             Ok((_, durable)) => {
                 call.tell("token.revoke", &revoked(&found, &change, before, durable), None);

@@ -5,7 +5,7 @@ use leastgate_store::{MAX_PAGE, MadeUnder, SortKey, StateFilter, TimeFilter, Tok
 use serde::Deserialize;
 
 use super::find::find;
-use super::{issue, no_query, view};
+use super::{issue, last_use, no_query, view};
 use crate::api::{Moment, RuleUseView, TokenList, TokenUsage, TokenView};
 use crate::call::{Call, Reply, from_query};
 use crate::problem::{Kind, Problem};
@@ -38,7 +38,8 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
 pub(crate) fn show(call: &Call<'_>) -> Result<Reply, Problem> {
     no_query(call)?;
     let found = find(call.shared, call.target())?;
-    let token = found.view(call.shared, call.now);
+    let mut token = found.view(call.shared, call.now);
+    token.iter_mut().try_for_each(|token| last_use::complete(call.shared, found.accessor, token))?;
     let version = token.as_ref().and_then(|token| token.version);
     Ok(Reply { version, ..Reply::json(&token)? })
 }
@@ -51,7 +52,12 @@ pub(crate) fn usage(call: &Call<'_>) -> Result<Reply, Problem> {
     rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.rule.cmp(&b.rule)));
     let rules = rows
         .into_iter()
-        .map(|row| RuleUseView { rule: row.rule.to_string(), count: row.count, last_used: Moment(row.last_used) })
+        .map(|row| RuleUseView {
+            rule: row.rule.to_string(),
+            count: row.count,
+            last_used: Moment(row.last_used),
+            last_source: row.last_source.map(|source| source.to_string()),
+        })
         .collect();
     let complete = !(call.shared.given.hooks.is_usage_behind)();
     Reply::json(&TokenUsage { accessor: found.accessor.to_string(), name: found.name, rules, complete })
@@ -114,7 +120,9 @@ fn list_stored(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> {
     let show = |record| {
         let record: &leastgate_store::TokenRecord = record;
         let state = call.shared.given.authority.token(&record.digest).map_or(record.state, |token| token.state);
-        view::token(record, state, call.shared, call.now)
+        let mut view = view::token(record, state, call.shared, call.now);
+        last_use::freshen(call.shared, record.accessor, &mut view);
+        view
     };
     Reply::json(&TokenList { items: page.items.iter().map(show).collect(), next_cursor: page.next_cursor })
 }
@@ -140,9 +148,10 @@ fn list_declared(call: &Call<'_>, query: &TokenQuery) -> Result<Reply, Problem> 
     };
     let mut all: Vec<TokenView> = Vec::new();
     call.shared.policy()?.tokens().for_each(|digest, token| {
-        let token = view::declared(digest, token, call.shared, call.now);
-        if is_wanted(&token) {
-            all.push(token);
+        let mut view = view::declared(digest, token, call.shared, call.now);
+        if is_wanted(&view) {
+            last_use::freshen(call.shared, token.accessor, &mut view);
+            all.push(view);
         }
     });
     all.sort_by(|a, b| a.name.cmp(&b.name));

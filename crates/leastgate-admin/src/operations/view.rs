@@ -6,6 +6,7 @@ use leastgate_policy::{
 use leastgate_store::draw::made_under;
 use leastgate_store::{AdminRecord, Change, MadeUnder, StateChange, TokenRecord};
 
+use super::last_use;
 use crate::api::{AdminView, GrantView, LimitsView, Moment, RestrictionsView, StateChangeView, TokenView};
 use crate::state::Shared;
 
@@ -37,6 +38,8 @@ pub(super) fn token(record: &TokenRecord, state: TokenState, shared: &Shared, no
         expires: record.expires.map(Moment),
         state: state_name(state, record.expires, now).to_owned(),
         state_changed: record.state_changed.as_ref().map(state_change),
+        canary: record.is_canary,
+        last_used: record.last_use.map(last_use::stored),
         successor: record.successor.map(|successor| successor.to_string()),
         parent: record.parent.map(|parent| parent.to_string()),
         pepper: Some(pepper(&record.pepper_id, shared)),
@@ -70,6 +73,8 @@ pub(super) fn declared(digest: &TokenDigest, token: &Declared, shared: &Shared, 
         expires: token.expires.map(Moment),
         state: state_name(token.state, token.expires, now).to_owned(),
         state_changed: None,
+        canary: token.is_canary,
+        last_used: None,
         successor: None,
         parent: None,
         pepper: is_straggler.then(|| MadeUnder::Previous.as_str().to_owned()),

@@ -101,8 +101,13 @@ fn times_are_filters_too() {
     let plane = start();
     let secrets = family(&plane);
     let accessor = plane.store.find_token("reader-a").unwrap().accessor;
-    let used =
-        UsageDelta { accessor, rule: "r".into(), count: 1, last_used: Timestamp(4_000_000_000), last_source: None };
+    let used = UsageDelta {
+        accessor,
+        rule: Some("r".into()),
+        count: 1,
+        last_used: Timestamp(4_000_000_000),
+        last_source: None,
+    };
     plane.store.record_usage(vec![used]).unwrap();
     let revoke = |body: &Value| plane.post(&plane.root, "/v1/revocations", body).json();
     assert_eq!(revoke(&json!({"created_before": "2001-01-01T00:00:00Z", "reason": "x"}))["matched"], 0);

@@ -116,7 +116,7 @@ fn its_status_says_who_still_uses_the_old_one_and_from_where() {
     );
     let used = UsageDelta {
         accessor: accessor.parse().unwrap(),
-        rule: "orders:read/allow/GET /v1/orders".into(),
+        rule: Some("orders:read/allow/GET /v1/orders".into()),
         count: 2,
         last_used: Timestamp(4_000_000_000),
         last_source: Some("192.0.2.7".parse().unwrap()),

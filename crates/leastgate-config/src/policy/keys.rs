@@ -103,7 +103,7 @@ const TOKEN_RULES: &[Field] = &[
     defaulted("require_expiry", Shape::Flag, "false", "A token must expire."),
     optional("max_ttl", TIME, "Longest life of a token."),
     defaulted("require_owner", Shape::Flag, "false", "A token must have an owner."),
-    optional("idle_disable", Shape::Later("max_ttl bounds the life of a token that nobody uses"), ""),
+    optional("idle_disable", TIME, "A token of the store that is not used for so long is disabled."),
     optional("rotation", Shape::Later("max_ttl bounds the life of a token that nobody rotates"), ""),
 ];
 

@@ -258,8 +258,8 @@ fn token_rules(view: View<'_>) -> Read<TokenRules> {
         require_expiry: view.get("require_expiry")?.flag()?,
         max_ttl: duration(view, "max_ttl")?,
         require_owner: view.get("require_owner")?.flag()?,
-        // No key sets them: nothing obeys them yet.
-        idle_disable: None,
+        idle_disable: duration(view, "idle_disable")?,
+        // No key sets it: nothing obeys it yet.
         rotation_every: None,
     })
 }

@@ -40,7 +40,7 @@ fn what_is_not_built_yet() {
 
 #[test]
 fn rules_for_tokens_that_nothing_obeys_are_refused() {
-    for rule in ["idle_disable: 45d", "rotation: { every: 30d }", "rotation: 30d"] {
+    for rule in ["rotation: { every: 30d }", "rotation: 30d"] {
         let errors = policy_errors(&format!("version: 1\ntoken_rules: {{ {rule} }}\n"));
         assert!(errors.contains("not supported yet") && errors.contains("policy.yaml:2:16"), "{errors}");
     }

@@ -12,6 +12,7 @@ use smol_str::SmolStr;
 use super::accessor::Accessor;
 use super::digest::{Digests, TokenDigest};
 use super::meter::{Meter, Metered, OverLimit};
+use crate::case::Bait;
 use crate::entitlement::{Entitlement, Entitlements, GrantKey, Holdings};
 use crate::time::Timestamp;
 
@@ -190,6 +191,18 @@ impl TokenTable {
         let current = || self.get(&digests.current).map(|token| (token, false));
         let Some(previous) = &digests.previous else { return current() };
         current().or_else(|| self.get(previous).map(|token| (token, true))).or_else(current)
+    }
+
+    /// Finds a bait by what was presented, under either key, as [`Self::find`] does; nothing is kept of any other token.
+    #[must_use]
+    pub(crate) fn bait(&self, digests: &Digests) -> Option<Box<Bait>> {
+        let of = |digest: &TokenDigest| {
+            let record = self.records.get(&key_of(digest)).filter(|record| record.is_canary)?;
+            record.has_digest(digest).then(|| Box::new(Bait { accessor: record.accessor, name: record.name.clone() }))
+        };
+        let current = || of(&digests.current);
+        let Some(previous) = &digests.previous else { return current() };
+        current().or_else(|| of(previous)).or_else(current)
     }
 
     /// Puts a token in, in place of one with the same digest: what that one has used of its limits stays used.

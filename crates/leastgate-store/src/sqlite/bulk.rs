@@ -62,7 +62,7 @@ pub(super) fn idle(
 ) -> Result<Vec<TokenRecord>, Failure> {
     let condition = format!(
         "{ACTIVITY} < ?1 AND state = 'active' AND canary = 0 AND coalesce(change_at, 0) < ?1
-             AND coalesce(not_before, 0) < ?1 LIMIT ?2"
+             AND coalesce(not_before, 0) < ?1 AND coalesce(expires, ?1 + 1) > ?1 LIMIT ?2"
     );
     select(connection, env, &condition, (seconds(since), limit))
 }

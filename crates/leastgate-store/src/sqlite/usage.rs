@@ -24,14 +24,16 @@ pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(
         "UPDATE tokens SET last_used = ?2, last_source = ?3 WHERE accessor = ?1 AND coalesce(last_used, 0) <= ?2",
     )?;
     for delta in deltas {
-        let rule = match rules.get(&*delta.rule) {
-            Some(id) => *id,
-            None => rule_id(connection, &delta.rule)?,
-        };
-        rules.insert(&delta.rule, rule);
         let (accessor, at) = (delta.accessor.to_string(), seconds(delta.last_used));
         let source = delta.last_source.map(|source| source.to_string());
-        add.execute((&accessor, rule, integer(delta.count), at, &source))?;
+        if let Some(name) = &delta.rule {
+            let rule = match rules.get(&**name) {
+                Some(id) => *id,
+                None => rule_id(connection, name)?,
+            };
+            rules.insert(&**name, rule);
+            add.execute((&accessor, rule, integer(delta.count), at, &source))?;
+        }
         note.execute((accessor, at, source))?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leastgate_policy::{Timestamp, TokenState};
+use leastgate_policy::{Restrictions, Timestamp, TokenState};
 use leastgate_store::{Change, NewToken, SqliteStore, StoreError, TimeFilter, TokenGrant, TokenStore, UsageDelta};
 
 use crate::fixture::{Home, NOW, change, memory, named, options, record};
@@ -82,7 +82,8 @@ fn tokens_are_found_by_their_times() {
     let store = memory();
     let at = |name: &str, created| store.create_token(record(NewToken { created, ..named(name) })).unwrap().accessor;
     let (old, used, young) = (at("old", NOW), at("used", NOW), at("young", NOW.plus(50)));
-    let delta = UsageDelta { accessor: used, rule: "r".into(), count: 1, last_used: NOW.plus(80), last_source: None };
+    let delta =
+        UsageDelta { accessor: used, rule: Some("r".into()), count: 1, last_used: NOW.plus(80), last_source: None };
     store.record_usage(vec![delta]).unwrap();
     let found = |unused_since: Option<u64>, created_before: Option<u64>| {
         let times = TimeFilter {
@@ -110,6 +111,11 @@ fn idle_are_those_in_use_that_nobody_uses() {
     create(NewToken { created: NOW.plus(50), ..named("young") });
     let off = create(named("off"));
     store.change_state(off.accessor, change(Change::Disable), None).unwrap();
+    create(NewToken { expires: Some(NOW.plus(50)), ..named("over") });
+    create(NewToken {
+        restrictions: Restrictions { not_before: Some(NOW.plus(90)), ..Restrictions::default() },
+        ..named("ahead")
+    });
     let back = create(named("back"));
     store.change_state(back.accessor, change(Change::Disable), None).unwrap();
     let enabled = leastgate_store::StateChange { at: NOW.plus(50), ..change(Change::Enable) };

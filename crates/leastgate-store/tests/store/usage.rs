@@ -13,7 +13,7 @@ fn source_at(at: Timestamp) -> Option<IpAddr> {
 }
 
 fn delta(accessor: Accessor, rule: &str, count: u64, at: Timestamp) -> UsageDelta {
-    UsageDelta { accessor, rule: rule.into(), count, last_used: at, last_source: source_at(at) }
+    UsageDelta { accessor, rule: Some(rule.into()), count, last_used: at, last_source: source_at(at) }
 }
 
 fn row(accessor: Accessor, rule: &str, count: u64, at: Timestamp) -> UsageRow {
@@ -51,6 +51,18 @@ fn a_token_knows_its_last_use_whatever_the_rule() {
     let last = LastUse { at: NOW.plus(9), source: source_at(NOW.plus(9)) };
     assert_eq!(store.token(token.accessor).unwrap().last_use, Some(last));
     assert_eq!(store.token(token.accessor).unwrap().version, 1, "being used changes nothing about it");
+}
+
+#[test]
+fn a_use_that_no_rule_let_through_moves_the_token_and_no_row() {
+    let home = Home::new();
+    let store = home.open();
+    let token = store.create_token(record(named("refused"))).unwrap();
+    let refused = UsageDelta { rule: None, ..delta(token.accessor, "", 2, NOW.plus(9)) };
+    store.record_usage(vec![delta(token.accessor, "r/1", 1, NOW), refused]).unwrap();
+    let last = LastUse { at: NOW.plus(9), source: source_at(NOW.plus(9)) };
+    assert_eq!(store.token(token.accessor).unwrap().last_use, Some(last));
+    assert_eq!(store.usage_of(token.accessor), Ok(vec![row(token.accessor, "r/1", 1, NOW)]));
 }
 
 #[test]

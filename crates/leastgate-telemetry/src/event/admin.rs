@@ -52,8 +52,12 @@ pub struct LifecycleEvent {
     pub operation: String,
     /// `ok`, or what went wrong.
     pub result: String,
-    /// What it is about: a file, a listener.
+    /// What it is about: a file, a listener, a token's accessor.
     pub target: Option<String>,
+    /// Why it was done.
+    pub reason: Option<String>,
+    /// Whether the change was in the store, where there is one to be kept.
+    pub durable: Option<bool>,
     /// Names and values worth keeping.
     pub details: Vec<(String, String)>,
     /// The policy in force after it.
@@ -117,6 +121,10 @@ pub(crate) fn write_lifecycle(
     change.text("operation", &event.operation);
     change.text("result", &event.result);
     change.optional("target", event.target.as_deref());
+    change.optional("reason", event.reason.as_deref());
+    if let Some(durable) = event.durable {
+        change.boolean("durable", durable);
+    }
     details(&mut change, &event.details);
     change.end();
     line.end();

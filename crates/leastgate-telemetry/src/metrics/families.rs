@@ -114,6 +114,7 @@ pub(crate) struct Families {
     pub(crate) rotation_overdue: IntGauge,
     pub(crate) revocation_duration: Histogram,
     pub(crate) streams_cut: IntCounterVec,
+    pub(crate) canary_uses: IntCounter,
     limited: [IntCounter; LimitKind::ALL.len()],
     pub(crate) admin_requests: IntCounterVec,
     pub(crate) unsynced: IntGauge,
@@ -204,6 +205,9 @@ impl Families {
                 REVOCATION_BUCKETS,
             )?,
             streams_cut: make.counters("leastgate_streams_cut_total", "Requests cut while under way.", &["reason"])?,
+            canary_uses: make
+                .counters("leastgate_canary_uses_total", "Requests that came with a bait: each is an alarm.", &[])?
+                .with_label_values::<&str>(&[]),
             limited: make.limits()?,
             admin_requests: make.counters(
                 "leastgate_admin_requests_total",
@@ -364,6 +368,7 @@ mod tests {
             "leastgate_streams_cut_total{reason=\"host_unknown\"} 0\n",
             "leastgate_limited_total{kind=\"token_rate\"} 0\n",
             "leastgate_limited_total{kind=\"token_concurrency\"} 0\n",
+            "leastgate_canary_uses_total 0\n",
         ] {
             assert!(text.contains(line), "{line}");
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::baits::Baits;
 use super::chain::Chain;
 use super::flood::Flood;
 use super::lane::{Lane, Pushed, Queue};
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) lanes: Mutex<Vec<Arc<Lane>>>,
     pub(crate) places: Arc<Places>,
     pub(crate) flood: Arc<Flood>,
+    pub(crate) baits: Baits,
     pub(crate) sinks: Vec<Arc<SinkQueue>>,
     pub(crate) stop: AtomicBool,
     /// How often somebody has asked for everything to be collected at once.
@@ -153,6 +155,7 @@ impl Pipeline {
             lanes: Mutex::new(vec![Arc::clone(&control)]),
             places: Places::new(parts.places),
             flood: Arc::new(Flood::new(parts.unauthenticated_per_source)),
+            baits: Baits::default(),
             sinks,
             stop: AtomicBool::new(false),
             wanted: AtomicU64::new(0),
@@ -242,6 +245,10 @@ impl Pipeline {
 
     pub(crate) fn flood(&self) -> &Arc<Flood> {
         &self.shared.flood
+    }
+
+    pub(crate) fn baits(&self) -> &Baits {
+        &self.shared.baits
     }
 
     pub(crate) fn reopen(&self) {

@@ -7,6 +7,7 @@
 //!
 //! Whatever falls off on the way is counted where it fell and becomes a `gap` event.
 
+mod baits;
 mod chain;
 mod control;
 mod flood;
@@ -17,6 +18,7 @@ mod recent;
 mod sinks;
 mod writer;
 
+pub(crate) use baits::Repeated;
 pub(crate) use control::{Pipeline, PipelineParts};
 pub(crate) use lane::{Lane, Queue};
 pub(crate) use places::Place;

@@ -15,7 +15,7 @@ use super::position::{Position, PositionFile};
 use super::sinks::{Delivery, Span};
 use crate::clock::Micros;
 use crate::decision_id::DecisionIds;
-use crate::event::{Gap, GapCause, LifecycleEvent, write_gap, write_lifecycle, write_summary};
+use crate::event::{Gap, GapCause, LifecycleEvent, write_gap, write_lifecycle, write_repeated, write_summary};
 
 /// A batch is closed at this age.
 const BATCH_AGE: Duration = Duration::from_millis(100);
@@ -187,6 +187,16 @@ impl Writer {
         self.shared.flood.drain(self.shared.clock.now(), stopping, &mut summaries);
         for summary in summaries {
             self.append_own(|out, id, now, shared| write_summary(out, id, now, &shared.gateway, &summary));
+        }
+        let mut repeated = Vec::new();
+        self.shared.baits.drain(self.shared.clock.now(), stopping, &mut repeated);
+        for repeated in repeated {
+            tracing::error!(
+                token = repeated.bait.as_ref().map_or("several", |bait| &bait.name),
+                uses = repeated.uses,
+                "a bait was used more often: this is the rest of a minute"
+            );
+            self.append_own(|out, id, now, shared| write_repeated(out, id, now, &shared.gateway, &repeated));
         }
     }
 

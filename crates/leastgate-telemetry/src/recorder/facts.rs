@@ -76,6 +76,10 @@ pub(crate) struct Facts {
     pub(crate) cut: Vec<u8>,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) accessor: Option<Accessor>,
+    /// Whether the token was found good, whatever it was refused for then.
+    pub(crate) is_token_valid: bool,
+    /// A bait came with it, and that was said.
+    pub(crate) is_bait_told: bool,
     pub(crate) rules: Vec<RuleKey>,
     pub(crate) table: Option<Arc<RouteTable>>,
     pub(crate) route: Option<usize>,
@@ -114,6 +118,8 @@ impl Default for Facts {
             cut: Vec::new(),
             verdict: None,
             accessor: None,
+            is_token_valid: false,
+            is_bait_told: false,
             rules: Vec::with_capacity(8),
             table: None,
             route: None,
@@ -143,6 +149,7 @@ impl Facts {
         (self.table, self.route, self.status, self.upstream) = (None, None, None, None);
         (self.sent_upstream, self.error, self.place) = (None, None, None);
         (self.is_masked, self.upgraded, self.open_written) = (false, false, false);
+        (self.is_token_valid, self.is_bait_told) = (false, false);
     }
 
     fn buffers(&mut self) -> [&mut Vec<u8>; 12] {

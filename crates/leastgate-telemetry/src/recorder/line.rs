@@ -50,6 +50,12 @@ pub(crate) fn write_line(out: &mut Vec<u8>, kind: LineKind, facts: &Facts, gatew
     line.end();
 }
 
+/// Where a request came from and what it asked for, before anything came of it.
+pub(crate) fn write_request(line: &mut Object<'_>, facts: &Facts) {
+    source(line, facts);
+    request(line, facts, Totals { request_bytes: 0, response_bytes: 0, duration_ms: 0 });
+}
+
 fn source(line: &mut Object<'_>, facts: &Facts) {
     let (peer, port) = facts.peer;
     let mut source = line.object("source");

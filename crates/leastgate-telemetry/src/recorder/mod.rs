@@ -12,11 +12,11 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
-use leastgate_policy::{Denial, OwnAnswer, Permit, Reason};
+use leastgate_policy::{Case, Denial, OwnAnswer, Permit, Reason};
 
 pub(crate) use facts::Facts;
 pub use facts::Origin;
-pub(crate) use line::{LineKind, Totals, write_line};
+pub(crate) use line::{LineKind, Totals, write_line, write_request};
 pub(crate) use worker::Worker;
 pub use worker::WorkerTelemetry;
 
@@ -138,8 +138,7 @@ impl RecordHandle {
         self.decide(permit.case().revision(), duration, |facts| {
             facts.set_permit(permit, duration, worker.environment());
         });
-        let api = permit.case().api();
-        self.change(|facts| worker.mask_path(facts, api));
+        self.judged(permit.case());
     }
 
     /// The request is one that the gateway itself answers.
@@ -148,11 +147,11 @@ impl RecordHandle {
         self.decide(answer.case().revision(), duration, |facts| {
             facts.set_answer(answer, duration, worker.environment());
         });
-        match answer {
-            OwnAnswer::Preflight(_) => self.change(|facts| worker.mask_path(facts, answer.case().api())),
-            // Its path is one that everybody knows: there is nothing in it to hide.
-            OwnAnswer::OwnToken(_) => {}
+        // The path of a question about one's own token is one that everybody knows: there is nothing in it to hide.
+        if let OwnAnswer::OwnToken(_) = answer {
+            self.change(|facts| facts.is_masked = true);
         }
+        self.judged(answer.case());
     }
 
     /// The request is refused.
@@ -161,8 +160,7 @@ impl RecordHandle {
         self.decide(denial.case().revision(), duration, |facts| {
             facts.set_denial(denial, duration, worker.environment());
         });
-        let api = denial.case().api();
-        self.change(|facts| worker.mask_path(facts, api));
+        self.judged(denial.case());
     }
 
     /// The request is refused for a reason that no rule stands behind, in place of any verdict before: a limit, a drain.
@@ -260,6 +258,19 @@ impl RecordHandle {
         self.change(|facts| {
             facts.set_cut(denial, now);
             facts.error = Some("cut");
+        });
+    }
+
+    /// What must not be recorded of the path is masked before anything is said of the request.
+    fn judged(&self, case: &Case) {
+        self.change(|facts| {
+            self.worker.mask_path(facts, case.api());
+            // Of one request, decided for a second time for a limit or an upstream's fault, it is told once.
+            if let Some(bait) = case.bait()
+                && !std::mem::replace(&mut facts.is_bait_told, true)
+            {
+                self.worker.bait_used(facts, bait);
+            }
         });
     }
 

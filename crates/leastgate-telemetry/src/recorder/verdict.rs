@@ -41,6 +41,7 @@ impl Facts {
             failed_conditions: shadowed.map(|denial| denial.failed_conditions()).unwrap_or_default(),
             duration,
         });
+        self.is_token_valid = true;
         self.verdict = Some(Verdict {
             reason: permit.reason(),
             shadow: case.mode() == Mode::Shadow,
@@ -62,6 +63,7 @@ impl Facts {
             failed_conditions: Vec::new(),
             duration,
         });
+        self.is_token_valid = case.identity().is_some();
         self.verdict = Some(Verdict {
             reason: answer.reason(),
             shadow: case.mode() == Mode::Shadow,
@@ -83,6 +85,7 @@ impl Facts {
             failed_conditions: denial.failed_conditions(),
             duration,
         });
+        self.is_token_valid = !is_about_the_token(denial.reason);
         self.verdict = Some(Verdict {
             reason: denial.reason,
             shadow: case.mode() == Mode::Shadow,
@@ -217,6 +220,11 @@ impl Facts {
             self.rules.extend(statement.case.rules().map(|rule| rule.key));
         }
     }
+}
+
+/// Whether a refusal says that the token is not good; to a source with many failures a limit is told in its place.
+fn is_about_the_token(reason: Reason) -> bool {
+    reason.status() == Some(401) || reason == Reason::SourceFailuresLimited
 }
 
 /// Where a raw path's segment `index` begins, or an earlier one that is not plain; its length where there is neither.

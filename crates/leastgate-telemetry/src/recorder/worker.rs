@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leastgate_policy::{Api, Reason};
+use leastgate_policy::{Api, Bait, Reason};
 
 use super::{Facts, LineKind, Record, Recorder, Totals, write_line};
 use crate::clock::{Clock, Micros};
 use crate::config::ClassPolicy;
 use crate::decision_id::DecisionIds;
-use crate::event::Class;
+use crate::event::{Class, write_bait};
 use crate::metrics::{ConnectError, Decisions, EndpointMetrics, RouteTable};
 use crate::pipeline::{AuditFull, Lane, Place, Queue};
 use crate::telemetry::Core;
@@ -146,6 +146,34 @@ impl Worker {
         cuts.entry(reason)
             .or_insert_with(|| self.core.families.streams_cut.with_label_values(&[reason.as_str()]))
             .inc();
+    }
+
+    /// A bait was used: counted always, and said at once, unless it was said often enough this minute.
+    pub(crate) fn bait_used(&self, facts: &Facts, bait: &Bait) {
+        self.core.families.canary_uses.inc();
+        if !self.core.pipeline.baits().admit(bait, facts.arrival) {
+            return;
+        }
+        tracing::error!(
+            token = %bait.name,
+            accessor = %bait.accessor,
+            source = %facts.source(),
+            decision = %facts.id,
+            reason = facts.verdict.map_or("", |verdict| verdict.reason.as_str()),
+            "a bait was used: somebody has found it and tried it"
+        );
+        let id = self.ids.borrow_mut().next(self.clock().now());
+        let mut line = Vec::with_capacity(1024);
+        write_bait(&mut line, id, facts, self.core.pipeline.gateway(), bait);
+        let place = self.reserve(Class::Lifecycle).ok().flatten();
+        let queue = match place {
+            Some(place) => {
+                place.used();
+                Queue::Kept
+            }
+            None => Queue::Lossy,
+        };
+        self.core.pipeline.leave(&self.lane, queue, &line, facts.arrival);
     }
 
     pub(crate) fn write_open(&self, record: &Record) {

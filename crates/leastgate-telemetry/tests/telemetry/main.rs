@@ -8,6 +8,7 @@
     reason = "helpers of tests may be as blunt as tests"
 )]
 
+mod baits;
 mod closing;
 mod cost;
 mod events;

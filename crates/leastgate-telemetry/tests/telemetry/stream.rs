@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use leastgate_telemetry::{FileSinkConfig, Fsync, SinkConfig, SinkKind};
+use leastgate_telemetry::{FileSinkConfig, Fsync, SinkConfig, SinkKind, UsageDelta};
 
 use crate::support::{Captured, DEADLINE, World, telemetry, verify};
 
@@ -60,7 +60,12 @@ fn numbers_have_no_gap_under_several_workers() {
     assert_eq!(verified.count()["decision"], 2000);
     assert_eq!(verified.count()["lifecycle"], 50);
     assert!(!verified.count().contains_key("gap"));
-    assert_eq!(telemetry.usage().drain().iter().map(|delta| delta.count).sum::<u64>(), 4 * 333);
+    let counted = |deltas: &[UsageDelta], by_rule: bool| -> u64 {
+        deltas.iter().filter(|delta| delta.rule.is_some() == by_rule).map(|delta| delta.count).sum()
+    };
+    let deltas = telemetry.usage().drain();
+    assert_eq!((counted(&deltas, true), counted(&deltas, false)), (4 * 333, 4 * 167));
+    assert!(deltas.iter().all(|delta| delta.last_source == Some("192.0.2.7".parse().unwrap())), "{deltas:?}");
 }
 
 #[test]

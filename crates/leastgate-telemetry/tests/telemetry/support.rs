@@ -32,6 +32,7 @@ pub(crate) struct World {
     pub(crate) snapshot: Arc<PolicySnapshot>,
     pub(crate) reader: String,
     pub(crate) refunder: String,
+    pub(crate) bait: String,
 }
 
 fn rules(texts: &[&str]) -> Vec<RuleSpec> {
@@ -105,9 +106,10 @@ impl World {
         let pepper = Pepper::new(vec![7; 32]).unwrap();
         let authority = Authority::new(EnvironmentKey::derive(&pepper, "prod"));
         let snapshot = authority.replace(compile(&spec(), "rev-1"));
-        let reader = issue(&authority, 1, "reader-bot", &["reader"], &[]);
-        let refunder = issue(&authority, 2, "refund-bot", &[], &["orders:refund"]);
-        Self { authority, snapshot, reader, refunder }
+        let reader = issue(&authority, 1, "reader-bot", &["reader"], &[], false);
+        let refunder = issue(&authority, 2, "refund-bot", &[], &["orders:refund"], false);
+        let bait = issue(&authority, 3, "deploy-key", &[], &[], true);
+        Self { authority, snapshot, reader, refunder, bait }
     }
 
     /// Decides a request and records it up to the decision.
@@ -156,7 +158,7 @@ impl World {
     }
 }
 
-fn issue(authority: &Authority, number: u64, name: &str, roles: &[&str], grants: &[&str]) -> String {
+fn issue(authority: &Authority, number: u64, name: &str, roles: &[&str], grants: &[&str], is_canary: bool) -> String {
     let accessor = Accessor::from_random(number);
     let secret = mint(TokenKind::Token, "prod", accessor, &[u8::try_from(number).unwrap(); 32]);
     let digest = authority.key().digest(secret.expose().as_bytes());
@@ -171,7 +173,7 @@ fn issue(authority: &Authority, number: u64, name: &str, roles: &[&str], grants:
         expires: None,
         state: TokenState::Active,
         limits: Default::default(),
-        is_canary: false,
+        is_canary,
     };
     authority.upsert(entry).unwrap();
     secret.expose().to_owned()

@@ -1,10 +1,12 @@
 //! Which token used which rule: counted in memory, kept by the store on a timer and at the end.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use leastgate_testkit::deadline::until;
-use serde_json::Value;
+use leastgate_testkit::raw::RawClient;
+use serde_json::{Value, json};
 
 use crate::stored::Stored;
 
@@ -58,4 +60,52 @@ fn usage_is_stored_on_a_timer_so_that_a_kill_costs_only_the_last_of_it() {
     stored.gateway.kill();
     stored.gateway.restart();
     assert_eq!(usage(&stored, "counted"), [(ORDERS.to_owned(), 5), (ONE.to_owned(), 1)]);
+}
+
+/// The last use of a token, as `show` tells it.
+fn last_used(stored: &Stored, name: &str) -> Value {
+    let shown: Value = serde_json::from_str(&stored.cli(&["token", "show", name, "-o", "json"]).stdout).unwrap();
+    shown["last_used"].clone()
+}
+
+#[test]
+fn the_last_use_says_when_from_where_and_by_which_rule_over_a_restart() {
+    let mut stored = Stored::start_with(|setup| setup.section("trusted_proxies", "[ 127.90.0.0/16 ]"));
+    let secret = stored.create("counted", &["--role", "reader"]);
+    assert_eq!(last_used(&stored, "counted"), Value::Null);
+    let ask = |stored: &Stored, path: &str, client: &str| {
+        let mut proxy = RawClient::connect_from(stored.gateway.data(), Ipv4Addr::new(127, 90, 0, 1));
+        let head = format!("GET {path} HTTP/1.1\r\nHost: orders.test\r\nX-Forwarded-For: {client}\r\n");
+        proxy.send(format!("{head}Authorization: Bearer {secret}\r\nConnection: close\r\n\r\n"));
+        proxy.read().unwrap().status
+    };
+    assert_eq!(ask(&stored, "/v1/orders", "10.1.2.3"), 200);
+    stored.gateway.wait_decisions("the use", 1, |event| event["source"]["ip"] == "10.1.2.3");
+    // Not stored yet: what is in memory is shown.
+    let fresh = last_used(&stored, "counted");
+    assert_eq!((&fresh["source"], &fresh["rule"]), (&json!("10.1.2.3"), &json!(ORDERS)));
+    assert_eq!(stored.gateway.stop().code, Some(0));
+    stored.gateway.restart();
+    assert_eq!(last_used(&stored, "counted"), fresh);
+    let told: Value = serde_json::from_str(&stored.cli(&["token", "usage", "counted", "-o", "json"]).stdout).unwrap();
+    assert_eq!(told["rules"][0]["last_source"], "10.1.2.3");
+    assert!(stored.cli(&["token", "list"]).stdout.contains(fresh["at"].as_str().unwrap()));
+    // Refused by its scopes it is in somebody's hands all the same. What is flushed outlives a kill.
+    assert_eq!(ask(&stored, "/v1/none", "10.9.9.9"), 403);
+    stored.gateway.wait_decisions("the refusal", 1, |event| event["source"]["ip"] == "10.9.9.9");
+    stored.cli(&["token", "usage", "counted"]);
+    stored.gateway.kill();
+    stored.gateway.restart();
+    let refused = last_used(&stored, "counted");
+    assert_eq!((&refused["source"], &refused["rule"]), (&json!("10.9.9.9"), &Value::Null));
+    assert_eq!(usage(&stored, "counted"), [(ORDERS.to_owned(), 1)], "the rules keep what they let through");
+}
+
+#[test]
+fn a_token_that_is_not_valid_is_not_used() {
+    let stored = Stored::start();
+    let secret = stored.create("stolen", &["--role", "reader", "--allow-cidr", "10.0.0.0/8"]);
+    assert_eq!(stored.ask(&secret, "/v1/orders").status, 401);
+    stored.gateway.wait_decisions("the refusal", 1, |event| event["decision"]["reason"] == "source_not_allowed");
+    assert_eq!(last_used(&stored, "stolen"), Value::Null);
 }

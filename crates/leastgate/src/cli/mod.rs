@@ -254,6 +254,9 @@ pub struct TokenCreate {
     /// Ask no gateway: draw the secret here and print the entry for a policy file's `tokens`
     #[arg(long)]
     pub declare: bool,
+    /// A bait, to be left where only a thief finds it: it opens nothing, and any use of it is an alarm
+    #[arg(long, conflicts_with_all = ["roles", "scopes", "declare"])]
+    pub canary: bool,
 }
 
 /// `leastgate token list`

@@ -4,7 +4,9 @@ mod declare;
 mod life;
 mod many;
 
-use leastgate_admin::api::{CreateToken, LimitsRequest, LimitsView, TokenChanged, TokenUsage, TokenView};
+use leastgate_admin::api::{
+    CreateToken, LastUseView, LimitsRequest, LimitsView, TokenChanged, TokenUsage, TokenView,
+};
 use leastgate_admin::client::{Answered, Client, ListTokens};
 
 use super::client::{self, Handover};
@@ -55,6 +57,7 @@ fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
         not_before: arguments.not_before.as_deref().map(client::moment).transpose()?,
         limits: limits(arguments),
         note: arguments.note.clone(),
+        canary: arguments.canary,
     };
     if let Some(count) = arguments.count {
         return many::create(global, &request, count, arguments.secret_file.as_deref());
@@ -63,7 +66,9 @@ fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
     let if_lost = format!("revoke it with `leastgate token revoke {} --reason lost`", arguments.name);
     let handover = Handover::prepare(global, arguments.secret_file.as_deref(), if_lost)?;
     let issued = client.create_token(&request)?;
-    if issued.token.roles.is_empty() && issued.token.grants.is_empty() {
+    if issued.token.canary {
+        output::note("this token is a bait: leave it where only somebody who should not be there finds it");
+    } else if issued.token.roles.is_empty() && issued.token.grants.is_empty() {
         client::warn("this token holds no role and no scope: it may use public rules alone");
     }
     handover.give(global, &issued.token, issued.secret.expose())
@@ -125,15 +130,20 @@ fn list(global: &Global, arguments: &cli::TokenList) -> Result<(), Failure> {
                     holdings(token),
                     token.owner.clone().unwrap_or_else(|| "-".into()),
                     token.expires.map_or_else(|| "never".into(), |end| end.to_string()),
+                    token.last_used.as_ref().map_or_else(|| "-".into(), |last| last.at.to_string()),
                 ]
             });
-            output::data(output::table(&["NAME", "ACCESSOR", "STATE", "HOLDS", "OWNER", "EXPIRES"], rows.collect()));
+            let head = ["NAME", "ACCESSOR", "STATE", "HOLDS", "OWNER", "EXPIRES", "LAST USED"];
+            output::data(output::table(&head, rows.collect()));
         }
     }
     Ok(())
 }
 
 fn holdings(token: &TokenView) -> String {
+    if token.canary {
+        return "(a bait)".into();
+    }
     let all: Vec<String> = [marked(token, roles(token)), marked(token, scopes(token))].concat();
     if all.is_empty() { "-".into() } else { all.join(",") }
 }
@@ -169,6 +179,7 @@ fn show(global: &Global, token: &TokenView) -> Result<(), Failure> {
             row("accessor", token.accessor.clone());
             row("environment", token.env.clone());
             row("state", token.state.clone());
+            row("canary", if token.canary { "a bait: any use of it is an alarm".into() } else { String::new() });
             row("owner", token.owner.clone().unwrap_or_default());
             row("roles", marked(token, roles(token)).join(", "));
             row("scopes", marked(token, scopes(token)).join(", "));
@@ -182,10 +193,17 @@ fn show(global: &Global, token: &TokenView) -> Result<(), Failure> {
                 row("changed", format!("{} by {} at {}: {}", change.change, change.by, change.at, change.reason));
             }
             row("pepper", token.pepper.clone().unwrap_or_default());
+            row("last used", token.last_used.as_ref().map(last_used).unwrap_or_default());
             row("note", token.note.clone().unwrap_or_default());
         }
     }
     Ok(())
+}
+
+fn last_used(last: &LastUseView) -> String {
+    let source = last.source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
+    let rule = last.rule.as_ref().map(|rule| format!(", {rule}")).unwrap_or_default();
+    format!("{}{source}{rule}", last.at)
 }
 
 fn revoke(global: &Global, arguments: TokenRevoke) -> Result<(), Failure> {
@@ -239,11 +257,11 @@ fn usage(global: &Global, usage: &TokenUsage) -> Result<(), Failure> {
         Format::Name => usage.rules.iter().for_each(|rule| output::data(&rule.rule)),
         Format::Table if usage.rules.is_empty() => output::note(format_args!("{} was not used", usage.name)),
         Format::Table => {
-            let rows = usage
-                .rules
-                .iter()
-                .map(|rule| vec![rule.rule.clone(), rule.count.to_string(), rule.last_used.to_string()]);
-            output::data(output::table(&["RULE", "COUNT", "LAST USED"], rows.collect()));
+            let rows = usage.rules.iter().map(|rule| {
+                let source = rule.last_source.clone().unwrap_or_else(|| "-".into());
+                vec![rule.rule.clone(), rule.count.to_string(), rule.last_used.to_string(), source]
+            });
+            output::data(output::table(&["RULE", "COUNT", "LAST USED", "FROM"], rows.collect()));
         }
     }
     if !usage.complete {

@@ -21,6 +21,7 @@ mod watched;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -68,6 +69,10 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn TokenStore>,
     pub(crate) state: parts::RunState,
     unwritten: Mutex<upkeep::Unwritten>,
+    /// Uses that there was no room to count, as they were last seen.
+    usage_overflow: AtomicU64,
+    /// When uses were last lost, in seconds since the epoch; 0: never.
+    usage_lost: AtomicU64,
 }
 
 /// How long a drain may take.
@@ -96,8 +101,9 @@ impl Gateway {
         let Parts { config, key, policy, origin, store, state_dir, socket, certificates, first_admin } = parts;
         let config = Arc::new(config);
         let authority = Arc::new(Authority::with_tokens(key, parts::token_table(&config, &*store)?));
-        let (state, unwritten) = Default::default();
-        let shared = Arc::new(Shared { authority, telemetry, clock, store, state, unwritten });
+        let (state, unwritten, usage_overflow, usage_lost) = Default::default();
+        let shared = Shared { authority, telemetry, clock, store, state, unwritten, usage_overflow, usage_lost };
+        let shared = Arc::new(shared);
         parts::tell_stragglers(&shared, config.tokens)?;
         let fingerprint = policy.fingerprint;
         let snapshot = parts::put_in_force(&shared, config.tokens, policy).map_err(anyhow::Error::from)?;
@@ -116,8 +122,8 @@ impl Gateway {
         shared.telemetry.reloaded(true);
         shared.lifecycle("start", Some(snapshot.revision()));
         let drain = Drain { delay: config.limits.drain_delay, timeout: config.limits.drain_timeout };
-        let upkeep =
-            Upkeep::start(Arc::clone(&shared), config.retention).context("the upkeep thread can't be started")?;
+        let upkeep = Upkeep::start(Arc::clone(&shared), config.retention, admin.idle_tokens())
+            .context("the upkeep thread can't be started")?;
         let redigester = Redigester::start(Arc::clone(&shared), config.tokens)
             .context("the thread that re-digests tokens can't be started")?;
         let reloader = Reloader::start(config, Arc::clone(&shared), origin, fingerprint, certificates)

@@ -240,7 +240,7 @@ pub(super) fn admin_state(config: &Arc<GatewayConfig>, shared: &Arc<Shared>, dat
 }
 
 fn hooks(config: &Arc<GatewayConfig>, shared: &Arc<Shared>, data: SocketAddr) -> Hooks {
-    let [bound, draining, reload, flush, audit, usage, shadow] = [0; 7].map(|_| Arc::clone(shared));
+    let [bound, draining, reload, flush, audit, usage, lost, shadow] = [0; 8].map(|_| Arc::clone(shared));
     let config = Arc::clone(config);
     Hooks {
         is_bound: Box::new(move || bound.state.is_bound.load(Ordering::Acquire)),
@@ -250,6 +250,7 @@ fn hooks(config: &Arc<GatewayConfig>, shared: &Arc<Shared>, data: SocketAddr) ->
         shadow_until: Box::new(move |api| shadow.state.shadow_until(api)),
         flush_usage: Box::new(move || flush.flush_usage()),
         is_usage_behind: Box::new(move || usage.is_usage_behind()),
+        usage_lost: Box::new(move || lost.usage_lost()),
         sinks: Box::new(move || {
             let states = audit.telemetry.sinks().into_iter();
             states.map(|sink| SinkView { name: sink.name, state: sink.state }).collect()

@@ -1,14 +1,17 @@
 //! What is done on a timer and never by a request: usage to the store, gauges of tokens, dead records purged.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use leastgate_admin::api::TokenCounts;
+use leastgate_admin::{IdleTokens, Looked};
 use leastgate_policy::{Accessor, Timestamp};
-use leastgate_store::UsageDelta;
+use leastgate_store::{StoreError, UsageDelta};
 use leastgate_telemetry::TokenGauge;
 
 use super::Shared;
@@ -21,8 +24,13 @@ const COUNT: Duration = Duration::from_secs(15);
 const OVERDUE: Duration = Duration::from_secs(60);
 /// How often dead records are looked for.
 const PURGE: Duration = Duration::from_secs(3600);
+/// Between these, how often tokens that nobody uses are looked for: a quarter of the time they may lie idle.
+const IDLE_LEAST: Duration = Duration::from_secs(1);
+const IDLE_MOST: Duration = Duration::from_secs(3600);
 /// Dead records forgotten in one commit.
 const PURGE_BATCH: u32 = 1000;
+/// Usage handed over in one commit.
+const USAGE_BATCH: usize = 10_000;
 /// Usage kept in memory while the store can't be written; beyond it counts are lost, and that is logged.
 const MOST_UNWRITTEN: usize = 100_000;
 
@@ -37,27 +45,49 @@ struct Tasks {
     /// When the last look for shadows that end was.
     looked: Timestamp,
     retention: Duration,
+    idle: IdleTokens,
+    /// When tokens that nobody uses were looked for.
+    looked_for_idle: Option<Instant>,
 }
 
 /// How often something is done, and what.
 type Task = (Duration, fn(&mut Tasks));
 
 /// Usage that the store did not take yet, by token and rule.
-pub(super) type Unwritten = HashMap<(Accessor, Arc<str>), (u64, Timestamp)>;
+pub(super) type Unwritten = HashMap<(Accessor, Option<Arc<str>>), Pending>;
+
+/// One row of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pending {
+    count: u64,
+    last_used: Timestamp,
+    last_source: Option<IpAddr>,
+}
 
 impl Upkeep {
-    pub(super) fn start(shared: Arc<Shared>, retention: Duration) -> std::io::Result<Self> {
+    pub(super) fn start(shared: Arc<Shared>, retention: Duration, idle: IdleTokens) -> std::io::Result<Self> {
         let (stop, stopped) = sync_channel::<()>(0);
         let looked = shared.clock.timestamp();
-        let mut tasks = Tasks { shared, looked, retention };
+        let mut tasks = Tasks { shared, looked, retention, idle, looked_for_idle: None };
         let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || {
-            let mut next = [Instant::now(), Instant::now(), Instant::now() + FLUSH, Instant::now() + PURGE];
+            let begun = Instant::now();
+            let mut next = [begun, begun, begun + FLUSH, begun + PURGE];
             loop {
-                let wait = next.iter().min().map_or(FLUSH, |next| next.saturating_duration_since(Instant::now()));
+                // The policy may change it at any time: it is asked anew at least as often as usage is flushed.
+                let idle = tasks.next_look_for_idle(begun);
+                let wait = next
+                    .iter()
+                    .copied()
+                    .chain(idle)
+                    .min()
+                    .map_or(FLUSH, |next| next.saturating_duration_since(Instant::now()));
                 if stopped.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
                     return tasks.flush_usage();
                 }
                 tasks.run_due(&mut next);
+                if idle.is_some_and(|due| due <= Instant::now()) {
+                    tasks.disable_idle();
+                }
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
@@ -137,6 +167,33 @@ impl Tasks {
         self.shared.flush_usage();
     }
 
+    /// Often enough that a token is idle for little longer than it may be, and not before a whole interval of usage could
+    /// be counted: a token in use all the time is known to be by then.
+    fn next_look_for_idle(&self, begun: Instant) -> Option<Instant> {
+        let rule = self.idle.rule()?;
+        let every = (rule / 4).clamp(IDLE_LEAST, IDLE_MOST);
+        Some(self.looked_for_idle.map_or(begun + FLUSH, |looked| looked + every))
+    }
+
+    fn disable_idle(&mut self) {
+        // Where there are more, they come after what is due besides them.
+        let is_more = match self.idle.disable() {
+            Ok(Looked::Some) => true,
+            Ok(Looked::Unknown) => {
+                tracing::warn!("token_rules.idle_disable waits: the store does not know yet which tokens were used");
+                false
+            }
+            Ok(Looked::NotAsked | Looked::All(_)) => false,
+            Err(error) => {
+                tracing::warn!(%error, "idle tokens could not be looked for; tried again later");
+                false
+            }
+        };
+        if !is_more {
+            self.looked_for_idle = Some(Instant::now());
+        }
+    }
+
     fn purge(&mut self) {
         let before = Timestamp(self.shared.clock.timestamp().0.saturating_sub(self.retention.as_secs()));
         loop {
@@ -164,29 +221,59 @@ impl Shared {
     /// Hands the usage counted so far to the store; what it does not take is kept for the next time.
     pub(super) fn flush_usage(&self) {
         let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let overflow = self.telemetry.usage().overflow();
+        if self.usage_overflow.swap(overflow, Ordering::Relaxed) < overflow {
+            tracing::warn!(uses = overflow, "there was no room to count every use of a token since the start");
+            self.lost_usage();
+        }
         for delta in self.telemetry.usage().drain() {
-            let Some(rule) = self.authority.rule_id(delta.rule) else { continue };
-            let (count, last_used) = unwritten.entry((delta.accessor, rule)).or_default();
-            *count += delta.count;
-            *last_used = delta.last_used.max(*last_used);
-        }
-        if unwritten.is_empty() {
-            return;
-        }
-        let deltas = unwritten.iter().map(|((accessor, rule), (count, last_used))| UsageDelta {
-            accessor: *accessor,
-            rule: Arc::clone(rule),
-            count: *count,
-            last_used: *last_used,
-            last_source: None,
-        });
-        match self.store.record_usage(deltas.collect()) {
-            Ok(()) => unwritten.clear(),
-            Err(error) if unwritten.len() > MOST_UNWRITTEN => {
-                tracing::error!(%error, lost = unwritten.len(), "usage could not be stored for too long and is lost");
-                unwritten.clear();
+            let rule = match delta.rule.map(|rule| self.authority.rule_id(rule)) {
+                Some(None) => continue,
+                rule => rule.flatten(),
+            };
+            let use_of = unwritten.entry((delta.accessor, rule)).or_default();
+            use_of.count += delta.count;
+            if delta.last_used >= use_of.last_used {
+                (use_of.last_used, use_of.last_source) = (delta.last_used, delta.last_source);
             }
-            Err(error) => tracing::warn!(%error, "usage is kept in memory until the store takes it"),
         }
+        while let Some(error) = self.store_usage(&mut unwritten).err() {
+            if unwritten.len() <= MOST_UNWRITTEN {
+                return tracing::warn!(%error, "usage is kept in memory until the store takes it");
+            }
+            tracing::error!(%error, lost = unwritten.len(), "usage could not be stored for too long and is lost");
+            unwritten.clear();
+            self.lost_usage();
+        }
+    }
+
+    /// When uses were last lost.
+    pub(super) fn usage_lost(&self) -> Option<Timestamp> {
+        let lost = self.usage_lost.load(Ordering::Relaxed);
+        (lost > 0).then_some(Timestamp(lost))
+    }
+
+    fn lost_usage(&self) {
+        self.usage_lost.store(self.clock.timestamp().0, Ordering::Relaxed);
+    }
+
+    /// In batches: a commit of everything would keep all changes waiting.
+    fn store_usage(&self, unwritten: &mut Unwritten) -> Result<(), StoreError> {
+        while !unwritten.is_empty() {
+            let batch: Vec<_> = unwritten.iter().take(USAGE_BATCH).map(|(key, use_of)| use_of.delta(key)).collect();
+            let keys: Vec<_> = batch.iter().map(|delta| (delta.accessor, delta.rule.clone())).collect();
+            self.store.record_usage(batch)?;
+            for key in keys {
+                unwritten.remove(&key);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Pending {
+    fn delta(&self, (accessor, rule): &(Accessor, Option<Arc<str>>)) -> UsageDelta {
+        let Self { count, last_used, last_source } = *self;
+        UsageDelta { accessor: *accessor, rule: rule.clone(), count, last_used, last_source }
     }
 }

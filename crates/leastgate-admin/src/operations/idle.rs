@@ -1,0 +1,113 @@
+//! `token_rules.idle_disable`: tokens that nobody uses are disabled, in the way an administrator does it.
+//!
+//! A use is a request for which the token was valid, whether the scopes let it through or not: a token that is refused is
+//! in somebody's hands, who waits for a grant or looks for a fault, and to disable it would only hide which of the two.
+//! Baits are nobody's to use, and a life that has not begun can't be idle.
+
+use std::time::Duration;
+
+use leastgate_policy::{Timestamp, TokenState};
+use leastgate_store::{Change, StateChange, StoreError, TokenRecord};
+use leastgate_telemetry::LifecycleEvent;
+
+use super::changes::keep_in_turn;
+use super::find::Found;
+use crate::api::Moment;
+use crate::state::{Shared, Tokens};
+
+/// Who disables, in records.
+const BY: &str = "leastgate";
+/// Tokens disabled at a time. Each is a commit of its own, and an administrator may come between any two.
+const MOST: u32 = 100;
+
+/// What a look came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// There is no such rule, or no store whose tokens it is about.
+    NotAsked,
+    /// It is not known what was used: nothing was done.
+    Unknown,
+    /// So many were disabled, and there are none left.
+    All(u32),
+    /// There are more.
+    Some,
+}
+
+/// How long the policy in force lets a token lie idle.
+pub(crate) fn rule(shared: &Shared) -> Option<Duration> {
+    let policy = shared.given.authority.snapshot()?;
+    policy.token_rules().idle_disable.filter(|_| shared.given.tokens == Tokens::Store)
+}
+
+/// Disables tokens that were not used for so long: some of them, so that nobody waits long. Blocks.
+///
+/// # Errors
+/// The store can't be read.
+pub(crate) fn disable(shared: &Shared) -> Result<Looked, StoreError> {
+    let Some(rule) = rule(shared) else { return Ok(Looked::NotAsked) };
+    let hooks = &shared.given.hooks;
+    (hooks.flush_usage)();
+    let since = Timestamp(shared.now().0.saturating_sub(rule.as_secs()));
+    if (hooks.is_usage_behind)() || (hooks.usage_lost)().is_some_and(|lost| lost >= since) {
+        return Ok(Looked::Unknown);
+    }
+    let idle = shared.given.store.idle_tokens(since, MOST)?;
+    let mut disabled = 0;
+    for token in &idle {
+        disabled += u32::from(disable_one(shared, token, since)?);
+    }
+    // A batch of which nothing could be disabled would come again as it is.
+    let is_more = idle.len() >= MOST as usize && disabled > 0;
+    Ok(if is_more { Looked::Some } else { Looked::All(disabled) })
+}
+
+/// Disables a token if it is still as it was listed. `false`: it is not, or its turn did not come.
+fn disable_one(shared: &Shared, listed: &TokenRecord, since: Timestamp) -> Result<bool, StoreError> {
+    let Some(_held) = shared.lock_changes() else { return Ok(false) };
+    let token = shared.given.store.token(listed.accessor)?;
+    let used = shared.given.telemetry.usage().last_of(token.accessor);
+    let is_used = used.is_some_and(|last| last.at >= since);
+    let mut children = shared.given.store.children_of(token.accessor)?.into_iter();
+    if token.version != listed.version || is_used || children.any(|child| !child.is_expired(shared.now())) {
+        return Ok(false);
+    }
+    let unused = Moment(token.last_use.map_or(token.created, |last| last.at));
+    let reason = match token.last_use {
+        Some(_) => format!("idle_disable: unused since {unused}"),
+        None => format!("idle_disable: never used since {unused}"),
+    };
+    let change = StateChange { change: Change::Disable, reason, by: BY.to_owned(), at: shared.now() };
+    let found = Found::stored(shared, token);
+    let before = found.state(shared);
+    if before != TokenState::Active {
+        return Ok(false);
+    }
+    let kept = keep_in_turn(shared, &found, &change, TokenState::Disabled);
+    let Ok((after, durable)) = kept else { return Ok(false) };
+    record(shared, &found, change, (before, after), durable);
+    Ok(true)
+}
+
+fn record(
+    shared: &Shared,
+    found: &Found,
+    change: StateChange,
+    (before, after): (TokenState, TokenState),
+    durable: bool,
+) {
+    tracing::warn!(name = found.name, accessor = %found.accessor, reason = change.reason, "a token was disabled");
+    let detail = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    shared.given.telemetry.lifecycle(&LifecycleEvent {
+        operation: "token.disable".to_owned(),
+        result: "ok".to_owned(),
+        target: Some(found.accessor.to_string()),
+        reason: Some(change.reason),
+        durable: Some(durable),
+        details: vec![
+            detail("name", &found.name),
+            detail("state.before", before.as_str()),
+            detail("state.after", after.as_str()),
+        ],
+        policy_rev: shared.given.authority.snapshot().map(|policy| policy.revision().to_owned()),
+    });
+}
