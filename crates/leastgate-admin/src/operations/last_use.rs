@@ -32,10 +32,16 @@ pub(super) fn complete(shared: &Shared, accessor: Accessor, token: &mut TokenVie
     }
     let newest = shared.given.store.usage_of(accessor)?.into_iter().max_by_key(|row| row.last_used);
     let Some(UsageRow { rule, last_used: at, last_source, .. }) = newest else { return Ok(()) };
-    // A later use was refused; a declared token has no record, and its rows are all there is.
-    if token.last_used.as_ref().is_none_or(|last| last.at.0 <= at) {
-        let (source, rule) = (last_source.map(|source| source.to_string()), Some(rule.to_string()));
-        token.last_used = Some(LastUseView { at: Moment(at), source, rule });
+    let row = LastUseView {
+        at: Moment(at),
+        source: last_source.map(|source| source.to_string()),
+        rule: Some(rule.to_string()),
+    };
+    // A later use, or one of the same second from elsewhere, was refused; a declared token has no record, and its rows are
+    // all there is.
+    let is_of_row = |last: &LastUseView| last.at < row.at || (last.at == row.at && last.source == row.source);
+    if token.last_used.as_ref().is_none_or(is_of_row) {
+        token.last_used = Some(row);
     }
     Ok(())
 }

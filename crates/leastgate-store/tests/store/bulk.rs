@@ -111,11 +111,6 @@ fn idle_are_those_in_use_that_nobody_uses() {
     create(NewToken { created: NOW.plus(50), ..named("young") });
     let off = create(named("off"));
     store.change_state(off.accessor, change(Change::Disable), None).unwrap();
-    create(NewToken { expires: Some(NOW.plus(50)), ..named("over") });
-    create(NewToken {
-        restrictions: Restrictions { not_before: Some(NOW.plus(90)), ..Restrictions::default() },
-        ..named("ahead")
-    });
     let back = create(named("back"));
     store.change_state(back.accessor, change(Change::Disable), None).unwrap();
     let enabled = leastgate_store::StateChange { at: NOW.plus(50), ..change(Change::Enable) };
@@ -124,4 +119,15 @@ fn idle_are_those_in_use_that_nobody_uses() {
     assert_eq!(store.idle_tokens(NOW.plus(50), 10), Ok(vec![idle]));
     assert_eq!(store.idle_tokens(NOW, 10), Ok(vec![]));
     assert_eq!(store.idle_tokens(NOW.plus(51), 1).unwrap().len(), 1);
+}
+
+#[test]
+fn what_has_ended_or_not_begun_is_not_idle() {
+    let store = memory();
+    let create = |token: NewToken| store.create_token(record(token)).unwrap();
+    create(NewToken { expires: Some(NOW.plus(50)), ..named("over") });
+    let restrictions = Restrictions { not_before: Some(NOW.plus(90)), ..Restrictions::default() };
+    create(NewToken { restrictions, ..named("ahead") });
+    assert_eq!(store.idle_tokens(NOW.plus(50), 10), Ok(vec![]));
+    assert_eq!(store.idle_tokens(NOW.plus(49), 10).unwrap().len(), 1, "it lived then");
 }
