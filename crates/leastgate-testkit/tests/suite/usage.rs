@@ -80,7 +80,7 @@ fn the_last_use_says_when_from_where_and_by_which_rule_over_a_restart() {
         proxy.read().unwrap().status
     };
     assert_eq!(ask(&stored, "/v1/orders", "10.1.2.3"), 200);
-    stored.gateway.wait_decisions("the use", 1, |event| event["source"]["ip"] == "10.1.2.3");
+    drop(stored.gateway.wait_decisions("the use", 1, |event| event["source"]["ip"] == "10.1.2.3"));
     // Not stored yet: what is in memory is shown.
     let fresh = last_used(&stored, "counted");
     assert_eq!((&fresh["source"], &fresh["rule"]), (&json!("10.1.2.3"), &json!(ORDERS)));
@@ -92,7 +92,7 @@ fn the_last_use_says_when_from_where_and_by_which_rule_over_a_restart() {
     assert!(stored.cli(&["token", "list"]).stdout.contains(fresh["at"].as_str().unwrap()));
     // Refused by its scopes it is in somebody's hands all the same. What is flushed outlives a kill.
     assert_eq!(ask(&stored, "/v1/none", "10.9.9.9"), 403);
-    stored.gateway.wait_decisions("the refusal", 1, |event| event["source"]["ip"] == "10.9.9.9");
+    drop(stored.gateway.wait_decisions("the refusal", 1, |event| event["source"]["ip"] == "10.9.9.9"));
     stored.cli(&["token", "usage", "counted"]);
     stored.gateway.kill();
     stored.gateway.restart();
@@ -106,6 +106,6 @@ fn a_token_that_is_not_valid_is_not_used() {
     let stored = Stored::start();
     let secret = stored.create("stolen", &["--role", "reader", "--allow-cidr", "10.0.0.0/8"]);
     assert_eq!(stored.ask(&secret, "/v1/orders").status, 401);
-    stored.gateway.wait_decisions("the refusal", 1, |event| event["decision"]["reason"] == "source_not_allowed");
+    drop(stored.gateway.wait_decisions("the refusal", 1, |event| event["decision"]["reason"] == "source_not_allowed"));
     assert_eq!(last_used(&stored, "stolen"), Value::Null);
 }
