@@ -57,7 +57,7 @@ fn at(engine: &Engine, facts: &RequestFacts, elapsed: Duration) -> (Reason, Opti
         Verdict::Answer(..) => (Reason::Preflight, None),
         Verdict::Deny(denial, _) => {
             let is_of_limits = matches!(denial.reason, Reason::TokenRateLimited | Reason::TokenConcurrencyLimited);
-            assert_eq!(denial.over.map(|over| over.reason), is_of_limits.then_some(denial.reason));
+            assert_eq!(denial.over.as_ref().map(|over| over.reason), is_of_limits.then_some(denial.reason));
             assert!(!is_of_limits || denial.case().identity().is_some(), "the record says whose limit it was");
             (denial.reason, None)
         }

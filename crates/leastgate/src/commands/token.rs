@@ -4,9 +4,7 @@ mod declare;
 mod life;
 mod many;
 
-use leastgate_admin::api::{
-    CreateToken, LastUseView, LimitsRequest, LimitsView, TokenChanged, TokenUsage, TokenView,
-};
+use leastgate_admin::api::{CreateToken, LastUseView, LimitsRequest, LimitsView, TokenChanged, TokenUsage, TokenView};
 use leastgate_admin::client::{Answered, Client, ListTokens};
 
 use super::client::{self, Handover};
