@@ -117,6 +117,18 @@ impl Client {
         self
     }
 
+    /// The same client, with so long for a whole call.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// How long a whole call may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Where it goes.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {

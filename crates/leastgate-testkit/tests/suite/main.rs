@@ -45,6 +45,8 @@ mod protocols;
 mod readme;
 mod refusals;
 mod reload;
+mod run_command;
+mod run_signals;
 mod slow_clients;
 mod startup;
 mod store_commands;

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod life;
+mod run;
 mod store;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 pub use self::arguments::parse;
 pub use self::life::{TokenEdit, TokenGrant, TokenImport, TokenRestrict, TokenRevoke, TokenRotate};
+pub use self::run::Run;
+pub(crate) use self::run::is_administrators;
 pub use self::store::{Store, StoreRestore};
 use crate::output::Format;
 
@@ -86,6 +89,8 @@ pub enum Command {
     Admin(Admin),
     /// Say why a token may do something, or why not, and what to do about it
     Check(Check),
+    /// Run a command with a short-lived token of its own, revoked when it ends
+    Run(Run),
     /// Examine policy files
     #[command(subcommand)]
     Policy(Policy),

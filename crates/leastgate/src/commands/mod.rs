@@ -12,6 +12,7 @@ mod init;
 mod manual;
 mod policy;
 mod progress;
+mod run;
 mod serve;
 mod socket;
 mod store;
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token(command) => token::run(&global, command),
         Command::Admin(command) => admin::run(&global, command),
         Command::Check(arguments) => check::run(&global, &arguments),
+        Command::Run(arguments) => run::run(&global, &arguments),
         Command::Policy(command) => policy::run(&global, command),
         Command::Store(command) => store::run(&global, command),
         Command::Config(command) => config::run(&global, &command),
