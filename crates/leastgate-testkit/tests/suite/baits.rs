@@ -21,7 +21,7 @@ fn detail(event: &Value, name: &str) -> String {
     found.unwrap_or_else(|| panic!("{name}: {event}"))["value"].as_str().unwrap().to_owned()
 }
 
-/// An answer but for what differs between any two: ids and the moment.
+/// An answer but for what differs between any two: ids, and moments such as the token's end.
 fn told(reply: &Reply) -> (u16, Vec<(String, String)>, String) {
     let mut fields = reply.head.fields.clone();
     fields.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
@@ -30,6 +30,8 @@ fn told(reply: &Reply) -> (u16, Vec<(String, String)>, String) {
         if value.len() == 36 && value.matches('-').count() == 4 {
             body = body.replace(&*value, "ID");
             *value = "ID".to_owned();
+        } else if value.len() == 20 && value.ends_with('Z') {
+            "MOMENT".clone_into(value);
         }
     }
     (reply.status, fields, body)

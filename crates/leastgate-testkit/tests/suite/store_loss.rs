@@ -39,7 +39,7 @@ fn on_a_full_disk_no_token_is_made_and_those_there_are_work_on() {
         let create = ["token", "create", "--name", "new", "--role", "reader", "--owner", "t", "--ttl", "1h"];
         let wanted = json!({ "name": "new", "owner": "team-test", "roles": ["reader"], "ttl": "1h" });
         let reply = stored.api("POST", "/v1/tokens", Some(&root), Some(wanted));
-        assert_eq!((reply.status, reply.problem().as_deref()), (503, Some("store-unavailable")), "{}", reply.text());
+        assert_eq!((reply.status, reply.problem().as_deref()), (507, Some("insufficient-storage")), "{}", reply.text());
         assert!(reply.text().contains("no space left") && !reply.text().contains("lgt_"), "{}", reply.text());
         assert_says_full(&stored.gateway.cli(&create));
         assert_says_full(&stored.gateway.cli(&[&create[..], &["--secret-file", &secret_file]].concat()));

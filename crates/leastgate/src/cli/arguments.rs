@@ -96,7 +96,6 @@ mod tests {
         for wrong in [
             &["serve", "--workers", "0"][..],
             &["token", "list", "--state", "foo"],
-            &["token", "list", "--state", "rotating"],
             &["token", "create", "--name", "x", "--allow-cidr", "10.0.0.1/8"],
             &["token", "create", "--name", "x", "--rate", "0"],
             &["token", "create", "--name", "x", "--rate", "60/m"],
