@@ -104,8 +104,14 @@ const TOKEN_RULES: &[Field] = &[
     optional("max_ttl", TIME, "Longest life of a token."),
     defaulted("require_owner", Shape::Flag, "false", "A token must have an owner."),
     optional("idle_disable", TIME, "A token of the store that is not used for so long is disabled."),
-    optional("rotation", Shape::Later("max_ttl bounds the life of a token that nobody rotates"), ""),
+    optional(
+        "rotation",
+        Shape::Object(ROTATION),
+        "When a token should be rotated: who is late is a finding and a metric.",
+    ),
 ];
+
+const ROTATION: &[Field] = &[required("every", TIME, "How often.")];
 
 const TOKEN: &[Field] = &[
     required("accessor", Shape::Text(&ACCESSOR), "Its public id."),

@@ -259,7 +259,6 @@ fn token_rules(view: View<'_>) -> Read<TokenRules> {
         max_ttl: duration(view, "max_ttl")?,
         require_owner: view.get("require_owner")?.flag()?,
         idle_disable: duration(view, "idle_disable")?,
-        // No key sets it: nothing obeys it yet.
-        rotation_every: None,
+        rotation_every: view.find("rotation").map(|rotation| duration(rotation, "every")).transpose()?.flatten(),
     })
 }

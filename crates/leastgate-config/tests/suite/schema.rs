@@ -106,7 +106,8 @@ fn policy_files_refused_by_both() {
         "version: 1\nscopes: { a: { api: o, max_ttl: 3600 } }",
         "version: 1\nroles: { a: [ b ] }",
         "version: 1\nboundaries: [ {} ]",
-        "version: 1\ntoken_rules: { rotation: { every: 30d } }",
+        "version: 1\ntoken_rules: { rotation: { every: 30 } }",
+        "version: 1\ntoken_rules: { rotation: 30d }",
         "version: 1\ntoken_rules: { idle_disable: 45 }",
         "version: 1\ntokens: [ { accessor: AAAAAAAAAA, name: a, digest: x, env: prod, created: 2026-11-01 } ]",
     ] {
