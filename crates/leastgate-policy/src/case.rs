@@ -85,7 +85,7 @@ pub struct Denial {
     /// When the token expired, where that is the reason.
     pub expired_at: Option<Timestamp>,
     /// Which limit of the token it is over, where that is the reason.
-    pub over: Option<Box<OverLimit>>,
+    pub over: Option<OverLimit>,
     pub(crate) case: Case,
 }
 

@@ -165,7 +165,7 @@ struct Refusal {
     reason: Reason,
     detail: Option<&'static str>,
     expired_at: Option<Timestamp>,
-    over: Option<Box<OverLimit>>,
+    over: Option<OverLimit>,
 }
 
 impl From<Reason> for Refusal {
@@ -176,7 +176,7 @@ impl From<Reason> for Refusal {
 
 impl From<OverLimit> for Refusal {
     fn from(over: OverLimit) -> Self {
-        Self { over: Some(Box::new(over)), ..over.reason.into() }
+        Self { over: Some(over), ..over.reason.into() }
     }
 }
 

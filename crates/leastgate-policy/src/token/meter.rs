@@ -94,10 +94,18 @@ pub struct ConcurrentLeft {
 pub struct OverLimit {
     /// Which.
     pub reason: Reason,
-    /// After how long another attempt may pass.
-    pub wait: Duration,
+    /// Milliseconds after which another attempt may pass: a refusal stays small.
+    wait: u32,
     /// What is left of all of them.
     pub allowance: Allowance,
+}
+
+impl OverLimit {
+    /// After how long another attempt may pass, in whole milliseconds, rounded up.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        Duration::from_millis(self.wait.into())
+    }
 }
 
 /// Nobody knows when a request ends that is under way.
@@ -110,7 +118,7 @@ impl Meter {
         let now = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         let over = |reason, wait, rate| {
             let concurrent = limits.concurrent.map(|quota| self.left(quota));
-            Err(OverLimit { reason, wait, allowance: Allowance { rate, concurrent } })
+            Err(OverLimit { reason, wait: millis(wait), allowance: Allowance { rate, concurrent } })
         };
         let rate = match Bucket::of(limits) {
             None => None,
@@ -195,6 +203,10 @@ impl Bucket {
         let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
         RateLeft { quota: self.quota, window: self.window, left: 0, reset: seconds(wait) }
     }
+}
+
+fn millis(wait: Duration) -> u32 {
+    u32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
 
 fn seconds(nanos: u64) -> u32 {

@@ -56,7 +56,7 @@ pub(crate) struct Refusal<'a> {
 
 impl<'a> Refusal<'a> {
     pub(crate) fn of(denial: &'a Denial) -> Self {
-        let retry_after = denial.over.as_ref().map(|over| over.wait);
+        let retry_after = denial.over.map(|over| over.wait());
         Self { reason: denial.reason, detail: denial.detail, denial: Some(denial), retry_after }
     }
 
@@ -151,7 +151,7 @@ pub(crate) fn refuse(refusal: &Refusal<'_>, answering: &Answering<'_>) -> Author
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
-    if let Some(over) = refusal.denial.and_then(|denial| denial.over.as_ref()) {
+    if let Some(over) = refusal.denial.and_then(|denial| denial.over) {
         headers::tell_allowance(fields, &over.allowance);
     }
     if let Some(cors) = refusal.denial.and_then(|denial| denial.case().api()).and_then(Api::cors) {

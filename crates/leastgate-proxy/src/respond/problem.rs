@@ -96,7 +96,7 @@ pub(super) fn detail(refusal: &Refusal<'_>, answering: &Answering<'_>) -> Option
         Reason::NoMatchingScope => "No scope of this api allows the method on this path.".into(),
         Reason::HostUnknown => "No api of this gateway has this Host and path.".into(),
         Reason::SourceFailuresLimited => "Too many requests with refused tokens came from this address.".into(),
-        Reason::TokenRateLimited | Reason::TokenConcurrencyLimited => over(refusal.denial?.over.as_ref()?)?,
+        Reason::TokenRateLimited | Reason::TokenConcurrencyLimited => over(&refusal.denial?.over?)?,
         Reason::AuthorizationUnavailable => "The gateway has no policy in force yet.".into(),
         Reason::Overloaded | Reason::Draining => "Nothing was forwarded. Try again.".into(),
         Reason::UpstreamUnreachable => "Nothing was forwarded: the upstream took no connection.".into(),
