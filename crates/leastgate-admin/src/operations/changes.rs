@@ -9,7 +9,7 @@ use leastgate_store::{Change, StateChange, StoreError};
 use super::cut::{Cut, Cutting};
 use super::find::{Found, find, find_in_force};
 use super::give::{Holding, check_may_give};
-use super::{check_text, children, no_query, view};
+use super::{check_text, check_version, children, no_query, view};
 use crate::api::{ReasonRequest, TokenChanged};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
@@ -33,6 +33,7 @@ pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     if before == TokenState::Revoked {
         return Err(revoked(found.accessor));
     }
+    check_condition(call, &found)?;
     check_may_enable(call, &found)?;
     settle(call, found.accessor)?;
     let record = call.shared.given.store.change_state(found.accessor, change.clone(), None)?;
@@ -71,9 +72,15 @@ fn asked(call: &Call<'_>, change: Change) -> Result<StateChange, Problem> {
     Ok(StateChange { change, reason, by: call.caller.subject.clone(), at: call.now })
 }
 
+/// What takes access away is done even where the store can't be read, and there no version is known to compare.
+fn check_condition(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
+    found.record().map_or(Ok(()), |record| check_version(call, record))
+}
+
 fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply, Problem> {
     let change = asked(call, change)?;
     let found = find_in_force(call.shared, call.target())?;
+    check_condition(call, &found)?;
     let before = found.state(call.shared);
     let cutting = Cutting::begin(call, Whose::Token(found.accessor));
     // Once before waiting for anybody, and once more when no other change can come between memory and store.

@@ -31,6 +31,8 @@ pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
     if asked.now && asked.grace.is_some() {
         return Err(Problem::new(Kind::Invalid, "give `grace` or `now`, not both"));
     }
+    // A repetition has no version to compare any more; what can't be one is refused all the same.
+    call.expected_version()?;
     let ticket = ticket(call)?;
     if let Some(made) = ticket.as_ref().map(|ticket| call.shared.replays.made(ticket)).transpose()?.flatten() {
         return replayed(call, made);

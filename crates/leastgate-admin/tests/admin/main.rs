@@ -4,6 +4,7 @@
 
 mod access;
 mod advice;
+mod conditions;
 mod cuts;
 mod edits;
 mod fixture;
