@@ -12,10 +12,14 @@ use crate::api::ProblemView;
 macro_rules! kinds {
     ($( $variant:ident = $status:literal, $name:literal, $title:literal; )*) => {
         /// What a refusal is about.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub(crate) enum Kind { $( $variant, )* }
 
         impl Kind {
+            /// All there are.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[ $( Self::$variant, )* ];
+
             const fn row(self) -> (u16, &'static str, &'static str) {
                 match self { $( Self::$variant => ($status, $name, $title), )* }
             }
@@ -54,6 +58,21 @@ kinds! {
     StorageFull = 507, "insufficient-storage", "There is no space left for it";
 }
 
+impl Kind {
+    pub(crate) const fn status(self) -> u16 {
+        self.row().0
+    }
+
+    /// Its name: what follows the prefix of a problem's type.
+    pub(crate) const fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    pub(crate) const fn title(self) -> &'static str {
+        self.row().2
+    }
+}
+
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -86,12 +105,12 @@ impl Problem {
     }
 
     pub(crate) fn status(&self) -> u16 {
-        self.kind.row().0
+        self.kind.status()
     }
 
     /// Its name: what an event records.
     pub(crate) fn name(&self) -> &'static str {
-        self.kind.row().1
+        self.kind.name()
     }
 
     fn view(&self) -> ProblemView {

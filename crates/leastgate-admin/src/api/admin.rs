@@ -1,20 +1,25 @@
 //! Administrators on the wire.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::moment::Moment;
 use super::secret::SecretText;
+use super::shape::{CeilingShape, Name, Role};
 
 /// An administrator to be made: `POST /v1/admins`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateAdmin {
     /// Its name: 1 to 63 of a-z, 0-9 and -.
+    #[schema(value_type = Name)]
     pub name: String,
     /// `viewer`, `operator` or `admin`.
+    #[schema(value_type = Role)]
     pub role: String,
     /// The most it may give to others; left out, nothing.
     #[serde(default)]
+    #[schema(value_type = CeilingShape)]
     pub may_grant: Ceiling,
 }
 
@@ -24,15 +29,17 @@ pub type Ceiling = leastgate_store::MayGrant;
 pub type Names = leastgate_store::NameSet;
 
 /// An administrator.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AdminView {
     /// The accessor of the credential.
     pub id: String,
     /// Its name.
     pub name: String,
     /// `viewer`, `operator` or `admin`.
+    #[schema(value_type = Role)]
     pub role: String,
     /// The most it may give to others.
+    #[schema(value_type = CeilingShape)]
     pub may_grant: Ceiling,
     /// When it was made.
     pub created: Moment,
@@ -46,14 +53,14 @@ pub struct AdminView {
 }
 
 /// All administrators.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AdminList {
     /// By name, the revoked ones included.
     pub items: Vec<AdminView>,
 }
 
 /// An administrator that was just made.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct IssuedAdminView {
     /// The administrator.
     pub admin: AdminView,
@@ -62,7 +69,7 @@ pub struct IssuedAdminView {
 }
 
 /// The answer of a revocation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AdminRevoked {
     /// The administrator.
     pub id: String,

@@ -5,12 +5,13 @@ use std::fmt;
 
 use leastgate_telemetry::redact;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::limits::LimitsView;
 use super::moment::Moment;
 
 /// A request that nobody sends: `POST /v1/check`.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckRequest {
     /// A token's name or accessor, or its text; left out, a request without a credential. A text is judged as it would
@@ -43,7 +44,7 @@ impl fmt::Debug for CheckRequest {
 }
 
 /// What would come of it, and why. Nothing was forwarded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckResult {
     /// `allow` or `deny`.
     pub effect: String,
@@ -88,7 +89,7 @@ pub struct CheckResult {
 }
 
 /// The token of a check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckedToken {
     /// Its public id.
     pub accessor: String,
@@ -97,7 +98,7 @@ pub struct CheckedToken {
 }
 
 /// A request like this one that a scope allows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NearestMiss {
     /// What differs: `method` or `trailing_slash`.
     pub differs: String,

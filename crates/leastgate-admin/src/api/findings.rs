@@ -1,11 +1,12 @@
 //! What somebody should look at, on the wire.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::moment::Moment;
 
 /// `GET /v1/findings`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FindingList {
     /// The findings, the most urgent ones of each type first.
     pub items: Vec<Finding>,
@@ -14,7 +15,7 @@ pub struct FindingList {
 }
 
 /// Something to look at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
     /// `overdue_rotation` or `expiring`.
     #[serde(rename = "type")]

@@ -1,15 +1,17 @@
 //! What a token goes through between its making and its end, on the wire: rotation, edits, grants, restrictions.
 
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::limits::LimitsRequest;
 use super::moment::Moment;
 use super::secret::SecretText;
+use super::shape::Text;
 use super::token::TokenView;
 use super::ttl::Ttl;
 
 /// A token is to be succeeded by a new one: `POST /v1/tokens/{token}/rotate`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateToken {
     /// How long the old one may be used on; left out, 24 h. Never beyond its own end.
@@ -19,15 +21,17 @@ pub struct RotateToken {
     #[serde(default)]
     pub now: bool,
     /// The reason, for the record.
+    #[schema(value_type = Text)]
     pub reason: String,
 }
 
 /// A token that was rotated, and its successor.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct RotatedToken {
     /// The successor: it has the name.
     pub token: TokenView,
     /// The old one: it is reached by its accessor until its grace ends.
+    #[schema(value_type = Option<TokenView>)]
     pub old: TokenView,
     /// How many of its requests were under way and cut: none where it has a grace.
     #[serde(default)]
@@ -40,7 +44,7 @@ pub struct RotatedToken {
 }
 
 /// How far a rotation is: `GET /v1/tokens/{token}/rotation`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RotationView {
     /// The token that has the name.
     pub token: TokenView,
@@ -51,7 +55,7 @@ pub struct RotationView {
 }
 
 /// A token that gave its name away.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PredecessorView {
     /// Its public id.
     pub accessor: String,
@@ -66,7 +70,7 @@ pub struct PredecessorView {
 }
 
 /// The last use of a token: a request for which it was valid, whether its scopes let it through or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LastUseView {
     /// When.
     pub at: Moment,
@@ -76,35 +80,45 @@ pub struct LastUseView {
     pub rule: Option<String>,
 }
 
-/// A change of a token: `PATCH /v1/tokens/{token}`, a merge patch (RFC 7396): what is left out stays, null removes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// A change of a token: `PATCH /v1/tokens/{token}`, a merge patch (RFC 7396): what is left out stays, null removes. What may be
+/// empty and not absent refuses null.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchToken {
     /// Who answers for it.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
     pub owner: Option<Option<String>>,
     /// A word for people.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
     pub note: Option<Option<String>>,
     /// When its life ends.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Moment>)]
     pub expires: Option<Option<Moment>>,
     /// When its life begins.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Moment>)]
     pub not_before: Option<Option<Moment>>,
     /// Networks it may be used from; empty: any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub allow_cidr: Option<Vec<String>>,
     /// Roles, by name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub roles: Option<Vec<String>>,
     /// Scopes, by name; those it holds already keep their end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub scopes: Option<Vec<String>>,
     /// How much it may be used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub limits: Option<LimitsRequest>,
     /// The reason, for the record.
+    #[schema(value_type = Text)]
     pub reason: String,
 }
 
@@ -117,8 +131,17 @@ where
     Option::deserialize(deserializer).map(Some)
 }
 
+/// What has no absence to go back to is not null: ignored, it would read as done.
+fn given<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
 /// A scope for a while: `POST /v1/tokens/{token}/grants`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrantScope {
     /// The scope.
@@ -127,11 +150,12 @@ pub struct GrantScope {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Ttl>,
     /// The reason, for the record.
+    #[schema(value_type = Text)]
     pub reason: String,
 }
 
 /// Less for a token, and never more: `POST /v1/tokens/{token}/restrict`. It works with a full disk, as a revocation does.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestrictToken {
     /// Roles to take away.
@@ -150,11 +174,12 @@ pub struct RestrictToken {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsRequest>,
     /// The reason, for the record.
+    #[schema(value_type = Text)]
     pub reason: String,
 }
 
 /// The answer of an edit, a grant or a restriction.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TokenEdited {
     /// The token from now on.
     pub token: TokenView,
@@ -176,7 +201,11 @@ mod tests {
     fn what_is_left_out_is_told_from_null() {
         let patch: PatchToken = serde_json::from_str(r#"{"owner": null, "note": "x", "reason": "r"}"#).unwrap();
         assert_eq!((patch.owner, patch.note, patch.expires), (Some(None), Some(Some("x".into())), None));
-        assert!(serde_json::from_str::<PatchToken>(r#"{"reason": "r", "name": "x"}"#).is_err());
+        for bad in ["name", "roles", "scopes", "allow_cidr", "limits"]
+            .map(|field| format!(r#"{{"reason": "r", "{field}": null}}"#))
+        {
+            assert!(serde_json::from_str::<PatchToken>(&bad).is_err(), "{bad}");
+        }
         let written = serde_json::to_string(&PatchToken { owner: Some(None), ..PatchToken::default() }).unwrap();
         assert_eq!(written, r#"{"owner":null,"reason":""}"#);
     }

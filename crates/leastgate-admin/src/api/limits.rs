@@ -2,24 +2,28 @@
 
 use leastgate_policy::TokenLimits;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The limits a token is made with; what is left out is not limited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsRequest {
     /// Requests a second, on the long run; at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub rate: Option<u32>,
     /// How many of them may come at once, at least 1; without it as many as the rate. Only together with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub burst: Option<u32>,
     /// Requests under way at a time; at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub concurrent: Option<u32>,
 }
 
 /// How much a token may be used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LimitsView {
     /// Requests a second, on the long run.
     pub rate: Option<u32>,

@@ -12,6 +12,7 @@ mod limits;
 mod moment;
 mod problem;
 mod secret;
+pub(crate) mod shape;
 mod status;
 mod token;
 mod ttl;

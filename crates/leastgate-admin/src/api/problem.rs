@@ -1,9 +1,10 @@
 //! What a refusal says (RFC 9457), with a hint that says what to do.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A problem document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProblemView {
     /// `urn:leastgate:problem:` and its name.
     #[serde(rename = "type")]

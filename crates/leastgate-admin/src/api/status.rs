@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::moment::Moment;
+use super::shape::Event;
 
 /// `GET /v1/status`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusView {
     /// The product's version.
     pub version: String,
@@ -42,7 +44,7 @@ pub struct StatusView {
 }
 
 /// Living tokens and administrators that are not kept under the current pepper.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StragglersView {
     /// Tokens under the previous one, or, of declared ones, those that were used since the start.
     pub tokens: u64,
@@ -55,7 +57,7 @@ pub struct StragglersView {
 }
 
 /// Tokens in force by state; one past its end counts as expired, unless it is revoked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenCounts {
     /// In use; those that end soon included.
     pub active: u64,
@@ -74,7 +76,7 @@ pub struct TokenCounts {
 }
 
 /// A listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ListenerView {
     /// `data`, `ops` or `admin`.
     pub name: String,
@@ -83,7 +85,7 @@ pub struct ListenerView {
 }
 
 /// The last reload.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReloadView {
     /// Whether the files on disk are what is in force; `None`: nothing was reloaded yet.
     pub successful: Option<bool>,
@@ -94,7 +96,7 @@ pub struct ReloadView {
 }
 
 /// An audit sink.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SinkView {
     /// Its name.
     pub name: String,
@@ -103,7 +105,7 @@ pub struct SinkView {
 }
 
 /// `GET /v1/policy`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyView {
     /// The content hash of its files.
     pub revision: String,
@@ -118,8 +120,9 @@ pub struct PolicyView {
 }
 
 /// Events as they were recorded, oldest first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventList {
     /// Events of the audit stream, version 1.
+    #[schema(value_type = Vec<Event>)]
     pub items: Vec<Value>,
 }

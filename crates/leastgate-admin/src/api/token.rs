@@ -1,24 +1,28 @@
 //! Tokens on the wire: scope-language.md §7 without digest and secret.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::life::LastUseView;
 use super::limits::{LimitsRequest, LimitsView};
 use super::moment::Moment;
 use super::secret::SecretText;
+use super::shape::{Name, Text};
 use super::ttl::Ttl;
 
 /// A token to be made: `POST /v1/tokens`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
     /// Its name: 1 to 63 of a-z, 0-9 and -.
+    #[schema(value_type = Name)]
     pub name: String,
     /// Its environment; left out, the gateway's own, and no other is possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<String>,
     /// Who answers for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
     pub owner: Option<String>,
     /// Roles, by name.
     #[serde(default)]
@@ -43,6 +47,7 @@ pub struct CreateToken {
     pub limits: Option<LimitsRequest>,
     /// A word for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
     pub note: Option<String>,
     /// A bait: it holds nothing, and each use of it is an alarm.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -50,15 +55,16 @@ pub struct CreateToken {
 }
 
 /// Why something is done: the body of revoke, disable and enable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReasonRequest {
     /// The reason, for the record.
+    #[schema(value_type = Text)]
     pub reason: String,
 }
 
 /// A token.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TokenView {
     /// Its public id.
     pub accessor: String,
@@ -111,7 +117,7 @@ pub struct TokenView {
 }
 
 /// A scope granted by name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GrantView {
     /// The scope.
     pub scope: String,
@@ -122,7 +128,7 @@ pub struct GrantView {
 }
 
 /// Where and from when a token may be used.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RestrictionsView {
     /// Networks; empty: any.
     pub source_ip: Vec<String>,
@@ -131,7 +137,7 @@ pub struct RestrictionsView {
 }
 
 /// Who changed a token's state, when and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StateChangeView {
     /// `revoke`, `disable` or `enable`.
     pub change: String,
@@ -144,7 +150,7 @@ pub struct StateChangeView {
 }
 
 /// A page of tokens.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TokenList {
     /// The tokens.
     pub items: Vec<TokenView>,
@@ -153,16 +159,17 @@ pub struct TokenList {
 }
 
 /// A token that was just made. There is no other answer with a secret in it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct IssuedTokenView {
     /// The token.
     pub token: TokenView,
-    /// Its text, this once.
+    /// Its text, this once; null where the call was a repetition.
+    #[schema(value_type = Option<SecretText>)]
     pub secret: SecretText,
 }
 
 /// The answer of revoke, disable and enable.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TokenChanged {
     /// Its public id.
     pub accessor: String,
@@ -182,7 +189,7 @@ pub struct TokenChanged {
 }
 
 /// What a token was used for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenUsage {
     /// Its public id.
     pub accessor: String,
@@ -196,7 +203,7 @@ pub struct TokenUsage {
 }
 
 /// The use of one rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RuleUseView {
     /// The rule's id.
     pub rule: String,

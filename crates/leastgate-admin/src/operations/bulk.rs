@@ -8,6 +8,7 @@ use leastgate_store::{
 };
 use leastgate_telemetry::Reservation;
 use serde::Deserialize;
+use utoipa::IntoParams;
 use zeroize::Zeroizing;
 
 use super::changes::check_not_declared;
@@ -121,9 +122,11 @@ fn tell_each(
 }
 
 /// The query of `GET /v1/exports`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct ExportQuery {
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExportQuery {
+    /// Where the page before ended: its `next_cursor`.
     cursor: Option<String>,
 }
 

@@ -2,6 +2,7 @@
 
 use leastgate_telemetry::{DecisionId, RecentFilter};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::find::find;
 use super::no_query;
@@ -9,15 +10,24 @@ use crate::call::{Call, Reply, from_query};
 use crate::problem::{Kind, Problem};
 
 /// The query of `GET /v1/events`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct EventQuery {
+#[into_params(parameter_in = Query)]
+pub(crate) struct EventQuery {
+    /// At most so many, the latest; left out, 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// Those after this sequence number.
     after_seq: Option<u64>,
+    /// Those of this kind, such as `decision`.
     kind: Option<String>,
+    /// Those with this effect: `allow` or `deny`.
     effect: Option<String>,
+    /// Those with this reason.
     reason: Option<String>,
+    /// Those of this token, by name or accessor.
     token: Option<String>,
+    /// Those of this api.
     api: Option<String>,
 }
 

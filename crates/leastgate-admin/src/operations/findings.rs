@@ -3,7 +3,10 @@
 use leastgate_policy::Timestamp;
 use leastgate_store::{MAX_PAGE, SortKey, StateFilter, TimeFilter, TokenQuery, TokenRecord};
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa::openapi::schema::Object;
 
+use super::one_of;
 use super::status::SOON;
 use crate::api::{Finding, FindingList, Moment, Ttl};
 use crate::call::{Call, Reply, from_query};
@@ -11,10 +14,13 @@ use crate::problem::{Kind, Problem};
 use crate::state::Tokens;
 
 /// The query of `GET /v1/findings`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct FindingQuery {
+#[into_params(parameter_in = Query)]
+pub(crate) struct FindingQuery {
+    /// Those of this type.
     #[serde(rename = "type")]
+    #[param(schema_with = types)]
     kind: Option<String>,
 }
 
@@ -22,6 +28,10 @@ struct FindingQuery {
 type Find = fn(&Call<'_>) -> Result<(Vec<Finding>, bool), Problem>;
 
 const TYPES: [(&str, Find); 2] = [("overdue_rotation", overdue), ("expiring", expiring)];
+
+fn types() -> Object {
+    one_of(TYPES.map(|(name, _)| name))
+}
 
 pub(crate) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     let FindingQuery { kind } = from_query(call.uri)?;

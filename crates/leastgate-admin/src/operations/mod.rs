@@ -25,6 +25,7 @@ mod view;
 use leastgate_store::{StoreError, TokenRecord};
 use leastgate_telemetry::redact;
 use serde::Deserialize;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use crate::call::{Call, from_query};
 use crate::problem::{Kind, Problem};
@@ -35,8 +36,13 @@ use crate::problem::{Kind, Problem};
 struct NoQuery {}
 
 /// Holds a call without parameters to that: `?stat=revoked`, ignored, would list what nobody asked for.
-fn no_query(call: &Call<'_>) -> Result<(), Problem> {
+pub(crate) fn no_query(call: &Call<'_>) -> Result<(), Problem> {
     from_query::<NoQuery>(call.uri).map(drop)
+}
+
+/// The schema of a parameter that is one of these words.
+fn one_of<const N: usize>(words: [&'static str; N]) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
 }
 
 /// A name and a value for the record.

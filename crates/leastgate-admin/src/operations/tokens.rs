@@ -3,9 +3,11 @@
 use leastgate_policy::Timestamp;
 use leastgate_store::{MAX_PAGE, MadeUnder, SortKey, StateFilter, TimeFilter, TokenQuery};
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa::openapi::schema::Object;
 
 use super::find::find;
-use super::{issue, last_use, no_query, view};
+use super::{issue, last_use, no_query, one_of, view};
 use crate::api::{Moment, RuleUseView, TokenList, TokenUsage, TokenView};
 use crate::call::{Call, Reply, from_query};
 use crate::problem::{Kind, Problem};
@@ -14,16 +16,29 @@ use crate::state::Tokens;
 pub(crate) use self::issue::create;
 
 /// The query of `GET /v1/tokens`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct ListQuery {
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListQuery {
+    /// At most so many; left out, 200.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
+    /// Where the page before ended: its `next_cursor`.
     cursor: Option<String>,
+    /// Those in this state.
+    #[param(schema_with = states)]
     state: Option<String>,
+    /// Those of this owner.
     owner: Option<String>,
+    /// Those kept under this pepper.
+    #[param(schema_with = peppers)]
     pepper: Option<String>,
+    /// Their order; left out, by name.
+    #[param(schema_with = orders)]
     sort: Option<String>,
+    /// Those that were neither used nor made since.
     unused_since: Option<Moment>,
+    /// Those made before.
     created_before: Option<Moment>,
 }
 
@@ -61,6 +76,18 @@ pub(crate) fn usage(call: &Call<'_>) -> Result<Reply, Problem> {
         .collect();
     let complete = !(call.shared.given.hooks.is_usage_behind)();
     Reply::json(&TokenUsage { accessor: found.accessor.to_string(), name: found.name, rules, complete })
+}
+
+fn states() -> Object {
+    one_of(["active", "rotating", "disabled", "expired", "revoked"])
+}
+
+fn peppers() -> Object {
+    one_of(["current", "previous", "unknown"])
+}
+
+fn orders() -> Object {
+    one_of(["name", "created", "expires", "last_used"])
 }
 
 impl ListQuery {

@@ -62,7 +62,7 @@ fn tricks_with_the_path_lead_nowhere() {
         "/v1",
         "/",
         "/v1/tokens/a/b/c",
-        "/v1/openapi.json",
+        "/v1/openapi.yaml",
         "/v1/tokens/a/rotated",
     ] {
         plane.get(&plane.root, path).refused(404, "not-found");
