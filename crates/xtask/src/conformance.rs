@@ -1,15 +1,14 @@
 //! `cargo xtask conformance`: the gateway that ships among programs that nobody here wrote. What is tried, and by what it
 //! is judged, lies in `crates/leastgate-testkit/conformance`; here is what it needs.
 
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::peers;
+use crate::python;
 use crate::results::{conditions_of_load, gateway, print};
-use crate::run::{cargo, root, step};
+use crate::run::{cargo, step};
 
 const REQUIREMENTS: &str = "crates/leastgate-testkit/conformance/requirements.txt";
 
@@ -46,26 +45,9 @@ pub(crate) fn check() -> Result<()> {
 
 /// The program, with what it needs from PyPI; what follows are its arguments.
 fn conformance() -> Result<Command> {
-    ensure_python_packages(root()?)?;
+    python::ensure("conformance", REQUIREMENTS)?;
     let mut conformance = cargo();
     conformance.args(["run", "--quiet", "--package", "leastgate-testkit", "--bin", "conformance"]).args(LOCKED);
     conformance.arg("--");
     Ok(conformance)
-}
-
-/// The packages of PyPI, in an environment of their own that is made anew when the list changes.
-fn ensure_python_packages(root: &Path) -> Result<()> {
-    let environment = root.join("target/tools/conformance");
-    let (stamp, wanted) = (environment.join("requirements.txt"), fs::read_to_string(root.join(REQUIREMENTS))?);
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return Ok(());
-    }
-    let mut make = Command::new(peers::PYTHON);
-    make.args(["-m", "venv", "--clear"]).arg(&environment);
-    step("make an environment for Python", make)?;
-    let mut install = Command::new(environment.join("bin/python"));
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-    install.arg(root.join(REQUIREMENTS));
-    step("install what is from PyPI", install)?;
-    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
 }

@@ -9,6 +9,7 @@ mod faults;
 mod fuzz;
 mod instructions;
 mod peers;
+mod python;
 mod results;
 mod run;
 mod soak;

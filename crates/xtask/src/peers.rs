@@ -34,6 +34,8 @@ pub(crate) const TESTS: &[Peer] = &[
     program("openssl", "openssl"),
     program("promtool", "prometheus"),
     program("h2load", "nghttp2-client"),
+    Peer { what: What::File(PYTHON), package: "python3" },
+    Peer { what: What::PythonModule("ensurepip"), package: "python3-venv" },
 ];
 
 /// What `cargo xtask conformance` runs against.

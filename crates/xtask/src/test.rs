@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::conformance;
 use crate::peers;
+use crate::python;
 use crate::run::{cargo, step};
 
 #[derive(Debug, clap::Args)]
@@ -33,6 +34,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let is_whole = options.filter.is_none();
     let peers = if is_whole { [peers::TESTS, peers::CONFORMANCE].concat() } else { peers::TESTS.to_vec() };
     peers::ensure(&peers)?;
+    let (name, requirements) = python::API;
+    python::ensure(name, requirements)?;
     // The suites drive the real binary, which `cargo test` alone would not build.
     step("build the binaries", build(options))?;
     let tally = tests(options)?;

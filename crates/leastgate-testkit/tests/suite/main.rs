@@ -37,6 +37,7 @@ mod limits;
 mod metrics;
 mod mutations;
 mod names;
+mod openapi;
 mod options;
 mod overload;
 mod own_token;
