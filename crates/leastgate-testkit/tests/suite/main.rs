@@ -32,6 +32,7 @@ mod forwarding;
 mod hostile_http2;
 mod idle;
 mod idle_tokens;
+mod kill;
 mod large_bodies;
 mod limits;
 mod metrics;
