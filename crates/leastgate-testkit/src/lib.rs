@@ -29,6 +29,7 @@ pub mod process;
 pub mod raw;
 pub mod recorder;
 pub mod results;
+pub mod shifted_clock;
 pub mod small_disk;
 pub mod token;
 pub mod vitals;

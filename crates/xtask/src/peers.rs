@@ -36,6 +36,7 @@ pub(crate) const TESTS: &[Peer] = &[
     program("h2load", "nghttp2-client"),
     Peer { what: What::File(PYTHON), package: "python3" },
     Peer { what: What::PythonModule("ensurepip"), package: "python3-venv" },
+    program("faketime", "faketime"),
 ];
 
 /// What `cargo xtask conformance` runs against.

@@ -3,6 +3,7 @@
 // A helper of a test may be as blunt as the test.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
 
+mod above_ceiling;
 mod admin;
 mod admin_socket;
 mod admin_tls;
@@ -17,6 +18,7 @@ mod bootstrap;
 mod bootstrap_given;
 mod cli;
 mod clients;
+mod clock_set_back;
 mod conformance;
 mod crash;
 mod cuts;
@@ -29,6 +31,7 @@ mod environments;
 mod faults;
 mod fixtures;
 mod forwarding;
+mod full_disk;
 mod hostile_http2;
 mod idle;
 mod idle_tokens;

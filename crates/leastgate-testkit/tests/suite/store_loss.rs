@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::stored::Stored;
 
 /// A gateway whose state is on a disk of its own, all else elsewhere.
-fn on_a_small_disk() -> (Stored, SmallDisk) {
+pub(crate) fn on_a_small_disk() -> (Stored, SmallDisk) {
     let mut disk = None;
     let stored = Stored::start_with(|setup| {
         let mounted = disk.insert(SmallDisk::mount(setup.path().join("disk"), 4));
