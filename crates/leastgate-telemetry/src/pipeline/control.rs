@@ -324,14 +324,15 @@ fn start_writer(
     let begin = Position {
         instance: shared.instance.clone(),
         last_seq: last.as_ref().map_or(0, |last| last.last_seq),
-        last_time: shared.clock.now(),
+        // Until the gap of a crash is written, what it tells is known from here alone: the next crash may come first.
+        last_time: last.as_ref().filter(|last| !last.clean).map_or_else(|| shared.clock.now(), |last| last.last_time),
         prev: last.as_ref().map_or(blake3::Hash::from_bytes([0; 32]), |last| last.prev),
         clean: false,
     };
     if let Some(file) = &mut file {
         file.write(&begin)?;
     }
-    let mut writer = Writer::new(Arc::clone(shared), Chain::after(begin.last_seq, begin.prev), file);
+    let mut writer = Writer::new(Arc::clone(shared), Chain::after(begin.last_seq, begin.prev), file, begin.last_time);
     shared.set_position(begin);
     if let Some(crashed) = last.filter(|last| !last.clean) {
         writer.record_crash(crashed.last_time);

@@ -21,6 +21,7 @@ const SLOT: usize = 512;
 pub(crate) struct Position {
     pub(crate) instance: String,
     pub(crate) last_seq: u64,
+    /// Up to when every sink has written what it was given.
     pub(crate) last_time: Micros,
     pub(crate) prev: Hash,
     /// The stream was flushed and closed here.

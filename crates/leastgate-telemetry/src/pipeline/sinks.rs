@@ -87,6 +87,8 @@ struct State {
     moved_on: Micros,
     missed: Option<Missed>,
     moved: Option<Moved>,
+    /// When the last event happened that is written, with all before it or word of their loss.
+    kept: Option<Micros>,
 }
 
 impl SinkQueue {
@@ -153,6 +155,11 @@ impl SinkQueue {
             None => String::from("ok"),
         };
         SinkState { name: self.name.clone(), state: text }
+    }
+
+    /// Up to when everything is written, or is known to be missing; `None`: nothing is yet.
+    pub(crate) fn kept(&self) -> Option<Micros> {
+        self.lock().kept
     }
 
     /// What was missed since the last call, once there is room to say so. `at_any_rate`: also without room.
@@ -242,6 +249,9 @@ impl SinkQueue {
         let mut state = self.lock();
         if state.failing.take().is_some() {
             tracing::info!(sink = %self.name, "the audit sink writes again");
+        }
+        if state.missed.is_none() {
+            state.kept = Some(delivery.span.last);
         }
         self.pop(&mut state);
     }

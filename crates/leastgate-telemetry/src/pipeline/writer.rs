@@ -29,13 +29,15 @@ pub(crate) struct Writer {
     ids: DecisionIds,
     position: Option<PositionFile>,
     position_failing: bool,
+    /// Up to when every sink has what it is to have: what a crash may take begins there.
+    kept: Micros,
     lanes: Vec<Arc<Lane>>,
     spare: Buffers,
     scratch: Vec<u8>,
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, chain: Chain, position: Option<PositionFile>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, chain: Chain, position: Option<PositionFile>, kept: Micros) -> Self {
         Self {
             shared,
             chain,
@@ -43,6 +45,7 @@ impl Writer {
             ids: DecisionIds::new(),
             position,
             position_failing: false,
+            kept,
             lanes: Vec::new(),
             spare: Buffers::default(),
             scratch: Vec::with_capacity(4096),
@@ -225,11 +228,13 @@ impl Writer {
             return;
         }
         let now = self.shared.clock.now();
+        self.kept = self.kept_by_all().unwrap_or(self.kept);
         let closed = self.chain.close(self.ids.next(now), now, &self.shared.gateway);
         let position = Position {
             instance: self.shared.instance.clone(),
             last_seq: closed.last_seq,
-            last_time: closed.last,
+            // Not this batch's: a crash before the sinks have written it takes it along.
+            last_time: self.kept,
             prev: closed.prev,
             clean: false,
         };
@@ -250,6 +255,12 @@ impl Writer {
             sink.offer(Delivery { bytes: bytes.clone(), span, hold });
         }
         self.shared.set_position(position);
+    }
+
+    /// `None`: some sink has written nothing yet.
+    fn kept_by_all(&self) -> Option<Micros> {
+        let kept = self.shared.sinks.iter().map(|sink| sink.kept());
+        kept.min().flatten()
     }
 
     fn write_position(&mut self, position: &Position) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use leastgate_telemetry::{
-    AuditFull, ClassPolicy, Classes, FileSinkConfig, SinkConfig, SinkKind, Telemetry, TelemetryConfig,
+    AuditFull, ClassPolicy, Classes, Clock, FileSinkConfig, SinkConfig, SinkKind, Telemetry, TelemetryConfig,
 };
 use serde_json::Value;
 
@@ -205,6 +205,30 @@ fn numbers_go_on_after_a_stop_and_a_crash_leaves_a_gap() {
     let [gap] = verified.of_kind("gap")[..] else { panic!("{:?}", verified.count()) };
     assert_eq!((gap["gap"]["cause"].as_str(), &gap["gap"]["count"]), (Some("crash"), &Value::Null));
     assert!(gap["gap"]["first_time"].as_str() <= gap["gap"]["last_time"].as_str());
+}
+
+/// A batch has its numbers before a sink has it: what is lost in between lies in the window all the same.
+#[test]
+fn the_gap_of_a_crash_begins_before_what_no_sink_had_written() {
+    let (world, dir, hanging) = (World::new(), tempfile::tempdir().unwrap(), Hanging::default());
+    let (first, clock) = telemetry(|config| {
+        config.sinks.push(custom("main", Box::new(hanging.clone())));
+        config.state_dir = Some(dir.path().to_owned());
+    });
+    clock.advance(Duration::from_secs(5));
+    requests(&world, &first, 1);
+    let lost = clock.now();
+    clock.advance(Duration::from_secs(3));
+    requests(&world, &first, 1);
+    first.flush(DEADLINE);
+    // Not shut down: as after kill -9.
+    let captured = Captured::default();
+    assert!(with_state(dir.path(), &captured).shut_down(DEADLINE));
+    let events = lines(&captured);
+    let gap = events.iter().find(|event| event["gap"]["cause"] == "crash").unwrap();
+    let begin: jiff::Timestamp = gap["gap"]["first_time"].as_str().unwrap().parse().unwrap();
+    assert!(begin.as_microsecond().cast_unsigned() <= lost.0, "{gap}");
+    hanging.let_go();
 }
 
 #[test]
