@@ -86,12 +86,14 @@ fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply
     // Once before waiting for anybody, and once more when no other change can come between memory and store.
     apply(call.shared, &found, state)?;
     cutting.in_force();
+    let children = children::of(call, found.accessor);
     let (state, durable) = keep(call, &found, &change, state)?;
     let cut = cutting.finish();
     if change.change == Change::Revoke {
         call.shared.given.telemetry.revocation(cut.took);
     }
-    let of_children = children::end_all(call, found.accessor, "the token it stands in for was taken out of use");
+    let reason = "the token it stands in for was taken out of use";
+    let of_children = children::end_those(call, found.accessor, children, reason);
     answer(call, &found, &change, (before, state), durable, Some(cut.and(of_children)))
 }
 

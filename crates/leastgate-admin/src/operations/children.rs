@@ -3,7 +3,7 @@
 
 use leastgate_policy::{Accessor, TokenState, Whose};
 use leastgate_store::draw::draw_accessor;
-use leastgate_store::{Change, NewToken, StateChange, TokenName, TokenRecord};
+use leastgate_store::{Change, NewToken, StateChange, StoreError, TokenName, TokenRecord};
 
 use super::changes::{apply, check_not_declared, keep, settle};
 use super::cut::{Cut, Cutting};
@@ -123,7 +123,23 @@ fn name(parent: &TokenRecord) -> Result<TokenName, Problem> {
 /// Ends what stands in for a token that was taken from: it holds what the token held before. Each end is on record. Says
 /// what that has cut; where the children are not known, that this is not all.
 pub(super) fn end_all(call: &Call<'_>, parent: Accessor, reason: &str) -> Cut {
-    match call.shared.given.store.children_of(parent) {
+    end_those(call, parent, of(call, parent), reason)
+}
+
+/// What stands in for a token. To be asked for before the store is told to take the token out of use: it then ends these
+/// with it, and does not name them any more.
+pub(super) fn of(call: &Call<'_>, parent: Accessor) -> Result<Vec<TokenRecord>, StoreError> {
+    call.shared.given.store.children_of(parent)
+}
+
+/// The same as [`end_all`], of what [`of`] has found.
+pub(super) fn end_those(
+    call: &Call<'_>,
+    parent: Accessor,
+    children: Result<Vec<TokenRecord>, StoreError>,
+    reason: &str,
+) -> Cut {
+    match children {
         Ok(children) if children.is_empty() => Cut::NONE,
         Ok(children) => {
             let accessors = children.iter().map(|child| child.accessor).collect();

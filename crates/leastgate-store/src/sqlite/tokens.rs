@@ -150,11 +150,28 @@ pub(super) fn change_state(
             &asked.by,
             seconds(asked.at),
         ))?;
+    if asked.change != Change::Enable {
+        end_children(connection, accessor, asked)?;
+    }
     token.state = state;
     token.state_changed = Some(asked.clone());
     token.version += 1;
     Ok(token)
 }
+
+/// What stands in for a token that is taken out of use ends with it, in the same commit: no crash can leave it behind.
+fn end_children(connection: &Connection, parent: Accessor, asked: &StateChange) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE tokens SET state = 'revoked', change = 'revoke', change_reason = ?2, change_by = ?3, change_at = ?4,
+                 holds_name = 0, version = version + 1
+             WHERE parent = ?1 AND state <> 'revoked'",
+        )?
+        .execute((parent.to_string(), OUT_OF_USE, &asked.by, seconds(asked.at)))?;
+    Ok(())
+}
+
+const OUT_OF_USE: &str = "the token it stands in for was taken out of use";
 
 /// The state a change leads to; `None` where the token is there already.
 fn next_state(token: &TokenRecord, change: Change) -> Result<Option<TokenState>, StoreError> {

@@ -5,6 +5,7 @@
 
 mod above_ceiling;
 mod admin;
+mod admin_refusals;
 mod admin_socket;
 mod admin_tls;
 mod admin_tls_cli;
@@ -36,6 +37,7 @@ mod hostile_http2;
 mod idle;
 mod idle_tokens;
 mod kill;
+mod kill_bulk;
 mod large_bodies;
 mod limits;
 mod metrics;

@@ -178,9 +178,9 @@ impl Operation {
             Self::Restrict { token } => {
                 then_children(tokens, token, one(token, &|record| drop(record.scopes.remove(GRANTED))))
             }
-            Self::Disable { token } => then_children(tokens, token, one(token, &state("disabled"))),
+            Self::Disable { token } => with_children(tokens, token, one(token, &state("disabled"))),
             Self::Enable { token } => vec![one(token, &state("active"))],
-            Self::Revoke { token } => then_children(tokens, token, one(token, &state("revoked"))),
+            Self::Revoke { token } => with_children(tokens, token, one(token, &state("revoked"))),
             Self::RevokeAll { role } => {
                 let fits = |record: &Record| {
                     record.state != "revoked" && record.owner == owner && record.roles.iter().any(|held| held == role)
@@ -276,6 +276,12 @@ fn exported(token: &Token, owner: &str, pepper_id: &str) -> Value {
 
 fn then_children(tokens: &Tokens, parent: &str, first: Step) -> Vec<Step> {
     [first].into_iter().chain(ends_of_children(tokens, parent)).collect()
+}
+
+/// Its children end with it.
+fn with_children(tokens: &Tokens, parent: &str, mut first: Step) -> Vec<Step> {
+    first.changed.extend(ends_of_children(tokens, parent).into_iter().flat_map(|end| end.changed));
+    vec![first]
 }
 
 /// Each child ends in a step of its own.
