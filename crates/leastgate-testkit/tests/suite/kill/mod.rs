@@ -2,7 +2,8 @@
 //!
 //! After each restart on the same state: whatever was acknowledged as durable holds, by the API and on the data plane. A call
 //! without an answer was made whole or not at all, and the record says which: its event is in the audit file, or lies in the
-//! window of a gap whose cause is the crash. What the store holds and the file says nothing of would be neither.
+//! window of a gap whose cause is the crash. What the store holds and the file says nothing of would be neither. Two calls end
+//! tokens one after the other: a restriction, behind it, those that stand in for the token, and `rotate` with `now`, before it.
 //!
 //! A kill ends the process and leaves the kernel's page cache: this shows that an acknowledgement follows the write and that
 //! writes come whole, and not that the disk has them. That a commit is synced before it is answered is counted elsewhere.
