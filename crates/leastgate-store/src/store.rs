@@ -101,6 +101,12 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// When they can't be read.
     fn children_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError>;
 
+    /// Every token that stands in for another one and is not revoked.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn children(&self) -> Result<Vec<TokenRecord>, StoreError>;
+
     /// The tokens that fit a filter of times, the dead ones included. `take` must not call the store.
     ///
     /// # Errors

@@ -29,7 +29,8 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
     let asked: RevokeTokens = from_json(call.body)?;
     check_text("reason", &asked.reason)?;
     ceiling::check_environment(&call.caller.may_grant, &call.shared.given.environment)?;
-    let found = select(call, &asked)?;
+    let mut found = select(call, &asked)?;
+    add_children(call, &mut found);
     if asked.dry_run {
         return answer(&asked, &found, 0, true, Cut::NONE);
     }
@@ -41,6 +42,11 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
     };
     let authority = &call.shared.given.authority;
     let cutting = Cutting::begin(call, Whose::Tokens(found.keys().copied().collect()));
+    for digest in found.values().map(|(digest, _)| digest) {
+        authority.set_state(digest, TokenState::Revoked);
+    }
+    // One that was made meanwhile did not see its parent revoked; from here on each does.
+    add_children(call, &mut found);
     for digest in found.values().map(|(digest, _)| digest) {
         authority.set_state(digest, TokenState::Revoked);
     }
@@ -85,6 +91,22 @@ fn select(call: &Call<'_>, asked: &RevokeTokens) -> Result<Found, Problem> {
         }
     });
     Ok(found)
+}
+
+/// What stands in for one of them ends with it, whether it fits or not: it may be younger than what was asked for.
+fn add_children(call: &Call<'_>, found: &mut Found) {
+    let children = call.shared.given.store.children().unwrap_or_else(|error| {
+        tracing::warn!(%error, "what stands in for the revoked tokens is not known, and lives to its end");
+        Vec::new()
+    });
+    for child in children {
+        let is_of_them = child.parent.is_some_and(|parent| found.contains_key(&parent));
+        if is_of_them && !child.is_expired(call.now) {
+            let digest = call.shared.given.authority.place(&child.digest);
+            let (name, accessor) = (child.name.to_string(), child.accessor.to_string());
+            found.entry(child.accessor).or_insert((digest, RevokedToken { name, accessor, owner: child.owner }));
+        }
+    }
 }
 
 /// A typing error must not read as "none has it".

@@ -254,6 +254,10 @@ impl TokenStore for SqliteStore {
         self.read(|connection| rotate::children_of(connection, &self.shared.environment, accessor))
     }
 
+    fn children(&self) -> Result<Vec<TokenRecord>, StoreError> {
+        self.read(|connection| rotate::children(connection, &self.shared.environment))
+    }
+
     fn for_each_by_time(&self, filter: &TimeFilter, take: &mut dyn FnMut(Accessor)) -> Result<u64, StoreError> {
         self.read(|connection| bulk::for_each_by_time(connection, filter, take))
     }

@@ -58,6 +58,10 @@ pub(super) fn children_of(connection: &Connection, env: &str, parent: Accessor) 
     select(connection, env, "parent = ?1 AND state <> 'revoked' ORDER BY id", [parent.to_string()])
 }
 
+pub(super) fn children(connection: &Connection, env: &str) -> Result<Vec<TokenRecord>, Failure> {
+    select(connection, env, "parent IS NOT NULL AND state <> 'revoked' ORDER BY id", [])
+}
+
 /// The records that a condition of this code fits.
 pub(super) fn select(
     connection: &Connection,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use leastgate_testkit::clock;
 use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::leaks::LeakSearch;
 use leastgate_testkit::policies::orders_tokens;
@@ -324,4 +325,21 @@ fn refused_credentials_are_counted_by_source() {
     assert!(statuses[..20].iter().all(|status| *status == 401), "{statuses:?}");
     assert!(statuses.contains(&429), "{statuses:?}");
     assert_eq!(from(2), 401, "another source has its own");
+}
+
+#[test]
+fn what_stands_in_for_a_token_ends_with_it_in_a_revocation_of_many() {
+    let stored = Stored::start();
+    let root = stored.administrator("root-2", "admin");
+    let parent = stored.create("parent", &["--role", "reader"]);
+    let made = clock::now();
+    until_true("the child to be younger", PATIENCE, || clock::now() > made + 1);
+    let asked = json!({ "ttl": "10m", "reason": "r" });
+    let child = stored.api("POST", "/v1/tokens/parent/children", Some(&root), Some(asked)).json();
+    let child = child["secret"].as_str().unwrap();
+    assert_eq!([&parent, child].map(|secret| stored.ask(secret, "/v1/orders").status), [200, 200]);
+    let asked = json!({ "created_before": clock::rfc3339(made + 1), "reason": "r" });
+    let revoked = stored.api("POST", "/v1/revocations", Some(&root), Some(asked)).json();
+    assert_eq!((&revoked["matched"], &revoked["revoked"]), (&json!(2), &json!(2)), "{revoked}");
+    assert_eq!([&parent, child].map(|secret| stored.ask(secret, "/v1/orders").status), [401, 401]);
 }
