@@ -106,8 +106,10 @@ fn collect(folder: &Path, names: &mut BTreeSet<String>) {
             collect(&path, names);
         } else {
             let text = fs::read_to_string(&path).unwrap();
-            let changes = text.lines().filter(|line| line.contains("Effect::Gives") || line.contains("Effect::Takes"));
-            names.extend(changes.filter_map(|line| line.split('"').nth(1)).map(str::to_owned));
+            let effects = ["GIVES,", "TAKES,", "Effect::Gives)", "Effect::Takes)"];
+            let changes = text.lines().filter(|line| effects.iter().any(|effect| line.contains(effect)));
+            let strings = changes.flat_map(|line| line.split('"').skip(1).step_by(2));
+            names.extend(strings.filter(|text| !text.starts_with('/')).map(str::to_owned));
         }
     }
 }
