@@ -14,6 +14,21 @@ use crate::problem::{Kind, Problem};
 #[derive(Debug, Default)]
 pub(crate) struct Replays {
     seen: Mutex<VecDeque<Replay>>,
+    /// Those that are not answered yet; as many as there are calls under way.
+    underway: Mutex<Vec<(Identity, String)>>,
+}
+
+/// A call with a key that is under way.
+#[derive(Debug)]
+pub(crate) struct Underway<'a> {
+    replays: &'a Replays,
+    key: (Identity, String),
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.replays.underway().retain(|key| *key != self.key);
+    }
 }
 
 /// A call with a key, and what it made.
@@ -36,6 +51,22 @@ pub(crate) struct Ticket {
 const MOST: usize = 1024;
 
 impl Replays {
+    /// Begins a call: two with one key at a time would both find that nothing was made yet.
+    pub(crate) fn begin(&self, ticket: &Ticket) -> Result<Underway<'_>, Problem> {
+        let key = (ticket.caller, ticket.key.clone());
+        let mut underway = self.underway();
+        if underway.contains(&key) {
+            return Err(Problem::new(Kind::Conflict, "a call with this Idempotency-Key is still under way")
+                .hint("ask again in a moment: what it makes is told then"));
+        }
+        underway.push(key.clone());
+        Ok(Underway { replays: self, key })
+    }
+
+    fn underway(&self) -> MutexGuard<'_, Vec<(Identity, String)>> {
+        self.underway.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What the same call made before.
     pub(crate) fn made(&self, ticket: &Ticket) -> Result<Option<Accessor>, Problem> {
         let seen = self.lock();
@@ -77,5 +108,16 @@ mod tests {
         assert_eq!(replays.made(&ticket(MOST)), Ok(Some(Accessor::from_random(MOST as u64))));
         let other = Ticket { caller: Identity::User(2), ..ticket(MOST) };
         assert_eq!(replays.made(&other), Ok(None), "a key is its caller's own");
+    }
+
+    #[test]
+    fn a_call_that_is_not_answered_yet_is_not_repeated() {
+        let replays = Replays::default();
+        let ticket = Ticket { caller: Identity::User(1), key: "k".into(), body: TokenDigest::from_bytes([1; 32]) };
+        let underway = replays.begin(&ticket).unwrap();
+        assert_eq!(replays.begin(&ticket).unwrap_err().kind, Kind::Conflict);
+        assert!(replays.begin(&Ticket { key: "other".into(), ..ticket.clone() }).is_ok());
+        drop(underway);
+        assert!(replays.begin(&ticket).is_ok());
     }
 }

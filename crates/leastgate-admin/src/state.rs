@@ -175,6 +175,11 @@ impl Shared {
         Ok(())
     }
 
+    /// Puts less of a token in force, whoever has the turn: neither its state nor a nearer end is undone.
+    pub(crate) fn restrict_in_force(&self, record: &TokenRecord) {
+        self.given.authority.restrict(self.unsynced.restricted(record).entry());
+    }
+
     pub(crate) fn revoked_admins(&self) -> MutexGuard<'_, HashSet<Accessor>> {
         self.revoked_admins.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -100,7 +100,14 @@ impl Authority {
         Ok(())
     }
 
-    /// Changes a token's state. `false` where there is no such token.
+    /// Puts less of a token in, as [`TokenTable::restrict`] does.
+    pub fn restrict(&self, entry: TokenEntry) {
+        let moves = self.moves();
+        self.tokens.load().restrict(TokenEntry { digest: moves.place(&entry.digest), ..entry });
+        self.changed();
+    }
+
+    /// Changes a token's state; nothing leads away from revoked. `false` where there is no such token.
     pub fn set_state(&self, digest: &TokenDigest, state: TokenState) -> bool {
         let moves = self.moves();
         let found = self.tokens.load().set_state(&moves.place(digest), state);
@@ -411,9 +418,11 @@ mod tests {
                 let is_revoked = moment > 0 || held == previous;
                 let expected = if is_revoked { TokenState::Revoked } else { TokenState::Active };
                 assert_eq!((state(&authority), authority.tokens().len()), (Some(expected), 1), "{held:?} {moment}");
-                // A record that was read before the move, put in force after it, makes no second token.
+                // A record that was read before the move, put in force after it, makes no second token, and undoes no
+                // revocation.
                 authority.upsert(entry(previous, TokenState::Disabled)).unwrap();
-                assert_eq!((state(&authority), authority.tokens().len()), (Some(TokenState::Disabled), 1));
+                let expected = if is_revoked { TokenState::Revoked } else { TokenState::Disabled };
+                assert_eq!((state(&authority), authority.tokens().len()), (Some(expected), 1));
                 assert!(authority.remove(&previous) && authority.tokens().is_empty());
                 assert_eq!(authority.begin_redigest(&straggler), Ok(false));
             }

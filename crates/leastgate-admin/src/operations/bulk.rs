@@ -34,11 +34,14 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     let model = new_token(call, &asked.token)?;
     check_may_give(call, Holding::from(&model))?;
     let (first, count) = (asked.first.unwrap_or(1), asked.count);
+    let Some(last) = first.checked_add(count - 1) else {
+        return Err(Problem::new(Kind::Invalid, "`first` and `count` lead beyond 4294967295"));
+    };
     let given = &call.shared.given;
     // `[{"accessor":…,"name":…,"secret":…},…]`, by hand because a secret can't be serialized.
     let mut items = Zeroizing::new(Vec::with_capacity(asked.count as usize * 180));
     let mut records = Vec::with_capacity(asked.count as usize);
-    for number in first..first.saturating_add(count) {
+    for number in first..=last {
         let name = numbered(&asked.token, number)?;
         let (record, secret) =
             draw_token(&given.environment, given.authority.key(), NewToken { name, ..model.clone() })?;

@@ -5,9 +5,9 @@ use leastgate_policy::{Accessor, TokenState, Whose};
 use leastgate_store::draw::draw_accessor;
 use leastgate_store::{Change, NewToken, StateChange, StoreError, TokenName, TokenRecord};
 
-use super::changes::{apply, check_not_declared, keep, settle};
+use super::changes::{check_not_declared, settle};
 use super::cut::{Cut, Cutting};
-use super::find::{Found, find};
+use super::find::find;
 use super::give::{Holding, check_may_give};
 use super::{check_text, detail, issue, no_query};
 use crate::api::{CreateChild, Moment};
@@ -49,7 +49,8 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     let issued = issue::keep(call, &child)?;
     // Whoever took something from the parent meanwhile did not know of the child.
     if !is_as_it_was(call, &parent) {
-        end_one(call, &issued.record, "the token it stands in for was changed meanwhile");
+        let reason = "the token it stands in for was changed meanwhile";
+        end_those(call, parent.accessor, Ok(vec![issued.record]), reason);
         return Err(Problem::new(Kind::Stale, "the token was changed meanwhile").hint("try again"));
     }
     // Its parent is in use all the same, and is not to be disabled for idleness.
@@ -79,6 +80,11 @@ pub(crate) fn renew(call: &Call<'_>) -> Result<Reply, Problem> {
         );
     };
     let parent = call.shared.given.store.token(parent)?;
+    let in_force = call.shared.given.authority.token(&parent.digest).map(|token| token.state);
+    let is_in_use = [in_force, Some(parent.state)].iter().all(|state| *state == Some(TokenState::Active));
+    if !is_in_use || call.shared.unsynced.owes(parent.accessor) {
+        return Err(Problem::new(Kind::Conflict, "the token it stands in for is not in use any more"));
+    }
     let until = end(call, &parent, &asked);
     let renewed = TokenRecord { expires: child.expires.max(Some(until)), ..child.clone() };
     check_may_give(call, Holding::from(&renewed))?;
@@ -139,39 +145,53 @@ pub(super) fn end_those(
     children: Result<Vec<TokenRecord>, StoreError>,
     reason: &str,
 ) -> Cut {
-    match children {
-        Ok(children) if children.is_empty() => Cut::NONE,
-        Ok(children) => {
-            let accessors = children.iter().map(|child| child.accessor).collect();
-            let cutting = Cutting::begin(call, Whose::Tokens(accessors));
-            children.iter().for_each(|child| end_one(call, child, reason));
-            cutting.in_force();
-            cutting.finish()
-        }
-        // They are short-lived, and nobody renews them any more.
+    let children = match children {
+        Ok(children) => children,
         Err(error) => {
             tracing::warn!(%parent, %error, "what stands in for a token is not known, and lives to its end");
-            Cut { complete: false, ..Cut::NONE }
+            return Cut { complete: false, ..Cut::NONE };
         }
+    };
+    let living: Vec<TokenRecord> = children.into_iter().filter(|child| !child.is_expired(call.now)).collect();
+    if living.is_empty() {
+        return Cut::NONE;
     }
+    let cutting = Cutting::begin(call, Whose::Tokens(living.iter().map(|child| child.accessor).collect()));
+    // All of them, before anybody is waited for.
+    for child in &living {
+        call.shared.given.authority.set_state(&child.digest, TokenState::Revoked);
+    }
+    cutting.in_force();
+    let durable = keep_ends(call, &living, reason);
+    living.iter().for_each(|child| tell_end(call, child, reason, durable));
+    cutting.finish()
 }
 
-fn end_one(call: &Call<'_>, child: &TokenRecord, reason: &str) {
-    let found = Found::stored(call.shared, child.clone());
-    let before = found.state(call.shared);
+/// Has the store keep it in one commit. Whether it does; what it does not is owed.
+fn keep_ends(call: &Call<'_>, children: &[TokenRecord], reason: &str) -> bool {
+    let given = &call.shared.given;
     let change = StateChange {
         change: Change::Revoke,
         reason: reason.to_owned(),
         by: call.caller.subject.clone(),
         at: call.now,
     };
-    let taken =
-        apply(call.shared, &found, TokenState::Revoked).and_then(|()| keep(call, &found, &change, TokenState::Revoked));
-    let Ok((after, durable)) = taken else { return };
+    let accessors: Vec<Accessor> = children.iter().map(|child| child.accessor).collect();
+    let kept = match call.shared.lock_changes() {
+        None => Err("other changes wait for the store".to_owned()),
+        Some(_held) => given.store.revoke_tokens(accessors.clone(), change.clone()).map_err(|error| error.to_string()),
+    };
+    let Err(why) = kept else { return true };
+    tracing::warn!(why, "what stood in for a token has ended, and the store does not know it yet");
+    call.shared.unsynced.add_all(&accessors, &change, &given.telemetry);
+    false
+}
+
+fn tell_end(call: &Call<'_>, child: &TokenRecord, reason: &str, durable: bool) {
     let details = vec![
         detail("name", child.name.as_str()),
-        detail("state.before", before.as_str()),
-        detail("state.after", after.as_str()),
+        detail("state.before", child.state.as_str()),
+        detail("state.after", TokenState::Revoked.as_str()),
         detail("expires", child.expires.map_or_else(|| "never".to_owned(), |end| Moment(end).to_string())),
     ];
     let change = Recorded {

@@ -31,7 +31,12 @@ pub(crate) fn patch(call: &Call<'_>) -> Result<Reply, Problem> {
     let old = editable(call)?;
     let new = patched(call, &old, &asked)?;
     check_may_widen(call, &old, &new)?;
-    keep(call, held, &old, new, &asked.reason)
+    let is_other = has_other_holdings(&old, &new);
+    let reply = keep(call, held, &old, new, &asked.reason)?;
+    if is_other {
+        children::end_all(call, old.accessor, "the token it stands in for was changed");
+    }
+    Ok(reply)
 }
 
 pub(crate) fn grant(call: &Call<'_>) -> Result<Reply, Problem> {
@@ -147,6 +152,15 @@ fn patched(call: &Call<'_>, old: &TokenRecord, asked: &PatchToken) -> Result<Tok
     Ok(new)
 }
 
+/// Whether what stands in for the token holds what the token does not hold any more, or may not know of.
+fn has_other_holdings(old: &TokenRecord, new: &TokenRecord) -> bool {
+    old.roles != new.roles
+        || old.grants != new.grants
+        || old.restrictions != new.restrictions
+        || old.limits != new.limits
+        || old.expires != new.expires
+}
+
 /// What is held already keeps its end and its reason.
 fn regranted(held: &[TokenGrant], scopes: Vec<String>) -> Vec<TokenGrant> {
     let grant = |scope: String| {
@@ -224,7 +238,7 @@ pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
     let less = restriction.apply(&old);
     let cutting = Cutting::begin(call, Whose::Token(old.accessor));
     // In force before waiting for anybody; once more when no other change can come between memory and store.
-    put_restricted(call, &less)?;
+    call.shared.restrict_in_force(&less);
     cutting.in_force();
     let (kept, durable) = keep_restricted(call, &old, &restriction, less)?;
     let cut = cutting.finish();
@@ -272,11 +286,6 @@ fn check_held(old: &TokenRecord, restriction: &Restriction) -> Result<(), Proble
     })
 }
 
-fn put_restricted(call: &Call<'_>, less: &TokenRecord) -> Result<(), Problem> {
-    let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
-    call.shared.put_in_force(less).map_err(collided)
-}
-
 fn keep_restricted(
     call: &Call<'_>,
     old: &TokenRecord,
@@ -291,13 +300,16 @@ fn keep_restricted(
     let Some(_held) = call.shared.lock_changes() else {
         owe("other changes wait for the store");
         // Whoever had the turn may have put more in force meanwhile; from here on they find the debt.
-        put_restricted(call, &less)?;
+        call.shared.restrict_in_force(&less);
         return Ok((less, false));
     };
     // What others changed meanwhile stays, without what is taken away.
     let kept = given.store.token(old.accessor).and_then(|now| given.store.update_token(restriction.apply(&now)));
     match kept {
-        Ok(kept) => put_restricted(call, &kept).map(|()| (kept, true)),
+        Ok(kept) => {
+            call.shared.restrict_in_force(&kept);
+            Ok((kept, true))
+        }
         Err(error @ (StoreError::NotFound { .. } | StoreError::Revoked { .. })) => Err(error.into()),
         Err(error) => {
             owe(&error.to_string());

@@ -90,20 +90,31 @@ pub(super) fn find_in_force(shared: &Shared, wanted: &str) -> Result<Found, Prob
         Err(error @ StoreError::NotFound { .. }) => return Err(error.into()),
         Err(error) => error,
     };
-    let mut found = None;
+    let now = shared.now();
+    let mut found: Option<(u8, Found)> = None;
     shared.given.authority.tokens().for_each(|digest, token| {
-        let is_wanted = token.name == wanted || token.accessor.to_string() == wanted;
-        // A revoked token may have had the name before; the living one is meant.
-        if is_wanted && (found.is_none() || token.state != TokenState::Revoked) {
-            found = Some(Found {
-                digest: *digest,
-                accessor: token.accessor,
-                name: token.name.to_string(),
-                kept: Kept::InForce(token.expires),
-            });
+        let Some(rank) = rank(token, wanted, now) else { return };
+        if found.as_ref().is_none_or(|(best, _)| rank > *best) {
+            let (accessor, name, kept) = (token.accessor, token.name.to_string(), Kept::InForce(token.expires));
+            found = Some((rank, Found { digest: *digest, accessor, name, kept }));
         }
     });
-    found.ok_or_else(|| asked.into())
+    found.map(|(_, found)| found).ok_or_else(|| asked.into())
+}
+
+/// How well a token in force fits what was asked for: its accessor above all, then who holds the name, then who gave it away
+/// and lives on, and last who had it once.
+fn rank(token: &Declared, wanted: &str, now: Timestamp) -> Option<u8> {
+    if token.accessor.to_string() == wanted {
+        return Some(4);
+    }
+    let is_over = token.expires.is_some_and(|end| end <= now);
+    (token.name == wanted).then_some(match token.state {
+        TokenState::Revoked => 0,
+        _ if is_over => 1,
+        TokenState::Rotating => 2,
+        TokenState::Active | TokenState::Disabled => 3,
+    })
 }
 
 fn find_declared(shared: &Shared, wanted: &str) -> Result<Found, Problem> {

@@ -23,6 +23,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     check_not_declared(call, None)?;
     let asked: CreateToken = from_json(call.body)?;
     let ticket = ticket(call)?;
+    let _underway = ticket.as_ref().map(|ticket| call.shared.replays.begin(ticket)).transpose()?;
     if let Some(accessor) = ticket.as_ref().map(|ticket| call.shared.replays.made(ticket)).transpose()?.flatten() {
         return replayed(call, accessor);
     }

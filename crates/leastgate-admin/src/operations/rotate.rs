@@ -34,6 +34,7 @@ pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
     // A repetition has no version to compare any more; what can't be one is refused all the same.
     call.expected_version()?;
     let ticket = ticket(call)?;
+    let _underway = ticket.as_ref().map(|ticket| call.shared.replays.begin(ticket)).transpose()?;
     if let Some(made) = ticket.as_ref().map(|ticket| call.shared.replays.made(ticket)).transpose()?.flatten() {
         return replayed(call, made);
     }
@@ -62,14 +63,13 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
     };
     let before = found.state(call.shared);
     found.record().map_or(Ok(()), |record| check_version(call, record))?;
-    let of_children = children::end_all(call, found.accessor, "the token it stands in for has leaked");
     let cutting = Cutting::begin(call, Whose::Token(found.accessor));
+    // Out of force before anything is asked that may take its time; the store hears of it with the successor. What stands in
+    // for it is looked for after that: none is made for a token that is out of force.
+    apply(call.shared, &found, TokenState::Revoked)?;
+    cutting.in_force();
+    let of_children = children::end_all(call, found.accessor, "the token it stands in for has leaked");
     let rotated = stored(&found).cloned().and_then(|old| {
-        // Out of force before anything is asked that may take its time; the store hears of it with the successor.
-        if matches!(before, TokenState::Active) {
-            call.shared.given.authority.set_state(&old.digest, TokenState::Revoked);
-            cutting.in_force();
-        }
         let _held = call.shared.lock_gift()?;
         hand_over(call, &old, &OldEnd::Revoked(change.clone()))
     });

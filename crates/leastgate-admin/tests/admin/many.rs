@@ -194,3 +194,39 @@ fn a_stand_in_holds_what_its_token_holds_and_ends_with_it() {
     let ended = plane.events("token.revoke");
     assert_eq!(ended.len(), 2, "each end is on record");
 }
+
+#[test]
+fn a_stand_in_goes_with_the_name_and_ends_with_a_change_a_leak_or_a_filter() {
+    let plane = start();
+    let make = |name: &str| {
+        plane.make(&token(name, "team", &json!({"roles": ["reader"]})));
+        let target = format!("/v1/tokens/{name}/children");
+        let child = plane.post(&plane.root, &target, &json!({"ttl": "10m", "reason": "backup"})).json();
+        (child["token"]["accessor"].as_str().unwrap().to_owned(), child["secret"].as_str().unwrap().to_owned())
+    };
+    let show = |accessor: &str| plane.get(&plane.root, &format!("/v1/tokens/{accessor}")).json();
+
+    let (child, secret) = make("rotated");
+    let rotated = plane.post(&plane.root, "/v1/tokens/rotated/rotate", &json!({"grace": "1s", "reason": "due"})).json();
+    assert_eq!(show(&child)["parent"], rotated["token"]["accessor"], "a rotation is no outage");
+    assert_eq!(plane.decide(&secret), "scope_granted");
+    plane.post(&plane.root, "/v1/tokens/rotated/revoke", &json!({"reason": "x"}));
+    assert_eq!(plane.decide(&secret), "token_revoked");
+
+    let (_, secret) = make("edited");
+    let note = plane.patch(&plane.root, "/v1/tokens/edited", "*", &json!({"note": "n", "reason": "x"}));
+    assert_eq!((note.status, plane.decide(&secret).as_str()), (200, "scope_granted"), "a note changes nothing for it");
+    plane.patch(&plane.root, "/v1/tokens/edited", "*", &json!({"allow_cidr": ["10.9.9.9/32"], "reason": "x"}));
+    assert_eq!(plane.decide(&secret), "token_revoked");
+
+    let (_, secret) = make("leaked");
+    plane.post(&plane.root, "/v1/tokens/leaked/rotate", &json!({"now": true, "reason": "leak"}));
+    assert_eq!(plane.decide(&secret), "token_revoked");
+
+    let (child, secret) = make("filtered");
+    let later = json!({"created_before": "2090-01-01T00:00:00Z", "owner": "team", "reason": "x"});
+    plane.post(&plane.root, "/v1/revocations", &later);
+    assert_eq!(plane.decide(&secret), "token_revoked");
+    let renew = format!("/v1/tokens/{child}/renew");
+    plane.post(&plane.root, &renew, &json!({"ttl": "1h", "reason": "x"})).refused(409, "conflict");
+}

@@ -213,6 +213,19 @@ impl TokenTable {
         self.put(entry, None)
     }
 
+    /// Puts less of a token in, in place of what there is: its state stays, and its end comes no later. Who takes from a token
+    /// may have looked at it before others did. Nothing is done where there is no such token any more.
+    pub fn restrict(&self, entry: TokenEntry) {
+        let digest = entry.digest;
+        let mut record = Box::new(self.record(entry));
+        if let Some(mut place) = self.records.get_mut(&key_of(&digest)).filter(|place| place.has_digest(&digest)) {
+            record.goes_on_with(place.meter().cloned());
+            record.state = place.state;
+            record.expires = record.expires.min(place.expires);
+            *place = record;
+        }
+    }
+
     /// Puts a token in that another table may have had before: what was used of its limits there is used here.
     pub(crate) fn take_over(&self, entry: TokenEntry, before: &Self) -> Result<(), DigestCollision> {
         let meter = before.get(&entry.digest).and_then(|token| token.terms?.meter.clone());
@@ -230,17 +243,23 @@ impl TokenTable {
             Entry::Occupied(place) if !place.get().has_digest(&digest) => return Err(DigestCollision),
             Entry::Occupied(mut place) => {
                 record.goes_on_with(place.get().meter().cloned());
+                // Final: whoever read the record before that must not undo it.
+                if place.get().state == TokenState::Revoked {
+                    record.state = TokenState::Revoked;
+                }
                 place.insert(record);
             }
         }
         Ok(())
     }
 
-    /// Changes a token's state. `false` where there is no such token.
+    /// Changes a token's state; nothing leads away from revoked. `false` where there is no such token.
     pub fn set_state(&self, digest: &TokenDigest, state: TokenState) -> bool {
         match self.records.get_mut(&key_of(digest)) {
             Some(mut record) if record.has_digest(digest) => {
-                record.state = state;
+                if record.state != TokenState::Revoked {
+                    record.state = state;
+                }
                 true
             }
             _ => false,
@@ -431,6 +450,32 @@ mod tests {
         assert!(!table.set_state(&TokenDigest::from_bytes(other), TokenState::Revoked));
         assert!(!table.remove(&TokenDigest::from_bytes(other)));
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn nothing_leads_away_from_revoked() {
+        let table = TokenTable::default();
+        table.upsert(entry([1; 32])).unwrap();
+        let digest = TokenDigest::from_bytes([1; 32]);
+        table.set_state(&digest, TokenState::Revoked);
+        table.upsert(entry([1; 32])).unwrap();
+        table.restrict(entry([1; 32]));
+        table.set_state(&digest, TokenState::Active);
+        assert_eq!(table.get(&digest).unwrap().state, TokenState::Revoked);
+    }
+
+    #[test]
+    fn a_restriction_changes_no_state_and_puts_no_end_off() {
+        let table = TokenTable::default();
+        let digest = TokenDigest::from_bytes([1; 32]);
+        table.restrict(entry([1; 32]));
+        assert!(table.is_empty(), "what is gone does not come back");
+        let rotating = TokenEntry { state: TokenState::Rotating, expires: Some(Timestamp(7)), ..entry([1; 32]) };
+        table.upsert(rotating).unwrap();
+        table.restrict(TokenEntry { roles: vec!["less".into()], ..entry([1; 32]) });
+        let token = table.get(&digest).unwrap();
+        assert_eq!((token.state, token.expires), (TokenState::Rotating, Some(Timestamp(7))));
+        assert_eq!(token.entitlement.holdings().roles.len(), 1);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(super) fn rotate(connection: &Connection, env: &str, rotation: &Rotation) ->
         OldEnd::Revoked(change) => drop(change_state(connection, env, old.accessor, change, None)?),
     }
     let successor = create(connection, env, &rotation.successor)?;
+    adopt_children(connection, old.accessor, successor.accessor)?;
     Ok(Rotated { old: by_accessor(connection, env, old.accessor)?, successor })
 }
 
@@ -42,6 +43,14 @@ fn grant_grace(connection: &Connection, old: &TokenRecord, end: Timestamp) -> Re
     connection
         .prepare_cached("UPDATE tokens SET state = 'rotating', expires = ?2 WHERE accessor = ?1")?
         .execute((old.accessor.to_string(), seconds(end)))?;
+    Ok(())
+}
+
+/// What stands in for the old one stands in for its successor: it would outlive a grace, and ends with who has the name.
+fn adopt_children(connection: &Connection, old: Accessor, successor: Accessor) -> Result<(), Failure> {
+    connection
+        .prepare_cached("UPDATE tokens SET parent = ?2 WHERE parent = ?1 AND state <> 'revoked'")?
+        .execute((old.to_string(), successor.to_string()))?;
     Ok(())
 }
 
