@@ -252,6 +252,18 @@ impl PolicySnapshot {
         self.scopes_of_role(role).is_some_and(confers)
     }
 
+    /// Whether a scope denies anything: taken from a token, it may open what it kept shut (§5).
+    #[must_use]
+    pub fn scope_denies(&self, scope: &str) -> bool {
+        self.rules.iter().any(|rule| rule.kind == RuleKind::Deny && rule.scope.as_deref() == Some(scope))
+    }
+
+    /// Whether a role confers a scope that does.
+    #[must_use]
+    pub fn role_denies(&self, role: &str) -> bool {
+        self.scope_names().any(|scope| self.role_confers(role, scope) && self.scope_denies(scope))
+    }
+
     pub(crate) fn serial(&self) -> u64 {
         self.serial
     }

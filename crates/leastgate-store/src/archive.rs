@@ -96,6 +96,15 @@ pub enum ArchiveError {
         /// The file.
         path: PathBuf,
     },
+    /// Root would write where somebody else can put links in its way.
+    #[error("the folder {} belongs to the user with uid {uid}, who could lead what root writes there elsewhere: run this as that \
+             user (sudo -u '#{uid}')", .path.display())]
+    OthersFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
+    },
     /// What was revoked since the backup can't be read, or not all of it.
     #[error("the present store {} can't be read whole ({detail}), so not everything that was revoked since the backup would stay \
              so: --salvage carries over what can be read, --forget-revocations nothing", .path.display())]

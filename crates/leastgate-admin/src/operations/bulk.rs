@@ -4,7 +4,8 @@ use leastgate_policy::{Accessor, Restrictions, TokenDigest, TokenState};
 use leastgate_store::MadeUnder;
 use leastgate_store::draw::{draw_token, made_under};
 use leastgate_store::{
-    MAX_PAGE, NewToken, SortKey, StateFilter, StoreError, TimeFilter, TokenGrant, TokenName, TokenQuery, TokenRecord,
+    Change, MAX_PAGE, NewToken, SortKey, StateChange, StateFilter, StoreError, TimeFilter, TokenGrant, TokenName,
+    TokenQuery, TokenRecord,
 };
 use leastgate_telemetry::Reservation;
 use serde::Deserialize;
@@ -187,7 +188,7 @@ pub(crate) fn import(call: &Call<'_>) -> Result<Reply, Problem> {
     let mut unchanged = 0;
     for (number, token) in asked.tokens.iter().enumerate() {
         let named = |problem: Problem| problem.about(&format!("tokens[{number}] ({})", token.name));
-        let record = record(call, token).map_err(named)?;
+        let record = record(call, token, &asked.reason).map_err(named)?;
         check_may_give(call, Holding::from(&record)).map_err(named)?;
         if is_here(call, &record).map_err(named)? {
             unchanged += 1;
@@ -214,7 +215,7 @@ fn is_here(call: &Call<'_>, record: &TokenRecord) -> Result<bool, Problem> {
     }
 }
 
-fn record(call: &Call<'_>, token: &ExportedToken) -> Result<TokenRecord, Problem> {
+fn record(call: &Call<'_>, token: &ExportedToken, reason: &str) -> Result<TokenRecord, Problem> {
     let given = &call.shared.given;
     let invalid = |detail: String| Problem::new(Kind::Invalid, detail);
     if token.env != given.environment {
@@ -265,7 +266,13 @@ fn record(call: &Call<'_>, token: &ExportedToken) -> Result<TokenRecord, Problem
         created_by: call.caller.subject.clone(),
         expires: token.expires.map(|Moment(at)| at),
         state: TokenState::Active,
-        state_changed: None,
+        // Its life here begins now: nobody could use it before, and it is not idle for that.
+        state_changed: Some(StateChange {
+            change: Change::Enable,
+            reason: reason.to_owned(),
+            by: call.caller.subject.clone(),
+            at: call.now,
+        }),
         pepper_id: token.pepper_id.clone(),
         successor: None,
         parent: None,

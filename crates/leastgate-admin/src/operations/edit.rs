@@ -181,7 +181,8 @@ pub(super) fn limits(asked: impl Into<TokenLimits>) -> Result<TokenLimits, Probl
 /// for longer, from more places or more often than before.
 fn check_may_widen(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord) -> Result<(), Problem> {
     check_policy(call, Holding::from(new))?;
-    let is_wider = is_more(old.expires, new.expires)
+    let is_wider = opened_by(call, old, new)?.is_some()
+        || is_more(old.expires, new.expires)
         || is_wider_place(old, new)
         || is_more(old.limits.rate, new.limits.rate)
         || is_more(old.limits.at_once(), new.limits.at_once())
@@ -195,6 +196,17 @@ fn check_may_widen(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord) -> Res
         return Ok(());
     }
     check_ceiling(call, &roles, &scopes, new.expires)
+}
+
+/// The first role or scope that the token has no more and that denies something: its denies go with it (§5).
+fn opened_by<'a>(call: &Call<'_>, old: &'a TokenRecord, new: &TokenRecord) -> Result<Option<&'a str>, Problem> {
+    let policy = call.shared.policy()?;
+    let roles = old.roles.iter().filter(|role| !new.roles.contains(role));
+    let mut roles = roles.map(String::as_str).filter(|role| policy.role_denies(role));
+    let is_gone = |grant: &&TokenGrant| !new.grants.iter().any(|held| held.scope == grant.scope);
+    let scopes = old.grants.iter().filter(is_gone).map(|grant| grant.scope.as_str());
+    let mut scopes = scopes.filter(|scope| policy.scope_denies(scope));
+    Ok(roles.next().or_else(|| scopes.next()))
 }
 
 /// Whether a bound is gone or higher; no bound is the highest.
@@ -236,6 +248,13 @@ pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
     check_held(&old, &restriction)?;
     check_version(call, &old)?;
     let less = restriction.apply(&old);
+    if let Some(name) = opened_by(call, &old, &less)? {
+        return Err(Problem::new(
+            Kind::Invalid,
+            format!("`{name}` denies something too: without it the token could do more"),
+        )
+        .hint("edit the token instead, which asks whether you may give that; or revoke it"));
+    }
     let cutting = Cutting::begin(call, Whose::Token(old.accessor));
     // In force before waiting for anybody; once more when no other change can come between memory and store.
     call.shared.restrict_in_force(&less);

@@ -44,16 +44,19 @@ pub(super) fn check_may_give(call: &Call<'_>, holding: Holding<'_>) -> Result<()
 
 /// Whether the policy in force permits it. All that it breaks is told at once.
 pub(super) fn check_policy(call: &Call<'_>, holding: Holding<'_>) -> Result<(), Problem> {
+    let policy = call.shared.policy()?;
+    let Holding { owner, created, expires, .. } = holding;
     let roles: Vec<&str> = holding.roles.iter().map(String::as_str).collect();
-    let grants: Vec<_> = holding.grants.iter().map(|grant| (grant.scope.as_str(), grant.expires)).collect();
-    let request = IssueRequest {
-        owner: holding.owner,
-        roles: &roles,
-        grants: &grants,
-        from: holding.created,
-        expires: holding.expires,
-    };
-    check_rules(&*call.shared.policy()?, &request)
+    let (lasting, ending): (Vec<_>, Vec<_>) =
+        holding.grants.iter().map(|grant| (grant.scope.as_str(), grant.expires)).partition(|(_, end)| end.is_none());
+    check_rules(&policy, &IssueRequest { owner, roles: &roles, grants: &lasting, from: created, expires })?;
+    // One with an end of its own has a life of its own, which began when it was given: at the latest now.
+    let to_come = ending.into_iter().filter(|(_, end)| end.is_some_and(|end| end > call.now));
+    for grant in to_come {
+        let request = IssueRequest { owner, roles: &[], grants: &[grant], from: call.now, expires: grant.1 };
+        check_rules(&policy, &request)?;
+    }
+    Ok(())
 }
 
 /// Whether the caller's ceiling permits these names until then.

@@ -72,6 +72,31 @@ fn a_scope_is_given_for_a_while_and_goes_by_itself() {
 }
 
 #[test]
+fn a_token_with_a_scope_for_a_while_is_edited_and_enabled_as_any_other() {
+    let plane = start();
+    let (accessor, _) = plane.make(&json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "23h"}));
+    // As if it had been made half an hour ago, and so longer than the scope may live.
+    let mut old = plane.store.token(accessor.parse().unwrap()).unwrap();
+    old.created = leastgate_policy::Timestamp(old.created.0 - 1800);
+    let old = leastgate_store::TokenRecord {
+        accessor: "AAAAAAAAA1".parse().unwrap(),
+        digest: leastgate_policy::TokenDigest::from_bytes([9; 32]),
+        name: leastgate_store::TokenName::parse("old").unwrap(),
+        ..old
+    };
+    plane.store.create_token(old.clone()).unwrap();
+    plane.authority.upsert(old.entry()).unwrap();
+    let grant = json!({"scope": "orders:refund", "ttl": "20m", "reason": "INC-7"});
+    assert_eq!(plane.post(&plane.root, "/v1/tokens/old/grants", &grant).status, 200);
+    let note = plane.patch(&plane.root, "/v1/tokens/old", "*", &json!({"note": "n", "reason": "x"}));
+    assert_eq!(note.status, 200, "{note:?}");
+    for change in ["disable", "enable"] {
+        let changed = plane.post(&plane.root, &format!("/v1/tokens/old/{change}"), &json!({"reason": "x"}));
+        assert_eq!(changed.status, 200, "{changed:?}");
+    }
+}
+
+#[test]
 fn a_grant_never_shortens_what_is_held() {
     let plane = start();
     plane.make(&bot());
@@ -172,4 +197,31 @@ fn a_burst_that_is_only_said_is_not_more_than_it_seems() {
     patch(&operator, json!({"rate": 10, "burst": 1000})).refused(403, "above-ceiling");
     patch(&operator, json!({})).refused(403, "above-ceiling");
     assert_eq!(patch(&operator, json!({"rate": 10, "burst": 5})).status, 200);
+}
+
+#[test]
+fn what_denies_is_not_taken_away_as_if_it_were_less() {
+    let mut spec = crate::fixture::policy();
+    let text = |value: &str| value.to_owned().into();
+    let rule = |value: &str| leastgate_policy::spec::RuleSpec { text: text(value), when: None };
+    spec.scopes.push(leastgate_policy::spec::ScopeSpec {
+        name: text("orders:guarded"),
+        api: text("orders"),
+        deny: vec![rule("GET /v1/orders")],
+        ..Default::default()
+    });
+    let plane = crate::fixture::Setup { policy: Some(spec), ..Default::default() }.start();
+    let operator = operator(&plane);
+    let bot = json!({"name": "bot", "owner": "team", "scopes": ["orders:guarded", "orders:read", "orders:refund"], "ttl": "10m"});
+    let (_, secret) = plane.make(&bot);
+    assert_eq!(plane.decide(&secret), "explicit_deny");
+    let restrict = json!({"remove_scopes": ["orders:guarded"], "reason": "x"});
+    plane.post(&operator, "/v1/tokens/bot/restrict", &restrict).refused(422, "invalid-value");
+    let patch =
+        |by: &str, scopes: &[&str]| plane.patch(by, "/v1/tokens/bot", "*", &json!({"scopes": scopes, "reason": "x"}));
+    patch(&operator, &["orders:read", "orders:refund"]).refused(403, "above-ceiling");
+    assert_eq!(plane.decide(&secret), "explicit_deny");
+    assert_eq!(patch(&operator, &["orders:read", "orders:guarded"]).status, 200);
+    assert_eq!(patch(&plane.root, &["orders:read"]).status, 200);
+    assert_eq!(plane.decide(&secret), "scope_granted");
 }

@@ -142,6 +142,14 @@ fn what_one_gateway_hands_over_works_in_the_other_one() {
     let import = |body: &Value| to.post(&to.root, "/v1/tokens/import", body);
     assert_eq!(import(&body).json(), json!({"imported": 3, "unchanged": 0}));
     assert_eq!(import(&body).json(), json!({"imported": 0, "unchanged": 3}), "a second time changes nothing");
+    let elsewhere = start();
+    let made = to.store.find_token("reader-a").unwrap().created.0;
+    let mut old = page["items"][0].clone();
+    old["created"] = json!(leastgate_admin::api::Moment(Timestamp(made - 36_000)).to_string());
+    let moved = elsewhere.post(&elsewhere.root, "/v1/tokens/import", &json!({"tokens": [old], "reason": "moved"}));
+    assert_eq!(moved.status, 200, "{moved:?}");
+    let idle = elsewhere.store.idle_tokens(Timestamp(made - 3_600), 10);
+    assert_eq!(idle, Ok(vec![]), "what comes in now is not idle since it was made");
     let after: Vec<String> = secrets.iter().map(|secret| to.decide(secret)).collect();
     assert_eq!(after, ["scope_granted", "token_unknown", "scope_granted", "insufficient_scope"]);
 

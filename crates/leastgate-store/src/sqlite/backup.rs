@@ -8,7 +8,7 @@ use std::path::Path;
 use leastgate_policy::Timestamp;
 
 use super::check::{self, Report};
-use super::draft::Draft;
+use super::draft::{Draft, refuse_others_folder};
 use super::seal::{self, Seal};
 use super::snapshot::COMPANIONS;
 use super::{meta, snapshot};
@@ -28,6 +28,7 @@ pub fn backup(
     watch: Watch<'_>,
 ) -> Result<Report, ArchiveError> {
     refuse_target(store, to)?;
+    refuse_others_folder(to)?;
     let source = snapshot::open(store)?;
     let compared = meta::compare_environment(&source, store, owner.environment)
         .and_then(|()| meta::compare_key(&source, store, owner.key));

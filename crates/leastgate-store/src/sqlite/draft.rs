@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
@@ -11,10 +11,24 @@ use rustix::io::Errno;
 
 use super::connect::sync_folder;
 use super::snapshot::{self, COMPANIONS, companion};
-use crate::archive::{Stop, Watch};
+use crate::archive::{ArchiveError, Stop, Watch};
 use crate::error::{StoreError, from_io};
 
 const SUFFIX: &str = ".partial";
+
+/// Root writes nothing into a folder of somebody else: its owner could put a link in the place of a file between two looks
+/// at it.
+pub(super) fn refuse_others_folder(target: &Path) -> Result<(), ArchiveError> {
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let uid = fs::metadata(folder).map_err(|error| from_io(target, &error))?.uid();
+    if rustix::process::geteuid().is_root() && uid != 0 {
+        return Err(ArchiveError::OthersFolder { path: folder.to_owned(), uid });
+    }
+    Ok(())
+}
 
 /// A file that is being written; it is removed again unless it gets its name.
 #[derive(Debug)]

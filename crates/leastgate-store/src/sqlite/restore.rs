@@ -6,7 +6,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -15,7 +15,7 @@ use super::backup::named;
 use super::carry::{Carried, Present};
 use super::check::{self, Report};
 use super::connect::{self, Place, sync_folder};
-use super::draft::Draft;
+use super::draft::{Draft, refuse_others_folder};
 use super::seal::{Seal, Sealed};
 use super::snapshot::{self, COMPANIONS, companion};
 use super::{meta, schema};
@@ -57,6 +57,7 @@ impl Restore {
         watch: Watch<'_>,
     ) -> Result<Self, ArchiveError> {
         let store = dir.store_path();
+        refuse_others_folder(&store)?;
         refuse_same(backup, &store)?;
         let present = present(&store, owner)?;
         let may_miss_some = options.salvage || options.forget_revocations;
@@ -74,7 +75,6 @@ impl Restore {
         if carried.is_some() {
             verified(&draft, backup, owner, watch)?;
         }
-        keep_owner(&draft, &store).map_err(|error| from_io(&store, &error))?;
         Ok(Self { draft, store, report, carried })
     }
 
@@ -207,16 +207,6 @@ fn carry(draft: &Draft, present: &Present, end: &str) -> Result<Carried, Failure
     let carried = present.carry_into(&connection)?;
     connection.execute_batch(end)?;
     Ok(carried)
-}
-
-/// Root restores for the user that runs the gateway.
-fn keep_owner(draft: &Draft, store: &Path) -> io::Result<()> {
-    let model = fs::metadata(store).or_else(|_| fs::metadata(store.parent().unwrap_or(Path::new("."))))?;
-    let made = fs::metadata(draft.path())?;
-    if rustix::process::geteuid().is_root() && (made.uid(), made.gid()) != (model.uid(), model.gid()) {
-        chown(draft.path(), Some(model.uid()), Some(model.gid()))?;
-    }
-    Ok(())
 }
 
 /// Makes the present store one file, where it can be. Nobody else may have it open: their log would be left behind.

@@ -493,3 +493,20 @@ fn a_backup_of_an_older_release_is_checked_restored_and_brought_up() {
         assert_eq!(home.open().token(token.accessor).unwrap().state, TokenState::Revoked);
     }
 }
+
+#[test]
+fn root_writes_nothing_into_a_folder_of_somebody_else() {
+    let home = Home::new();
+    home.open().create_token(record(named("a"))).unwrap();
+    let backup_file = back_up(&home);
+    if std::os::unix::fs::chown(folder(&home), Some(65_534), None).is_err() {
+        // Only root can give a folder away, and only root is refused.
+        return;
+    }
+    let restored = prepare(&home, &backup_file, RestoreOptions::default()).map(drop).unwrap_err();
+    let again =
+        backup(&home.path, &folder(&home).join("again.db"), owner(&key()), NOW, &mut go_on).map(drop).unwrap_err();
+    for refused in [restored, again] {
+        assert!(matches!(refused, ArchiveError::OthersFolder { uid: 65_534, .. }), "{refused}");
+    }
+}
