@@ -352,7 +352,7 @@ fn a_tunnel_counts_for_as_long_as_it_lives() {
     let reply = again.reply();
     assert_eq!(reply.status, 101, "{}", reply.head);
     assert_has(&reply, &["ratelimit: \"token-concurrent\";r=0"]);
-    limited.harness.authority.set_state(&limited.harness.digest, TokenState::Revoked);
+    limited.harness.authority.set_state(&limited.harness.digest, TokenState::Disabled);
     again.rest();
     limited.harness.until_in_flight(0);
     limited.harness.authority.set_state(&limited.harness.digest, TokenState::Active);

@@ -71,9 +71,9 @@ fn gifts(pepper_id: &Value, child: &str) -> Vec<(&'static str, String, Value)> {
         ("POST", "/v1/tokens/import".to_owned(), json!({ "tokens": [imported], "reason": "r" })),
         on("mover", "rotate", json!({ "grace": "1h", "reason": "r" })),
         on("edited", "grants", json!({ "scope": "orders:refund", "ttl": "15m", "reason": "r" })),
-        ("PATCH", "/v1/tokens/edited".to_owned(), json!({ "roles": ["wide"], "reason": "r" })),
         on("edited", "children", json!({ "ttl": "15m", "reason": "r" })),
         on(child, "renew", json!({ "ttl": "45m", "reason": "r" })),
+        ("PATCH", "/v1/tokens/edited".to_owned(), json!({ "roles": ["wide"], "reason": "r" })),
         on("off", "enable", json!({ "reason": "r" })),
         ("POST", "/v1/admins".to_owned(), json!({ "name": "third", "role": "viewer" })),
     ]

@@ -41,7 +41,9 @@ impl Runs {
 
     /// `leastgate run` with these words, as a user of the gateway's machine types it.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(paths::leastgate());
+        // A signal that a shell ignores for its background jobs stays ignored by all that they start.
+        let mut command = Command::new(program("env"));
+        command.arg("--default-signal=INT,QUIT").arg(paths::leastgate());
         command.current_dir(self.scratch.path()).arg("--config").arg(self.stored.gateway.path().join("leastgate.yaml"));
         self.surroundings(&mut command);
         command.arg("run").args(words);

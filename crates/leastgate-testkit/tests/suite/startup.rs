@@ -138,9 +138,8 @@ fn every_error_of_a_file_is_shown_at_once() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_not_ignored() {
-    let rotated =
-        ORDERS.replace("max_ttl: 90d, require_owner", "max_ttl: 90d, rotation: { every: 30d }, require_owner");
-    let ended = Setup::new(&rotated).upstream("orders", "http://127.0.0.1:9").start_failing();
+    let health = "probe: { live: /healthz }";
+    let ended = setup(&orders_tokens()).upstream_with("orders", "https://127.0.0.1:9", health).start_failing();
     assert_refused(&ended, 3, &["not supported yet"]);
 }
 

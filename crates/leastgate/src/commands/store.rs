@@ -284,7 +284,7 @@ fn refused(error: ArchiveError) -> Failure {
         | ArchiveError::Unreadable { .. } => Exit::Invalid,
         ArchiveError::Interrupted => Exit::Interrupted,
         ArchiveError::Same { .. } | ArchiveError::Reserved { .. } => Exit::Usage,
-        ArchiveError::Store(_) | ArchiveError::Exists { .. } => Exit::Failed,
+        ArchiveError::Store(_) | ArchiveError::Exists { .. } | ArchiveError::OthersFolder { .. } => Exit::Failed,
     };
     Failure::new(exit, error)
 }

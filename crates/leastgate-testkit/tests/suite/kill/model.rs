@@ -168,8 +168,15 @@ impl Operation {
                 });
                 let successor = Record { version: 1, ..tokens[old].clone() };
                 rotated.new.push((DRAWN.to_owned(), successor));
-                let ends = if *now { ends_of_children(tokens, old) } else { Vec::new() };
-                ends.into_iter().chain([rotated]).collect()
+                if *now {
+                    return end_of_children(tokens, old).into_iter().chain([rotated]).collect();
+                }
+                // What stands in for the old one stands in for its successor, and knows nothing of it.
+                let handed = |(accessor, child): (&String, &Record)| {
+                    (accessor.clone(), Record { parent: Some(DRAWN.to_owned()), ..child.clone() })
+                };
+                rotated.changed.extend(children(tokens, old).map(handed));
+                vec![rotated]
             }
             Self::Patch { token, .. } => vec![one(token, &|record| record.note = Some(reason.to_owned()))],
             Self::Grant { token } => {
@@ -275,23 +282,27 @@ fn exported(token: &Token, owner: &str, pepper_id: &str) -> Value {
 }
 
 fn then_children(tokens: &Tokens, parent: &str, first: Step) -> Vec<Step> {
-    [first].into_iter().chain(ends_of_children(tokens, parent)).collect()
+    [first].into_iter().chain(end_of_children(tokens, parent)).collect()
 }
 
 /// Its children end with it.
 fn with_children(tokens: &Tokens, parent: &str, mut first: Step) -> Vec<Step> {
-    first.changed.extend(ends_of_children(tokens, parent).into_iter().flat_map(|end| end.changed));
+    first.changed.extend(end_of_children(tokens, parent).into_iter().flat_map(|end| end.changed));
     vec![first]
 }
 
-/// Each child ends in a step of its own.
-fn ends_of_children(tokens: &Tokens, parent: &str) -> Vec<Step> {
-    let is_child = |record: &Record| record.parent.as_deref() == Some(parent) && record.state != "revoked";
-    let end = |(accessor, record): (&String, &Record)| Step {
-        changed: [(accessor.clone(), record.changed(|child| child.state = "revoked"))].into(),
-        ..Step::default()
-    };
-    tokens.iter().filter(|(_, record)| is_child(record)).map(end).collect()
+/// All of them end in one step, if there are any.
+fn end_of_children(tokens: &Tokens, parent: &str) -> Option<Step> {
+    let end =
+        |(accessor, child): (&String, &Record)| (accessor.clone(), child.changed(|child| child.state = "revoked"));
+    let changed: Tokens = children(tokens, parent).map(end).collect();
+    (!changed.is_empty()).then(|| Step { changed, ..Step::default() })
+}
+
+/// What stands in for a token.
+fn children<'a>(tokens: &'a Tokens, parent: &'a str) -> impl Iterator<Item = (&'a String, &'a Record)> {
+    let is_child = move |record: &Record| record.parent.as_deref() == Some(parent) && record.state != "revoked";
+    tokens.iter().filter(move |(_, record)| is_child(record))
 }
 
 /// `tokens` after these steps, the new ones as they were drawn; `None` where those do not fit.
@@ -304,8 +315,9 @@ pub(crate) fn after(tokens: &Tokens, steps: &[&Step], drawn: &[Drawn]) -> Option
             let at = drawn.iter().position(|drawn| drawn.fits(accessor, record))?;
             let known = drawn.remove(at);
             after.insert(known.accessor.clone(), Record { name: known.name.clone(), ..record.clone() });
-            for record in after.values_mut().filter(|record| record.successor.as_deref() == Some(DRAWN)) {
-                record.successor = Some(known.accessor.clone());
+            let of_others = after.values_mut().flat_map(|record| [&mut record.successor, &mut record.parent]);
+            for other in of_others.filter(|other| other.as_deref() == Some(DRAWN)) {
+                *other = Some(known.accessor.clone());
             }
         }
     }
