@@ -198,8 +198,12 @@ fn check_may_widen(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord) -> Res
     check_ceiling(call, &roles, &scopes, new.expires)
 }
 
-/// The first role or scope that the token has no more and that denies something: its denies go with it (§5).
+/// The first role or scope that the token has no more and that denies something: its denies go with it (§5). Where nothing
+/// is held any more, nothing is opened.
 fn opened_by<'a>(call: &Call<'_>, old: &'a TokenRecord, new: &TokenRecord) -> Result<Option<&'a str>, Problem> {
+    if new.roles.is_empty() && new.grants.is_empty() {
+        return Ok(None);
+    }
     let policy = call.shared.policy()?;
     let roles = old.roles.iter().filter(|role| !new.roles.contains(role));
     let mut roles = roles.map(String::as_str).filter(|role| policy.role_denies(role));

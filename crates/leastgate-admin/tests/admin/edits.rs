@@ -224,4 +224,9 @@ fn what_denies_is_not_taken_away_as_if_it_were_less() {
     assert_eq!(patch(&operator, &["orders:read", "orders:guarded"]).status, 200);
     assert_eq!(patch(&plane.root, &["orders:read"]).status, 200);
     assert_eq!(plane.decide(&secret), "scope_granted");
+
+    let only = json!({"name": "only", "owner": "team", "scopes": ["orders:guarded"], "ttl": "10m"});
+    plane.make(&only);
+    let less = plane.post(&operator, "/v1/tokens/only/restrict", &restrict);
+    assert_eq!(less.status, 200, "who holds nothing any more can do no more");
 }

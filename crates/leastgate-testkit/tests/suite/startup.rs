@@ -138,8 +138,8 @@ fn every_error_of_a_file_is_shown_at_once() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_not_ignored() {
-    let health = "probe: { live: /healthz }";
-    let ended = setup(&orders_tokens()).upstream_with("orders", "https://127.0.0.1:9", health).start_failing();
+    let probe = ", probe: { live: /healthz }";
+    let ended = setup(&orders_tokens()).upstream_with("orders", "https://127.0.0.1:9", probe).start_failing();
     assert_refused(&ended, 3, &["not supported yet"]);
 }
 
