@@ -107,6 +107,13 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// When they can't be read.
     fn children(&self) -> Result<Vec<TokenRecord>, StoreError>;
 
+    /// Pairs of tokens that have their limits in common: a name's tokens in their order, then each token with what stands in
+    /// for it. The second of a pair uses what the first has.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn sharing_limits(&self) -> Result<Vec<(TokenDigest, TokenDigest)>, StoreError>;
+
     /// The tokens that fit a filter of times, the dead ones included. `take` must not call the store.
     ///
     /// # Errors

@@ -47,6 +47,8 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     };
     check_may_give(call, Holding::from(&child))?;
     let issued = issue::keep(call, &child)?;
+    // A thousand children have the rate of one token, or a limit would be none.
+    call.shared.given.authority.share_limits(&parent.digest, &issued.record.digest);
     // Whoever took something from the parent meanwhile did not know of the child.
     if !is_as_it_was(call, &parent) {
         let reason = "the token it stands in for was changed meanwhile";

@@ -122,6 +122,7 @@ fn hand_over(call: &Call<'_>, old: &TokenRecord, end: &OldEnd) -> Result<Rotated
     for record in [&issued.record, &old] {
         call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
     }
+    given.authority.share_limits(&old.digest, &issued.record.digest);
     Ok((issued, old))
 }
 

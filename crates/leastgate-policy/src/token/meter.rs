@@ -6,35 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::table::TokenLimits;
+use super::terms::TokenLimits;
 use crate::reason::Reason;
 
 const SECOND: u64 = 1_000_000_000;
-
-/// What can't be a token's limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LimitsError {
-    /// One of them lets nothing through.
-    #[error("`{0}` of a token's limits must be at least 1: disable a token that should do nothing")]
-    Zero(&'static str),
-    /// There is nothing that it could be a burst of.
-    #[error("`burst` says how many requests may come at once above a `rate`: give the `rate` too, or leave it out")]
-    BurstWithoutRate,
-}
-
-impl TokenLimits {
-    /// Whether these can be the limits of a token.
-    ///
-    /// # Errors
-    /// Says what can't be.
-    pub fn check(&self) -> Result<(), LimitsError> {
-        let all = [("rate", self.rate), ("burst", self.burst), ("concurrent", self.concurrent)];
-        if let Some((name, _)) = all.into_iter().find(|(_, limit)| *limit == Some(0)) {
-            return Err(LimitsError::Zero(name));
-        }
-        if self.burst.is_some() && self.rate.is_none() { Err(LimitsError::BurstWithoutRate) } else { Ok(()) }
-    }
-}
 
 /// What a token has used of its limits.
 #[derive(Debug, Default)]

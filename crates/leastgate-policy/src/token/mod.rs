@@ -8,6 +8,7 @@ mod moves;
 mod secret;
 mod stragglers;
 mod table;
+mod terms;
 
 pub use accessor::Accessor;
 pub(crate) use codec::contains_token;
@@ -15,8 +16,9 @@ pub use codec::{CodecError, Parsed, TokenKind, inspect, is_environment_name, min
 #[cfg(test)]
 pub(crate) use digest::HASHED;
 pub use digest::{DigestParseError, Digests, EnvironmentKey, Pepper, TokenDigest};
-pub use meter::{Allowance, ConcurrentLeft, LimitsError, Metered, OverLimit, RateLeft, TokenPlace};
+pub use meter::{Allowance, ConcurrentLeft, Metered, OverLimit, RateLeft, TokenPlace};
 pub(crate) use moves::Moves;
 pub use secret::Secret;
 pub use stragglers::{Straggler, StragglerKind, Stragglers};
-pub use table::{DigestCollision, Restrictions, Terms, TokenEntry, TokenLimits, TokenState, TokenTable, TokenView};
+pub use table::{DigestCollision, TokenEntry, TokenState, TokenTable, TokenView};
+pub use terms::{LimitsError, Restrictions, Terms, TokenLimits};

@@ -2,16 +2,15 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use ipnet::IpNet;
 use smol_str::SmolStr;
 
 use super::accessor::Accessor;
 use super::digest::{Digests, TokenDigest};
-use super::meter::{Meter, Metered, OverLimit};
+use super::meter::Meter;
+use super::terms::{Restrictions, Terms, TokenLimits};
 use crate::case::Bait;
 use crate::entitlement::{Entitlement, Entitlements, GrantKey, Holdings};
 use crate::time::Timestamp;
@@ -47,45 +46,6 @@ impl TokenState {
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Active, Self::Rotating, Self::Disabled, Self::Revoked].into_iter().find(|state| state.as_str() == name)
     }
-}
-
-/// Where and from when a token may be used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Restrictions {
-    /// Networks one of which must hold the caller; empty: any.
-    pub source_ip: Vec<IpNet>,
-    /// The first moment of its life.
-    pub not_before: Option<Timestamp>,
-}
-
-/// How much a token may be used; what is `None` is not limited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TokenLimits {
-    /// Requests a second, on the long run.
-    pub rate: Option<u32>,
-    /// Requests at once above the rate; without it as many as the rate.
-    pub burst: Option<u32>,
-    /// Requests under way.
-    pub concurrent: Option<u32>,
-}
-
-impl TokenLimits {
-    /// How many requests may come at once; `None`: as many as like. Without a word about it, as many as in a second.
-    #[must_use]
-    pub fn at_once(&self) -> Option<u32> {
-        self.rate.map(|rate| self.burst.unwrap_or(rate))
-    }
-}
-
-/// Where, from when and how much a token may be used: most tokens say nothing of it.
-#[derive(Debug, Default)]
-pub struct Terms {
-    /// Where and from when.
-    pub restrictions: Restrictions,
-    /// How much.
-    pub limits: TokenLimits,
-    /// What was used of that, where there is a limit.
-    meter: Option<Arc<Meter>>,
 }
 
 /// Everything about a token that decisions need: what goes into the table.
@@ -228,7 +188,7 @@ impl TokenTable {
 
     /// Puts a token in that another table may have had before: what was used of its limits there is used here.
     pub(crate) fn take_over(&self, entry: TokenEntry, before: &Self) -> Result<(), DigestCollision> {
-        let meter = before.get(&entry.digest).and_then(|token| token.terms?.meter.clone());
+        let meter = before.get(&entry.digest).and_then(|token| token.terms?.meter().cloned());
         self.put(entry, meter)
     }
 
@@ -287,6 +247,18 @@ impl TokenTable {
         Ok(self.remove(from))
     }
 
+    /// Has the second token use the limits of the first from now on, where both have some: what either uses is used by both.
+    pub fn share_limits(&self, of: &TokenDigest, with: &TokenDigest) {
+        let meter = self
+            .records
+            .get(&key_of(of))
+            .filter(|record| record.has_digest(of))
+            .and_then(|record| record.meter().cloned());
+        if let Some(mut record) = self.records.get_mut(&key_of(with)).filter(|record| record.has_digest(with)) {
+            record.goes_on_with(meter);
+        }
+    }
+
     /// Whether a token with this digest could be put in.
     #[must_use]
     pub fn has_room_for(&self, digest: &TokenDigest) -> bool {
@@ -319,29 +291,16 @@ impl TokenTable {
 
     fn record(&self, entry: TokenEntry) -> Record {
         let TokenEntry { digest, accessor, name, owner, roles, grants, expires, state, is_canary, .. } = entry;
-        let meter = (entry.limits != TokenLimits::default()).then(Arc::default);
-        let terms = Terms { restrictions: entry.restrictions, limits: entry.limits, meter };
         Record {
             digest_rest: rest_of(&digest),
             accessor,
             name,
             entitlement: self.entitlements.intern(Holdings { owner, roles, grants }),
-            terms: terms.say_something().then(|| Arc::new(terms)),
+            terms: Terms::new(entry.restrictions, entry.limits).map(Arc::new),
             expires: expires.map_or(NEVER, |end| u32::try_from(end.0).unwrap_or(LATEST).min(LATEST)),
             state,
             is_canary,
         }
-    }
-}
-
-impl Terms {
-    fn say_something(&self) -> bool {
-        self.restrictions != Restrictions::default() || self.limits != TokenLimits::default()
-    }
-
-    /// Takes what a request needs of the limits; `None` where there is none.
-    pub(crate) fn take(&self, elapsed: Duration) -> Option<Result<Metered, OverLimit>> {
-        self.meter.as_ref().map(|meter| meter.take(&self.limits, elapsed))
     }
 }
 
@@ -358,15 +317,13 @@ impl Record {
     }
 
     fn meter(&self) -> Option<&Arc<Meter>> {
-        self.terms.as_ref()?.meter.as_ref()
+        self.terms.as_ref()?.meter()
     }
 
-    /// Uses this meter in place of its new one: requests under way give their places back to it.
+    /// Uses this meter in place of its own.
     fn goes_on_with(&mut self, meter: Option<Arc<Meter>>) {
-        if let (Some(terms), Some(meter)) = (self.terms.as_mut().and_then(Arc::get_mut), meter)
-            && terms.meter.is_some()
-        {
-            terms.meter = Some(meter);
+        if let (Some(terms), Some(meter)) = (&mut self.terms, meter) {
+            Arc::make_mut(terms).goes_on_with(meter);
         }
     }
 
@@ -414,139 +371,4 @@ impl Hasher for IdentityHasher {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(digest: [u8; 32]) -> TokenEntry {
-        TokenEntry {
-            digest: TokenDigest::from_bytes(digest),
-            accessor: Accessor::from_random(1),
-            name: "ci".into(),
-            owner: None,
-            roles: vec![],
-            grants: vec![],
-            restrictions: Restrictions::default(),
-            limits: TokenLimits::default(),
-            expires: None,
-            state: TokenState::Active,
-            is_canary: false,
-        }
-    }
-
-    #[test]
-    fn a_record_stays_within_its_size_class() {
-        assert_eq!(size_of::<Record>(), 80);
-    }
-
-    #[test]
-    fn the_whole_digest_counts() {
-        let table = TokenTable::default();
-        table.upsert(entry([1; 32])).unwrap();
-        let mut other = [1; 32];
-        other[31] = 2;
-        assert!(table.get(&TokenDigest::from_bytes([1; 32])).is_some());
-        assert!(table.get(&TokenDigest::from_bytes(other)).is_none());
-        assert_eq!(table.upsert(entry(other)), Err(DigestCollision));
-        assert!(!table.set_state(&TokenDigest::from_bytes(other), TokenState::Revoked));
-        assert!(!table.remove(&TokenDigest::from_bytes(other)));
-        assert_eq!(table.len(), 1);
-    }
-
-    #[test]
-    fn nothing_leads_away_from_revoked() {
-        let table = TokenTable::default();
-        table.upsert(entry([1; 32])).unwrap();
-        let digest = TokenDigest::from_bytes([1; 32]);
-        table.set_state(&digest, TokenState::Revoked);
-        table.upsert(entry([1; 32])).unwrap();
-        table.restrict(entry([1; 32]));
-        table.set_state(&digest, TokenState::Active);
-        assert_eq!(table.get(&digest).unwrap().state, TokenState::Revoked);
-    }
-
-    #[test]
-    fn a_restriction_changes_no_state_and_puts_no_end_off() {
-        let table = TokenTable::default();
-        let digest = TokenDigest::from_bytes([1; 32]);
-        table.restrict(entry([1; 32]));
-        assert!(table.is_empty(), "what is gone does not come back");
-        let rotating = TokenEntry { state: TokenState::Rotating, expires: Some(Timestamp(7)), ..entry([1; 32]) };
-        table.upsert(rotating).unwrap();
-        table.restrict(TokenEntry { roles: vec!["less".into()], ..entry([1; 32]) });
-        let token = table.get(&digest).unwrap();
-        assert_eq!((token.state, token.expires), (TokenState::Rotating, Some(Timestamp(7))));
-        assert_eq!(token.entitlement.holdings().roles.len(), 1);
-    }
-
-    #[test]
-    fn a_state_is_changed_in_place() {
-        let table = TokenTable::default();
-        table.upsert(entry([1; 32])).unwrap();
-        let digest = TokenDigest::from_bytes([1; 32]);
-        assert!(table.set_state(&digest, TokenState::Revoked));
-        assert_eq!(table.get(&digest).unwrap().state, TokenState::Revoked);
-        assert!(table.remove(&digest));
-        assert!(table.is_empty());
-    }
-
-    #[test]
-    fn a_token_is_found_under_either_digest_and_moves_from_one_to_the_other() {
-        let table = TokenTable::default();
-        let (old, new) = (TokenDigest::from_bytes([1; 32]), TokenDigest::from_bytes([2; 32]));
-        let digests = Digests { current: new, previous: Some(old) };
-        assert!(table.find(&digests).is_none());
-        table.upsert(entry([1; 32])).unwrap();
-        assert!(table.set_state(&old, TokenState::Disabled));
-        assert!(table.find(&digests).is_some_and(|(token, is_old)| is_old && token.state == TokenState::Disabled));
-        assert!(table.find(&Digests::from(new)).is_none(), "without a previous key nothing is found under one");
-        assert_eq!((table.redigest(&old, &new), table.redigest(&old, &new)), (Ok(true), Ok(false)));
-        assert!(table.find(&digests).is_some_and(|(token, is_old)| !is_old && token.state == TokenState::Disabled));
-        assert!(table.get(&old).is_none() && table.len() == 1);
-    }
-
-    #[test]
-    fn a_token_is_not_moved_to_a_place_that_another_has() {
-        let table = TokenTable::default();
-        let (old, mut taken) = (TokenDigest::from_bytes([1; 32]), [2; 32]);
-        table.upsert(entry([1; 32])).unwrap();
-        table.upsert(entry(taken)).unwrap();
-        taken[31] = 0;
-        let new = TokenDigest::from_bytes(taken);
-        assert!(!table.has_room_for(&new) && table.has_room_for(&old));
-        assert_eq!(table.redigest(&old, &new), Err(DigestCollision));
-        assert!(table.get(&old).is_some() && table.len() == 2);
-    }
-
-    /// However the two interleave, one of the look-ups meets the token: it is in its new place before it leaves the old.
-    #[test]
-    fn a_token_that_moves_is_never_unknown() {
-        let table = TokenTable::default();
-        let place = |number: u64| {
-            let mut bytes = [7; 32];
-            bytes[..8].copy_from_slice(&number.to_be_bytes());
-            bytes
-        };
-        table.upsert(entry(place(0))).unwrap();
-        let at = std::sync::atomic::AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for number in 0..20_000 {
-                    let [from, to] = [number, number + 1].map(|number| TokenDigest::from_bytes(place(number)));
-                    at.store(number, std::sync::atomic::Ordering::SeqCst);
-                    assert_eq!(table.redigest(&from, &to), Ok(true));
-                }
-                at.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
-            });
-            loop {
-                let number = at.load(std::sync::atomic::Ordering::SeqCst);
-                if number == u64::MAX {
-                    break;
-                }
-                let [previous, current] = [number, number + 1].map(|number| TokenDigest::from_bytes(place(number)));
-                let found = table.find(&Digests { current, previous: Some(previous) });
-                // The mover may have gone on to the next pair meanwhile.
-                assert!(found.is_some() || at.load(std::sync::atomic::Ordering::SeqCst) != number, "{number}");
-            }
-        });
-    }
-}
+mod tests;

@@ -258,6 +258,10 @@ impl TokenStore for SqliteStore {
         self.read(|connection| rotate::children(connection, &self.shared.environment))
     }
 
+    fn sharing_limits(&self) -> Result<Vec<(TokenDigest, TokenDigest)>, StoreError> {
+        self.read(rotate::sharing_limits)
+    }
+
     fn for_each_by_time(&self, filter: &TimeFilter, take: &mut dyn FnMut(Accessor)) -> Result<u64, StoreError> {
         self.read(|connection| bulk::for_each_by_time(connection, filter, take))
     }

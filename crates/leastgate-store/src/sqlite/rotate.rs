@@ -1,9 +1,9 @@
 //! The statements of a rotation: one token gives its name away, another one takes it, in one transaction.
 
-use leastgate_policy::{Accessor, Timestamp, TokenState};
+use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenState};
 use rusqlite::Connection;
 
-use super::decode::{RECORD_COLUMNS, record, seconds};
+use super::decode::{RECORD_COLUMNS, digest, record, seconds};
 use super::tokens::{by_accessor, change_state, check_living, check_version, create};
 use crate::error::{Failure, StoreError};
 use crate::record::TokenRecord;
@@ -69,6 +69,23 @@ pub(super) fn children_of(connection: &Connection, env: &str, parent: Accessor) 
 
 pub(super) fn children(connection: &Connection, env: &str) -> Result<Vec<TokenRecord>, Failure> {
     select(connection, env, "parent IS NOT NULL AND state <> 'revoked' ORDER BY id", [])
+}
+
+/// A name's tokens in their order, then what stands in for one: it may have been there before the token it belongs to now.
+/// `CROSS JOIN` keeps to the indexes of the few that have another one.
+pub(super) fn sharing_limits(connection: &Connection) -> Result<Vec<(TokenDigest, TokenDigest)>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT old.digest, new.digest, 0 AS part, old.id AS place
+         FROM tokens old CROSS JOIN tokens new ON new.accessor = old.successor
+         WHERE old.successor IS NOT NULL AND old.state = 'rotating'
+         UNION ALL
+         SELECT parent.digest, child.digest, 1, child.id
+         FROM tokens child CROSS JOIN tokens parent ON parent.accessor = child.parent
+         WHERE child.parent IS NOT NULL AND child.state <> 'revoked'
+         ORDER BY part, place",
+    )?;
+    let pair = |row: &rusqlite::Row<'_>| Ok((digest(row, 0)?, digest(row, 1)?));
+    Ok(statement.query_map([], pair)?.collect::<rusqlite::Result<_>>()?)
 }
 
 /// The records that a condition of this code fits.

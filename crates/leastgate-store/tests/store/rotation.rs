@@ -41,6 +41,23 @@ fn a_grace_never_outlives_the_old_end() {
 }
 
 #[test]
+fn those_that_share_limits_come_in_an_order_that_leads_to_one_meter() {
+    let store = memory();
+    let first = store.create_token(record(named("bot"))).unwrap();
+    let of_first = NewToken { parent: Some(first.accessor), ..named("bot-run") };
+    let child = store.create_token(record(of_first)).unwrap();
+    let (second, _) = rotate(&store, &first, &OldEnd::Grace(NOW.plus(60))).unwrap();
+    let (third, _) = rotate(&store, &second, &OldEnd::Grace(NOW.plus(60))).unwrap();
+    let (other, leaked) =
+        (store.create_token(record(named("other"))).unwrap(), OldEnd::Revoked(change(Change::Revoke)));
+    rotate(&store, &other, &leaked).unwrap();
+    let pairs = [(&first, &second), (&second, &third), (&third, &child)].map(|(of, with)| (of.digest, with.digest));
+    assert_eq!(store.sharing_limits().unwrap(), pairs);
+    store.change_state(child.accessor, change(Change::Revoke), None).unwrap();
+    assert_eq!(store.sharing_limits().unwrap(), pairs[..2]);
+}
+
+#[test]
 fn a_leaked_one_is_revoked_in_the_same_step() {
     let store = memory();
     let first = store.create_token(record(named("bot"))).unwrap();

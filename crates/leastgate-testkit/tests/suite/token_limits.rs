@@ -91,6 +91,33 @@ fn limits_are_shown_kept_over_a_restart_and_not_filled_by_a_check() {
     assert!(passed as f64 <= 2.0 + started.elapsed().as_secs_f64() && limited > 0, "{passed} and {limited}");
 }
 
+/// Secrets of a token, of its successor, and of what stands in for that.
+fn family(stored: &Stored) -> [String; 3] {
+    let first = stored.create("limited", &["--role", "reader", "--rate", "10", "--burst", "5"]);
+    let root = stored.administrator("root", "admin");
+    let made = |path: &str, body: Value| {
+        let answer = stored.api("POST", &format!("/v1/tokens/limited/{path}"), Some(&root), Some(body)).json();
+        answer["secret"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let successor = made("rotate", json!({"grace": "1h", "reason": "a test"}));
+    [first, successor, made("children", json!({"ttl": "1h", "reason": "a test"}))]
+}
+
+#[test]
+fn a_token_its_successor_and_what_stands_in_for_it_have_one_rate_together_over_a_restart_too() {
+    let mut stored = Stored::start();
+    let secrets = family(&stored);
+    for round in ["made here", "loaded"] {
+        let started = Instant::now();
+        let asked = (0..90).flat_map(|_| &secrets).map(|secret| stored.ask(secret, "/v1/orders"));
+        let (passed, limited) = statuses(asked);
+        let most = 5.0 + 10.0 * started.elapsed().as_secs_f64();
+        assert!(passed >= 5 && passed as f64 <= most, "{round}: {passed} passed, {limited} did not");
+        assert_eq!(stored.gateway.stop().code, Some(0));
+        stored.gateway.restart();
+    }
+}
+
 #[test]
 fn what_declare_prints_of_limits_is_obeyed_and_a_reload_fills_no_bucket() {
     let create = ["token", "create", "--declare", "-q", "--name", "fleet", "--owner", "t", "--ttl", "1h"];

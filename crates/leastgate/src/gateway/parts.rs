@@ -111,7 +111,13 @@ pub(super) fn token_table(config: &GatewayConfig, store: &dyn TokenStore) -> Res
         }
     });
     load.map_err(|error| failed(&error))?;
-    collision.map_or(Ok(table), |error| Err(failed(&error)))
+    if let Some(error) = collision {
+        return Err(failed(&error));
+    }
+    for (of, with) in store.sharing_limits().map_err(|error| failed(&error))? {
+        table.share_limits(&of, &with);
+    }
+    Ok(table)
 }
 
 /// What is not kept under the current pepper, in the log.

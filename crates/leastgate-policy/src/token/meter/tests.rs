@@ -5,6 +5,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
+use crate::token::LimitsError;
 
 /// A bucket as it is told of: so much in it, since then. Shares nothing with the meter but the length of an interval.
 struct Naive {

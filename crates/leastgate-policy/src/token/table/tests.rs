@@ -1,0 +1,162 @@
+//! The table on its own, and while its tokens move.
+
+use super::*;
+
+fn entry(digest: [u8; 32]) -> TokenEntry {
+    TokenEntry {
+        digest: TokenDigest::from_bytes(digest),
+        accessor: Accessor::from_random(1),
+        name: "ci".into(),
+        owner: None,
+        roles: vec![],
+        grants: vec![],
+        restrictions: Restrictions::default(),
+        limits: TokenLimits::default(),
+        expires: None,
+        state: TokenState::Active,
+        is_canary: false,
+    }
+}
+
+#[test]
+fn a_record_stays_within_its_size_class() {
+    assert_eq!(size_of::<Record>(), 80);
+}
+
+#[test]
+fn the_whole_digest_counts() {
+    let table = TokenTable::default();
+    table.upsert(entry([1; 32])).unwrap();
+    let mut other = [1; 32];
+    other[31] = 2;
+    assert!(table.get(&TokenDigest::from_bytes([1; 32])).is_some());
+    assert!(table.get(&TokenDigest::from_bytes(other)).is_none());
+    assert_eq!(table.upsert(entry(other)), Err(DigestCollision));
+    assert!(!table.set_state(&TokenDigest::from_bytes(other), TokenState::Revoked));
+    assert!(!table.remove(&TokenDigest::from_bytes(other)));
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn nothing_leads_away_from_revoked() {
+    let table = TokenTable::default();
+    table.upsert(entry([1; 32])).unwrap();
+    let digest = TokenDigest::from_bytes([1; 32]);
+    table.set_state(&digest, TokenState::Revoked);
+    table.upsert(entry([1; 32])).unwrap();
+    table.restrict(entry([1; 32]));
+    table.set_state(&digest, TokenState::Active);
+    assert_eq!(table.get(&digest).unwrap().state, TokenState::Revoked);
+}
+
+#[test]
+fn a_restriction_changes_no_state_and_puts_no_end_off() {
+    let table = TokenTable::default();
+    let digest = TokenDigest::from_bytes([1; 32]);
+    table.restrict(entry([1; 32]));
+    assert!(table.is_empty(), "what is gone does not come back");
+    let rotating = TokenEntry { state: TokenState::Rotating, expires: Some(Timestamp(7)), ..entry([1; 32]) };
+    table.upsert(rotating).unwrap();
+    table.restrict(TokenEntry { roles: vec!["less".into()], ..entry([1; 32]) });
+    let token = table.get(&digest).unwrap();
+    assert_eq!((token.state, token.expires), (TokenState::Rotating, Some(Timestamp(7))));
+    assert_eq!(token.entitlement.holdings().roles.len(), 1);
+}
+
+#[test]
+fn a_state_is_changed_in_place() {
+    let table = TokenTable::default();
+    table.upsert(entry([1; 32])).unwrap();
+    let digest = TokenDigest::from_bytes([1; 32]);
+    assert!(table.set_state(&digest, TokenState::Revoked));
+    assert_eq!(table.get(&digest).unwrap().state, TokenState::Revoked);
+    assert!(table.remove(&digest));
+    assert!(table.is_empty());
+}
+
+#[test]
+fn a_token_is_found_under_either_digest_and_moves_from_one_to_the_other() {
+    let table = TokenTable::default();
+    let (old, new) = (TokenDigest::from_bytes([1; 32]), TokenDigest::from_bytes([2; 32]));
+    let digests = Digests { current: new, previous: Some(old) };
+    assert!(table.find(&digests).is_none());
+    table.upsert(entry([1; 32])).unwrap();
+    assert!(table.set_state(&old, TokenState::Disabled));
+    assert!(table.find(&digests).is_some_and(|(token, is_old)| is_old && token.state == TokenState::Disabled));
+    assert!(table.find(&Digests::from(new)).is_none(), "without a previous key nothing is found under one");
+    assert_eq!((table.redigest(&old, &new), table.redigest(&old, &new)), (Ok(true), Ok(false)));
+    assert!(table.find(&digests).is_some_and(|(token, is_old)| !is_old && token.state == TokenState::Disabled));
+    assert!(table.get(&old).is_none() && table.len() == 1);
+}
+
+#[test]
+fn a_token_is_not_moved_to_a_place_that_another_has() {
+    let table = TokenTable::default();
+    let (old, mut taken) = (TokenDigest::from_bytes([1; 32]), [2; 32]);
+    table.upsert(entry([1; 32])).unwrap();
+    table.upsert(entry(taken)).unwrap();
+    taken[31] = 0;
+    let new = TokenDigest::from_bytes(taken);
+    assert!(!table.has_room_for(&new) && table.has_room_for(&old));
+    assert_eq!(table.redigest(&old, &new), Err(DigestCollision));
+    assert!(table.get(&old).is_some() && table.len() == 2);
+}
+
+/// However the two interleave, one of the look-ups meets the token: it is in its new place before it leaves the old.
+#[test]
+fn a_token_that_moves_is_never_unknown() {
+    let table = TokenTable::default();
+    let place = |number: u64| {
+        let mut bytes = [7; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        bytes
+    };
+    table.upsert(entry(place(0))).unwrap();
+    let at = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..20_000 {
+                let [from, to] = [number, number + 1].map(|number| TokenDigest::from_bytes(place(number)));
+                at.store(number, std::sync::atomic::Ordering::SeqCst);
+                assert_eq!(table.redigest(&from, &to), Ok(true));
+            }
+            at.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+        });
+        loop {
+            let number = at.load(std::sync::atomic::Ordering::SeqCst);
+            if number == u64::MAX {
+                break;
+            }
+            let [previous, current] = [number, number + 1].map(|number| TokenDigest::from_bytes(place(number)));
+            let found = table.find(&Digests { current, previous: Some(previous) });
+            // The mover may have gone on to the next pair meanwhile.
+            assert!(found.is_some() || at.load(std::sync::atomic::Ordering::SeqCst) != number, "{number}");
+        }
+    });
+}
+
+#[test]
+fn tokens_that_share_their_limits_have_them_once() {
+    let table = TokenTable::default();
+    let limits = TokenLimits { rate: Some(1), burst: Some(3), concurrent: None };
+    let [parent, child, free] = [1, 2, 3].map(|byte| TokenDigest::from_bytes([byte; 32]));
+    for byte in [1, 2] {
+        table.upsert(TokenEntry { limits, ..entry([byte; 32]) }).unwrap();
+    }
+    table.upsert(entry([3; 32])).unwrap();
+    let take = |digest| {
+        let terms = table.get(digest).unwrap().terms;
+        terms.and_then(|terms| terms.take(std::time::Duration::from_secs(1))).map(|taken| taken.is_ok())
+    };
+    for with in [&child, &free] {
+        table.share_limits(&parent, with);
+    }
+    assert_eq!([&parent, &child, &child, &parent].map(take), [Some(true), Some(true), Some(true), Some(false)]);
+    assert_eq!(take(&free), None, "who has no limits gets none");
+    // An edit of the one does not part it from the other.
+    table.upsert(TokenEntry { limits, roles: vec!["less".into()], ..entry([2; 32]) }).unwrap();
+    assert_eq!(take(&child), Some(false));
+    table.share_limits(&free, &child);
+    table.share_limits(&TokenDigest::from_bytes([9; 32]), &child);
+    assert_eq!(take(&child), Some(false));
+}
