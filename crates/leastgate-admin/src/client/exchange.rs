@@ -10,12 +10,14 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::endpoint::Endpoint;
 use super::error::ClientError;
 use super::tls;
+use crate::api::ProblemView;
 
 /// What is asked.
 pub(super) struct Ask<'a> {
@@ -135,4 +137,23 @@ fn request(host: &str, ask: &Ask<'_>) -> Result<Request<Full<Bytes>>, ClientErro
 
 fn unread(error: impl std::fmt::Display) -> ClientError {
     ClientError::Protocol { detail: error.to_string() }
+}
+
+/// What an answer that is no success means.
+pub(super) fn refused(endpoint: &Endpoint, answer: &Answer) -> ClientError {
+    // What is decided about a request of the data plane has an id; nothing of this API has.
+    if serde_json::from_slice::<Value>(&answer.body).is_ok_and(|answer| answer.get("decision_id").is_some()) {
+        return ClientError::DataListener { endpoint: endpoint.to_string() };
+    }
+    let problem = serde_json::from_slice::<ProblemView>(&answer.body).unwrap_or_else(|_| ProblemView {
+        kind: "about:blank".to_owned(),
+        title: "The answer is not the admin API's".to_owned(),
+        status: answer.status,
+        detail: format!("status {}", answer.status),
+        hint: Some("is this address the admin listener's? listeners.admin says where it is".to_owned()),
+    });
+    match answer.status {
+        401 | 403 => ClientError::Unauthorized(problem),
+        _ => ClientError::Refused(problem),
+    }
 }

@@ -6,6 +6,7 @@
 mod endpoint;
 mod error;
 mod exchange;
+mod target;
 mod tls;
 
 use std::fmt;
@@ -22,14 +23,15 @@ use zeroize::Zeroizing;
 
 pub use self::endpoint::{Endpoint, InvalidEndpoint};
 pub use self::error::ClientError;
-use self::exchange::{Answer, Ask, exchange};
+use self::exchange::{Ask, exchange, refused};
+pub use self::target::{ListEvents, ListTokens};
+use self::target::{query, segment};
 pub use self::tls::TlsFault;
 use crate::api::{
     AdminList, AdminRevoked, CheckRequest, CheckResult, CreateAdmin, CreateChild, CreateToken, CreateTokens, EventList,
     ExportedTokens, FindingList, GrantScope, ImportTokens, ImportedTokens, IssuedAdminView, IssuedTokenView,
-    IssuedTokens, Moment, PatchToken, PolicyView, ProblemView, ReasonRequest, RestrictToken, RevokeTokens,
-    RevokedTokens, RotateToken, RotatedToken, RotationView, StatusView, TokenChanged, TokenEdited, TokenList,
-    TokenUsage, TokenView,
+    IssuedTokens, PatchToken, PolicyView, ReasonRequest, RestrictToken, RevokeTokens, RevokedTokens, RotateToken,
+    RotatedToken, RotationView, StatusView, TokenChanged, TokenEdited, TokenList, TokenUsage, TokenView,
 };
 
 /// A client of one gateway.
@@ -49,46 +51,6 @@ impl fmt::Debug for Client {
             .field("timeout", &self.timeout)
             .finish()
     }
-}
-
-/// Which tokens to list. What is `None` is not asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListTokens {
-    /// At most so many; the server's most is 200.
-    pub limit: Option<u32>,
-    /// Where the page before ended.
-    pub cursor: Option<String>,
-    /// `active`, `rotating`, `disabled`, `expired` or `revoked`.
-    pub state: Option<String>,
-    /// Those of this owner.
-    pub owner: Option<String>,
-    /// `current`, `previous` or `unknown`.
-    pub pepper: Option<String>,
-    /// `name`, `created`, `expires` or `last_used`.
-    pub sort: Option<String>,
-    /// Those that were neither used nor made since.
-    pub unused_since: Option<Moment>,
-    /// Those made before.
-    pub created_before: Option<Moment>,
-}
-
-/// Which events to list. What is `None` is not asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListEvents {
-    /// At most so many, the newest.
-    pub limit: Option<usize>,
-    /// Those with a greater sequence number.
-    pub after_seq: Option<u64>,
-    /// `decision`, `admin`, …
-    pub kind: Option<String>,
-    /// `allow` or `deny`.
-    pub effect: Option<String>,
-    /// A reason's name.
-    pub reason: Option<String>,
-    /// A token's name or accessor.
-    pub token: Option<String>,
-    /// An api's name.
-    pub api: Option<String>,
 }
 
 /// The one call with a body that changes nothing.
@@ -140,20 +102,7 @@ impl Client {
     /// # Errors
     /// As every call: no connection, a refusal, an answer that can't be read.
     pub fn tokens(&self, list: &ListTokens) -> Answered<TokenList> {
-        let ListTokens { limit, cursor, state, owner, pepper, sort, unused_since, created_before } = list;
-        let limit = limit.map(|limit| limit.to_string());
-        let [unused_since, created_before] = [unused_since, created_before].map(|at| at.map(|at| at.to_string()));
-        let pairs = [
-            ("limit", &limit),
-            ("cursor", cursor),
-            ("state", state),
-            ("owner", owner),
-            ("pepper", pepper),
-            ("sort", sort),
-            ("unused_since", &unused_since),
-            ("created_before", &created_before),
-        ];
-        self.get(&query("/v1/tokens", &pairs))
+        self.get(&list.target())
     }
 
     /// One token.
@@ -314,19 +263,7 @@ impl Client {
     /// # Errors
     /// As every call.
     pub fn events(&self, list: &ListEvents) -> Answered<EventList> {
-        let ListEvents { limit, after_seq, kind, effect, reason, token, api } = list;
-        let limit = limit.map(|limit| limit.to_string());
-        let after_seq = after_seq.map(|after| after.to_string());
-        let pairs = [
-            ("limit", &limit),
-            ("after_seq", &after_seq),
-            ("kind", kind),
-            ("effect", effect),
-            ("reason", reason),
-            ("token", token),
-            ("api", api),
-        ];
-        self.get(&query("/v1/events", &pairs))
+        self.get(&list.target())
     }
 
     /// What somebody should look at, of one type or of all.
@@ -439,64 +376,9 @@ pub fn ops(address: SocketAddr, path: &str, timeout: Duration) -> Answered<(u16,
     Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
 }
 
-fn refused(endpoint: &Endpoint, answer: &Answer) -> ClientError {
-    // What is decided about a request of the data plane has an id; nothing of this API has.
-    if serde_json::from_slice::<Value>(&answer.body).is_ok_and(|answer| answer.get("decision_id").is_some()) {
-        return ClientError::DataListener { endpoint: endpoint.to_string() };
-    }
-    let problem = serde_json::from_slice::<ProblemView>(&answer.body).unwrap_or_else(|_| ProblemView {
-        kind: "about:blank".to_owned(),
-        title: "The answer is not the admin API's".to_owned(),
-        status: answer.status,
-        detail: format!("status {}", answer.status),
-        hint: Some("is this address the admin listener's? listeners.admin says where it is".to_owned()),
-    });
-    match answer.status {
-        401 | 403 => ClientError::Unauthorized(problem),
-        _ => ClientError::Refused(problem),
-    }
-}
-
-/// Ids and names go into a path: what would need an escape is no id.
-fn segment(text: &str) -> Answered<&str> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    let is_plain = !text.is_empty() && text.len() <= 63 && text.bytes().all(plain);
-    if is_plain { Ok(text) } else { Err(ClientError::InvalidId) }
-}
-
-fn query(path: &str, pairs: &[(&str, &Option<String>)]) -> String {
-    let mut target = path.to_owned();
-    for (name, value) in pairs.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value))) {
-        target.push(if target.contains('?') { '&' } else { '?' });
-        target.push_str(name);
-        target.push('=');
-        for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-                target.push(char::from(byte));
-            } else {
-                target.push_str(&format!("%{byte:02X}"));
-            }
-        }
-    }
-    target
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn queries_are_escaped_and_ids_are_not() {
-        let owner = Some("a&b=ü".to_owned());
-        assert_eq!(
-            query("/v1/tokens", &[("limit", &None), ("owner", &owner), ("sort", &Some("name".into()))]),
-            "/v1/tokens?owner=a%26b%3D%C3%BC&sort=name"
-        );
-        assert!(segment("0aZ9000001").is_ok() && segment("checkout-bot").is_ok());
-        for bad in ["", "a/b", "..", "a%2f", "lgt_prod_x", "a b"] {
-            assert!(matches!(segment(bad), Err(ClientError::InvalidId)), "{bad}");
-        }
-    }
 
     #[test]
     fn debug_keeps_the_credential() {
