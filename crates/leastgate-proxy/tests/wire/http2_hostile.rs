@@ -92,6 +92,14 @@ fn half_a_preface_has_a_deadline() {
     }
 }
 
+/// The connection has ended, of itself or with the word for it, and the gateway serves others.
+fn expect_calm(harness: &Harness, client: &mut Client) {
+    client.read_to_end();
+    assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM)) | None), "{:?}", client.goaway);
+    canary(harness, &mut connect(harness, &[]));
+    harness.until_in_flight(0);
+}
+
 /// CVE-2023-44487: streams opened and reset before they are served.
 #[test]
 fn rapid_resets_end_the_connection() {
@@ -103,10 +111,7 @@ fn rapid_resets_end_the_connection() {
             break;
         }
     }
-    client.read_to_end();
-    assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM)) | None), "{:?}", client.goaway);
-    canary(&harness, &mut connect(&harness, &[]));
-    harness.until_in_flight(0);
+    expect_calm(&harness, &mut client);
 }
 
 /// CVE-2025-8671: the server is made to reset streams that it has begun to serve.
@@ -123,10 +128,7 @@ fn resets_that_a_client_provokes_end_the_connection() {
             break;
         }
     }
-    client.read_to_end();
-    assert!(matches!(client.goaway, Some((_, ENHANCE_YOUR_CALM)) | None), "{:?}", client.goaway);
-    canary(&harness, &mut connect(&harness, &[]));
-    harness.until_in_flight(0);
+    expect_calm(&harness, &mut client);
 }
 
 /// RUSTSEC-2024-0332: a head that never ends.

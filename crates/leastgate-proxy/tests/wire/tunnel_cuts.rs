@@ -96,16 +96,20 @@ fn the_client_hears_1008_and_the_upstream_that_its_client_leaves() {
     assert_eq!(harness.in_flight(), 0);
 }
 
+fn expect_cut_in_time(harness: &Harness, client: &mut Client) {
+    let started = Instant::now();
+    revoke(harness);
+    assert_eq!(rest(&mut client.stream), VIOLATION);
+    harness.until_in_flight(0);
+    assert!(started.elapsed() < SAYING, "{:?}", started.elapsed());
+}
+
 #[test]
 fn whoever_does_not_answer_is_left_in_time() {
     let (harness, _) = keeping(|_| thread::sleep(SAYING * 2));
     let mut client = open(&harness);
     thread::sleep(Duration::from_millis(100));
-    let started = Instant::now();
-    revoke(&harness);
-    assert_eq!(rest(&mut client.stream), VIOLATION);
-    harness.until_in_flight(0);
-    assert!(started.elapsed() < SAYING, "{:?}", started.elapsed());
+    expect_cut_in_time(&harness, &mut client);
 }
 
 /// Both sides talk all the time; what they say behind the decision stays behind, and the close is the last of it.
@@ -211,11 +215,7 @@ fn an_upstream_that_reads_nothing_keeps_nobody_from_being_told() {
     let mut client = open(&harness);
     client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     while client.stream.write_all(&[0x81, 0x81, 0, 0, 0, 0, b'x'].repeat(1000)).is_ok() {}
-    let started = Instant::now();
-    revoke(&harness);
-    assert_eq!(rest(&mut client.stream), VIOLATION);
-    harness.until_in_flight(0);
-    assert!(started.elapsed() < SAYING, "{:?}", started.elapsed());
+    expect_cut_in_time(&harness, &mut client);
 }
 
 /// What hears it between its handshake and its answer is told over HTTP.

@@ -8,7 +8,7 @@ use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::leaks::LeakSearch;
 use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::raw::{RawClient, exchange};
-use leastgate_testkit::recorder::{Answer, RecorderUpstream, Step};
+use leastgate_testkit::recorder::RecorderUpstream;
 use serde_json::{Value, json};
 
 use crate::fixtures::setup;
@@ -105,13 +105,7 @@ fn a_revocation_survives_a_kill() {
 fn a_long_request_is_cut_when_its_token_is_revoked() {
     let stored = Stored::start();
     let secret = stored.create("streamer", &["--role", "reader"]);
-    stored.upstream.on(
-        "/v1/orders",
-        Answer::steps([Step::send("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nbegins"), Step::Hold]),
-    );
-    let mut client = stored.gateway.client();
-    client.send(format!("GET /v1/orders HTTP/1.1\r\nHost: orders.test\r\nAuthorization: Bearer {secret}\r\n\r\n"));
-    assert_eq!(client.read_head(PATIENCE).unwrap().1, 200);
+    let mut client = stored.begin_long_answer(&secret);
     // Requests become streams after 50 ms; this one is one as soon as the metric of requests in flight has been read.
     until_true("a request in flight", PATIENCE, || {
         stored.gateway.metrics().sum("leastgate_http_requests_in_flight", &[]) == 1.0

@@ -8,7 +8,6 @@ use leastgate_testkit::small_disk::where_mounts_are_private;
 use leastgate_testkit::token::{PEPPER, Token, digest};
 use serde_json::{Value, json};
 
-use crate::store_loss::on_a_small_disk;
 use crate::stored::Stored;
 
 /// A call about a token whose version the caller has seen.
@@ -82,7 +81,7 @@ fn gifts(pepper_id: &Value, child: &str) -> Vec<(&'static str, String, Value)> {
 #[test]
 fn on_a_full_disk_whatever_gives_access_is_refused_and_changes_nothing() {
     where_mounts_are_private(|| {
-        let (stored, disk) = on_a_small_disk();
+        let (stored, disk) = Stored::start_on_a_small_disk();
         let root = stored.administrator("root-2", "admin");
         let [mover, edited, off] = ["mover", "edited", "off"].map(|name| make(&stored, &root, name, "reader", "t"));
         let (child, _) = make_child(&stored, &root, "edited");
@@ -121,7 +120,7 @@ fn on_a_full_disk_whatever_gives_access_is_refused_and_changes_nothing() {
 #[test]
 fn on_a_full_disk_whatever_takes_access_away_is_in_force_and_kept_when_there_is_room() {
     where_mounts_are_private(|| {
-        let (mut stored, disk) = on_a_small_disk();
+        let (mut stored, disk) = Stored::start_on_a_small_disk();
         let [root, second] = ["root-2", "second"].map(|name| stored.administrator(name, "admin"));
         let [gone, paused, narrow, parent] =
             ["gone", "paused", "narrow", "parent"].map(|name| make(&stored, &root, name, "reader", "t"));
@@ -171,7 +170,7 @@ fn on_a_full_disk_whatever_takes_access_away_is_in_force_and_kept_when_there_is_
 #[test]
 fn on_a_full_disk_a_leaked_token_dies_even_where_it_can_have_no_successor() {
     where_mounts_are_private(|| {
-        let (mut stored, disk) = on_a_small_disk();
+        let (mut stored, disk) = Stored::start_on_a_small_disk();
         let root = stored.administrator("root-2", "admin");
         let leaked = make(&stored, &root, "leaked", "reader", "t");
         disk.fill();

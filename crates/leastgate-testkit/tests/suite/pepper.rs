@@ -5,8 +5,7 @@ use std::fs;
 use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::TestGateway;
 use leastgate_testkit::raw::Reply;
-use leastgate_testkit::recorder::{Answer, Step};
-use leastgate_testkit::small_disk::{SmallDisk, where_mounts_are_private};
+use leastgate_testkit::small_disk::where_mounts_are_private;
 use leastgate_testkit::token::PEPPER;
 use serde_json::{Value, json};
 
@@ -139,13 +138,7 @@ fn a_stream_outlives_the_move_of_its_token_and_is_cut_when_that_is_revoked() {
     let mut stored = Stored::start();
     let secret = stored.create("streamer", &["--role", "reader"]);
     restart(&mut stored.gateway, NEW, Some(PEPPER));
-    stored.upstream.on(
-        "/v1/orders",
-        Answer::steps([Step::send("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nbegins"), Step::Hold]),
-    );
-    let mut client = stored.gateway.client();
-    client.send(format!("GET /v1/orders HTTP/1.1\r\nHost: orders.test\r\nAuthorization: Bearer {secret}\r\n\r\n"));
-    assert_eq!(client.read_head(PATIENCE).unwrap().1, 200);
+    let mut client = stored.begin_long_answer(&secret);
     until_true("the token under the new pepper", PATIENCE, || listed(&stored, "previous").is_empty());
     // Any change has all streams decided again; this one is there after it.
     stored.create("other", &["--role", "reader"]);
@@ -165,12 +158,7 @@ fn a_stream_outlives_the_move_of_its_token_and_is_cut_when_that_is_revoked() {
 #[test]
 fn a_full_disk_keeps_tokens_under_the_former_pepper_and_revocations_in_force_through_the_move() {
     where_mounts_are_private(|| {
-        let mut disk = None;
-        let mut stored = Stored::start_with(|setup| {
-            let mounted = disk.insert(SmallDisk::mount(setup.path().join("disk"), 4));
-            setup.section("state_dir", &mounted.path().join("state").display().to_string())
-        });
-        let disk = disk.unwrap();
+        let (mut stored, disk) = Stored::start_on_a_small_disk();
         let secrets = ["kept", "gone"].map(|name| stored.create(name, &["--role", "reader"]));
         let root = stored.administrator("root-2", "admin");
         restart(&mut stored.gateway, NEW, Some(PEPPER));

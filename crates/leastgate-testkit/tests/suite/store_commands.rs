@@ -15,7 +15,7 @@ use leastgate_testkit::deadline::{PATIENCE, until_true, within};
 use leastgate_testkit::paths;
 use leastgate_testkit::process::{Ended, Process};
 use leastgate_testkit::raw::exchange;
-use leastgate_testkit::small_disk::{SmallDisk, where_mounts_are_private};
+use leastgate_testkit::small_disk::where_mounts_are_private;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -196,12 +196,7 @@ fn a_restore_after_a_kill_leaves_no_log_for_the_new_store() {
 #[test]
 fn a_full_disk_leaves_no_half_backup_and_the_store_as_it_was() {
     where_mounts_are_private(|| {
-        let mut disk = None;
-        let mut stored = Stored::start_with(|setup| {
-            let mounted = disk.insert(SmallDisk::mount(setup.path().join("disk"), 4));
-            setup.section("state_dir", &mounted.path().join("state").display().to_string())
-        });
-        let disk = disk.unwrap();
+        let (mut stored, disk) = Stored::start_on_a_small_disk();
         let secret = stored.create("kept", &["--role", "reader"]);
         let good = backup(&stored, "backup.db");
         disk.fill();

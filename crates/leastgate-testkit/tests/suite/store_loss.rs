@@ -5,20 +5,10 @@ use std::fs;
 
 use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::process::Ended;
-use leastgate_testkit::small_disk::{SmallDisk, where_mounts_are_private};
+use leastgate_testkit::small_disk::where_mounts_are_private;
 use serde_json::json;
 
 use crate::stored::Stored;
-
-/// A gateway whose state is on a disk of its own, all else elsewhere.
-pub(crate) fn on_a_small_disk() -> (Stored, SmallDisk) {
-    let mut disk = None;
-    let stored = Stored::start_with(|setup| {
-        let mounted = disk.insert(SmallDisk::mount(setup.path().join("disk"), 4));
-        setup.section("state_dir", &mounted.path().join("state").display().to_string())
-    });
-    (stored, disk.unwrap())
-}
 
 /// Ended with 1 and one line that says what is full.
 fn assert_says_full(ended: &Ended) {
@@ -31,7 +21,7 @@ fn assert_says_full(ended: &Ended) {
 #[test]
 fn on_a_full_disk_no_token_is_made_and_those_there_are_work_on() {
     where_mounts_are_private(|| {
-        let (stored, disk) = on_a_small_disk();
+        let (stored, disk) = Stored::start_on_a_small_disk();
         let old = stored.create("old", &["--role", "reader"]);
         let root = stored.administrator("root-2", "admin");
         disk.fill();
@@ -56,7 +46,7 @@ fn on_a_full_disk_no_token_is_made_and_those_there_are_work_on() {
 #[test]
 fn on_a_full_disk_a_revocation_is_in_force_and_kept_when_there_is_room() {
     where_mounts_are_private(|| {
-        let (mut stored, disk) = on_a_small_disk();
+        let (mut stored, disk) = Stored::start_on_a_small_disk();
         let secrets: Vec<_> =
             (0..3).map(|number| stored.create(&format!("gone-{number}"), &["--role", "reader"])).collect();
         let root = stored.administrator("root-2", "admin");
@@ -85,7 +75,7 @@ fn on_a_full_disk_a_revocation_is_in_force_and_kept_when_there_is_room() {
 #[test]
 fn a_start_on_a_full_disk_says_so_and_leaves_the_store_whole() {
     where_mounts_are_private(|| {
-        let (mut stored, disk) = on_a_small_disk();
+        let (mut stored, disk) = Stored::start_on_a_small_disk();
         let secret = stored.create("kept", &["--role", "reader"]);
         assert_eq!(stored.gateway.stop().code, Some(0));
         disk.fill();

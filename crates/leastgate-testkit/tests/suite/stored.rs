@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use leastgate_testkit::deadline::PATIENCE;
 use leastgate_testkit::gateway::{Setup, TestGateway};
 use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::process::Ended;
-use leastgate_testkit::raw::{Reply, exchange};
-use leastgate_testkit::recorder::RecorderUpstream;
+use leastgate_testkit::raw::{RawClient, Reply, exchange};
+use leastgate_testkit::recorder::{Answer, RecorderUpstream, Step};
+use leastgate_testkit::small_disk::SmallDisk;
 use serde_json::Value;
 
 use crate::fixtures::setup;
@@ -40,6 +42,16 @@ impl Stored {
         Self { gateway: start(stored_setup().upstream("orders", &upstream.url())), upstream }
     }
 
+    /// With its state on a disk of 4 MiB, in a test that may mount.
+    pub(crate) fn start_on_a_small_disk() -> (Self, SmallDisk) {
+        let mut disk = None;
+        let stored = Self::start_with(|setup| {
+            let mounted = disk.insert(SmallDisk::mount(setup.path().join("disk"), 4));
+            setup.section("state_dir", &mounted.path().join("state").display().to_string())
+        });
+        (stored, disk.expect("mounted above"))
+    }
+
     /// Runs a command that must succeed.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Ended {
         let ended = self.gateway.cli(arguments);
@@ -67,6 +79,16 @@ impl Stored {
     pub(crate) fn ask(&self, secret: &str, path: &str) -> Reply {
         self.gateway
             .exchange(format!("GET {path} HTTP/1.1\r\nHost: orders.test\r\nAuthorization: Bearer {secret}\r\n\r\n"))
+    }
+
+    /// A request whose answer has begun and goes on until it is cut.
+    pub(crate) fn begin_long_answer(&self, secret: &str) -> RawClient {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nbegins";
+        self.upstream.on("/v1/orders", Answer::steps([Step::send(head), Step::Hold]));
+        let mut client = self.gateway.client();
+        client.send(format!("GET /v1/orders HTTP/1.1\r\nHost: orders.test\r\nAuthorization: Bearer {secret}\r\n\r\n"));
+        assert_eq!(client.read_head(PATIENCE).expect("a head").1, 200);
+        client
     }
 
     pub(crate) fn api(&self, method: &str, path: &str, credential: Option<&str>, body: Option<Value>) -> Reply {
