@@ -26,7 +26,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     peers::ensure(peers::CONFORMANCE)?;
-    let gateway = gateway(LOCKED)?;
+    let gateway = gateway("release", LOCKED)?;
     let mut conformance = conformance()?;
     conformance.args(["--conditions", &conditions_of_load()?]);
     if let Some(peer) = &options.only {

@@ -1,19 +1,12 @@
 //! `cargo xtask faults`: the suites that measure what faults and load do, in full size and against the release build; and
 //! the table of what they measured.
 
-use std::fs;
-
 use anyhow::{Context, Result, bail};
 
-use crate::results::{conditions_of_load, gateway, print, suite, target};
-use crate::run::{root, step};
+use crate::results::{conditions_of_load, gateway, keep, measure, print};
 
 /// What the names of those tests have in common that record what they measure.
 const SUITES: &[&str] = &["upstream_faults", "slow_clients", "large_bodies", "_memory", "drain_busy", "idle::"];
-
-/// The variables by which the suites learn where to write, and which gateway to start.
-const RESULTS: &str = "LEASTGATE_RESULTS";
-const BINARY: &str = "LEASTGATE_BIN";
 
 /// Fail upstreams and load the release build in every way the suites know, one after the other
 ///
@@ -27,22 +20,10 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let root = root()?;
-    let fresh = target()?.join("faults");
-    if fresh.exists() {
-        fs::remove_dir_all(&fresh).with_context(|| format!("cannot empty {}", fresh.display()))?;
-    }
     let lock: &[&str] = if options.unlocked { &[] } else { &["--locked"] };
-    let gateway = gateway(lock)?;
-    let mut suites = suite(lock);
-    // One after the other: what one does would be measured by the next.
-    suites.arg("--test-threads=1").args(SUITES);
-    suites.env(RESULTS, &fresh).env(BINARY, gateway);
-    step("fail upstreams and load the gateway", suites)?;
-    let measured = fs::read_to_string(fresh.join("faults.tsv")).context("the suites have recorded nothing")?;
-    let table = root.join("benches/results/faults.tsv");
-    fs::create_dir_all(root.join("benches/results"))?;
-    fs::write(&table, tabulate(&conditions_of_load()?, &measured)?).with_context(|| format!("{}", table.display()))?;
+    let gateway = gateway("release", lock)?;
+    let measured = measure("fail upstreams and load the gateway", SUITES, &gateway, "faults", lock)?;
+    keep("faults", &tabulate(&conditions_of_load()?, &measured)?)?;
     print(lock)
 }
 

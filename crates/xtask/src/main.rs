@@ -1,5 +1,5 @@
 //! The project's own tasks: `cargo xtask test`, `conformance`, `fuzz`, `faults`, `soak`,
-//! `instructions`. One module a task; `main` is the table of contents.
+//! `instructions`, `tokens`. One module a task; `main` is the table of contents.
 
 // This is a program for developers: it prints, and it ends with a code of its own.
 #![allow(clippy::print_stderr)]
@@ -14,6 +14,7 @@ mod results;
 mod run;
 mod soak;
 mod test;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ enum Task {
     Faults(faults::Options),
     Soak(soak::Options),
     Instructions(instructions::Options),
+    Tokens(tokens::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Task::Faults(options) => faults::run(&options),
         Task::Soak(options) => soak::run(&options),
         Task::Instructions(options) => instructions::run(&options),
+        Task::Tokens(options) => tokens::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::path::{self, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -19,12 +19,37 @@ pub(crate) fn target() -> Result<PathBuf> {
     target.and_then(|target: PathBuf| path::absolute(target).context("CARGO_TARGET_DIR"))
 }
 
-/// Builds the gateway as it ships, and says where it lies.
-pub(crate) fn gateway(lock: &[&str]) -> Result<PathBuf> {
+/// Builds the gateway with this profile, and says where it lies.
+pub(crate) fn gateway(profile: &str, lock: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--release", "--package", "leastgate"]).args(lock);
+    build.args(["build", "--profile", profile, "--package", "leastgate"]).args(lock);
     step("build the gateway", build)?;
-    Ok(target()?.join("release/leastgate"))
+    Ok(target()?.join(profile).join("leastgate"))
+}
+
+/// The variables by which the suites learn where to write, and which gateway to start.
+const RESULTS: &str = "LEASTGATE_RESULTS";
+const BINARY: &str = "LEASTGATE_BIN";
+
+/// Runs suites by what their names have in common, one test after the other: what one does would be measured by the next.
+/// Gives the lines they have recorded in a table.
+pub(crate) fn measure(what: &str, suites: &[&str], gateway: &Path, table: &str, lock: &[&str]) -> Result<String> {
+    let fresh = target()?.join("measured").join(table);
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh).with_context(|| format!("cannot empty {}", fresh.display()))?;
+    }
+    let mut run = suite(lock);
+    run.arg("--test-threads=1").args(suites).env(RESULTS, &fresh).env(BINARY, gateway);
+    step(what, run)?;
+    fs::read_to_string(fresh.join(format!("{table}.tsv"))).context("the suites have recorded nothing")
+}
+
+/// Keeps a table where the documents find it.
+pub(crate) fn keep(table: &str, text: &str) -> Result<()> {
+    let folder = root()?.join("benches/results");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join(format!("{table}.tsv"));
+    fs::write(&file, text).with_context(|| format!("{}", file.display()))
 }
 
 /// A run of the suites.

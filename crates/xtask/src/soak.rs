@@ -23,7 +23,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let root = root()?;
-    let gateway = gateway(LOCKED)?;
+    let gateway = gateway("release", LOCKED)?;
     let mut soak = cargo();
     soak.args(["test", "--release", "--package", "leastgate-testkit", "--test", "soak"]).args(LOCKED);
     soak.env("LEASTGATE_BIN", gateway).arg("--");

@@ -90,16 +90,8 @@ pub(crate) fn write_admin(
         }
         source.end();
     }
-    let mut change = line.object("change");
-    change.text("operation", &event.operation);
-    change.text("result", &event.result);
-    change.optional("target", event.target.as_deref());
-    change.optional("reason", event.reason.as_deref());
-    if let Some(durable) = event.durable {
-        change.boolean("durable", durable);
-    }
-    details(&mut change, &event.details);
-    change.end();
+    let AdminEvent { operation, result, target, reason, durable, details, .. } = event;
+    write_change(&mut line, &Changed { operation, result, target, reason, durable: *durable, details });
     if let Some(request_id) = &event.request_id {
         let mut trace = line.object("trace");
         trace.text("request_id", request_id);
@@ -117,16 +109,8 @@ pub(crate) fn write_lifecycle(
     event: &LifecycleEvent,
 ) {
     let mut line = open(out, "lifecycle", id, now, gateway, event.policy_rev.as_deref());
-    let mut change = line.object("change");
-    change.text("operation", &event.operation);
-    change.text("result", &event.result);
-    change.optional("target", event.target.as_deref());
-    change.optional("reason", event.reason.as_deref());
-    if let Some(durable) = event.durable {
-        change.boolean("durable", durable);
-    }
-    details(&mut change, &event.details);
-    change.end();
+    let LifecycleEvent { operation, result, target, reason, durable, details, .. } = event;
+    write_change(&mut line, &Changed { operation, result, target, reason, durable: *durable, details });
     line.end();
 }
 
@@ -147,7 +131,30 @@ pub(super) fn open<'a>(
     line
 }
 
-fn details(change: &mut Object<'_>, details: &[(String, String)]) {
+/// What was done, to what, and how it ended.
+struct Changed<'a> {
+    operation: &'a str,
+    result: &'a str,
+    target: &'a Option<String>,
+    reason: &'a Option<String>,
+    durable: Option<bool>,
+    details: &'a [(String, String)],
+}
+
+fn write_change(line: &mut Object<'_>, changed: &Changed<'_>) {
+    let mut change = line.object("change");
+    change.text("operation", changed.operation);
+    change.text("result", changed.result);
+    change.optional("target", changed.target.as_deref());
+    change.optional("reason", changed.reason.as_deref());
+    if let Some(durable) = changed.durable {
+        change.boolean("durable", durable);
+    }
+    write_details(&mut change, changed.details);
+    change.end();
+}
+
+fn write_details(change: &mut Object<'_>, details: &[(String, String)]) {
     if details.is_empty() {
         return;
     }

@@ -144,12 +144,13 @@ fn the_architecture_prints_both_tables() {
     print("advisories", &advisories_table(&attacks));
 }
 
-/// `cargo xtask faults`, `soak` and `instructions` write what this prints, as `cargo xtask conformance` does for its own.
+/// `cargo xtask faults`, `soak`, `instructions` and `tokens` write what this prints, as `cargo xtask conformance` does for its own.
 #[test]
 fn the_architecture_prints_what_was_measured() {
     print("faults", &measured("faults.tsv"));
     print("soak", &measured("soak-summary.tsv"));
     print("instructions", &measured("instructions.tsv"));
+    print("tokens", &measured("tokens.tsv"));
 }
 
 /// A run that was not good enough is no result.
@@ -163,7 +164,7 @@ fn the_soak_has_failed_no_judgement() {
 /// Whoever doubts a figure can measure it again.
 #[test]
 fn every_table_is_of_a_revision_that_can_be_had() {
-    for file in ["conformance.tsv", "faults.tsv", "soak-summary.tsv", "instructions.tsv"] {
+    for file in ["conformance.tsv", "faults.tsv", "soak-summary.tsv", "instructions.tsv", "tokens.tsv"] {
         let text = fs::read_to_string(paths::workspace().join("benches/results").join(file)).unwrap();
         let conditions = text.lines().next().unwrap();
         assert!(conditions.contains("of revision") && !conditions.contains("with changes"), "{file}: {conditions}");

@@ -40,6 +40,7 @@ mod kill;
 mod kill_bulk;
 mod large_bodies;
 mod limits;
+mod many_tokens;
 mod metrics;
 mod mutations;
 mod names;

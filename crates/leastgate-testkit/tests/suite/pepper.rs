@@ -35,6 +35,11 @@ fn set(gateway: &TestGateway, current: &str, previous: Option<&str>) {
     fs::write(&file, lines.collect::<String>()).unwrap();
 }
 
+/// Gives it another pepper, the former as the previous one.
+pub(crate) fn replace(gateway: &TestGateway) {
+    set(gateway, NEW, Some(PEPPER));
+}
+
 fn restart(gateway: &mut TestGateway, current: &str, previous: Option<&str>) {
     assert_eq!(gateway.stop().code, Some(0));
     set(gateway, current, previous);
