@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, Uri, header};
 use leastgate_policy::host::{Host, HostName};
 
+use crate::baits;
 use crate::listener::{AdminTls, Peer};
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
@@ -18,6 +19,7 @@ use crate::state::Shared;
 /// Lets a request through to the routes, or answers it.
 pub(crate) async fn gate(shared: Arc<Shared>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
+    baits::notice(&shared, &parts);
     match check(&parts) {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(problem) => {

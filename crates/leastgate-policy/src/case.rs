@@ -3,14 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::request::Parts;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::entitlement::{Entitlement, Holdings};
 use crate::reason::Reason;
+use crate::shown;
 use crate::snapshot::{Api, Mode, PolicySnapshot, Protocol, Rule};
 use crate::time::Timestamp;
-use crate::token::{Accessor, OverLimit, Terms, TokenState, TokenView};
+use crate::token::{Accessor, EnvironmentKey, OverLimit, Terms, TokenState, TokenView};
 use crate::trie::RuleIndex;
 
 /// Indices of rules, sorted: a handful at most, so they stay where they are.
@@ -26,7 +28,8 @@ pub struct Case {
     pub(crate) identity: Option<TokenIdentity>,
     /// Whether the token was not only found, but may be used.
     pub(crate) is_verified: bool,
-    pub(crate) bait: Option<Box<Bait>>,
+    /// One hardly ever, and more only of a head that shows more.
+    pub(crate) baits: Box<[Bait]>,
     pub(crate) decided: Timestamp,
 }
 
@@ -98,7 +101,7 @@ impl Case {
             rules: RuleList::new(),
             identity: None,
             is_verified: false,
-            bait: None,
+            baits: Box::default(),
             decided,
         }
     }
@@ -154,10 +157,21 @@ impl Case {
         (end.since(self.decided) <= LAST_DAYS).then_some(end)
     }
 
-    /// The bait that came with the request, whatever became of it: it takes no part in the decision.
+    /// The baits that came with the request, wherever in its head, whatever became of it: they take no part in the decision.
     #[must_use]
-    pub fn bait(&self) -> Option<&Bait> {
-        self.bait.as_deref()
+    pub fn baits(&self) -> &[Bait] {
+        &self.baits
+    }
+
+    /// Each is told once, however often it is there.
+    pub(crate) fn note_baits(&mut self, baits: impl IntoIterator<Item = Bait>) {
+        for bait in baits {
+            if !self.baits.contains(&bait) {
+                let mut all = std::mem::take(&mut self.baits).into_vec();
+                all.push(bait);
+                self.baits = all.into();
+            }
+        }
     }
 
     /// The scopes of [`Self::rules`], each once, sorted.
@@ -278,6 +292,14 @@ impl Denial {
     #[must_use]
     pub fn of_permit(permit: &Permit, reason: Reason, detail: Option<&'static str>) -> Self {
         Self { reason, detail, expired_at: None, over: None, case: permit.case.clone() }
+    }
+
+    /// The same, of a head that is refused unjudged: a bait in it is noticed all the same.
+    #[must_use]
+    pub fn of_head(mut self, parts: &Parts, key: &EnvironmentKey) -> Self {
+        let baits = shown::baits(parts, &self.case.snapshot, key);
+        self.case.note_baits(baits);
+        self
     }
 
     /// The same case, refused for another reason: a source's failures limited in place of a bad credential.

@@ -114,10 +114,10 @@ pub fn decide(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timesta
 fn judged(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timestamp, metering: &mut Metering) -> Decision {
     let mut case = Case::new(snapshot, now);
     let finding = judge(&mut case, facts, snapshot, metering);
-    // Where the token is not looked at, a bait is to be noticed all the same.
-    if case.identity.is_none() {
-        case.bait = facts.presented_digests().and_then(|digests| snapshot.tokens().bait(digests));
-    }
+    // Where the token is not looked at, a bait is to be noticed all the same, and so is one in the wrong place.
+    let unseen = facts.presented_digests().filter(|_| case.identity.is_none());
+    let shown = unseen.into_iter().chain(&facts.shown).filter_map(|digests| snapshot.tokens().bait(digests));
+    case.note_baits(shown);
     match finding {
         Finding::Granted => Decision::Allow(Permit { basis: Basis::Granted, is_websocket: facts.is_websocket, case }),
         Finding::Public => Decision::Allow(Permit { basis: Basis::Public, is_websocket: facts.is_websocket, case }),
@@ -320,7 +320,7 @@ fn find_token(case: &mut Case, facts: &RequestFacts, tokens: &TokenTable) -> Res
     let (token, is_straggler) = tokens.find(digests).ok_or(unknown)?;
     let refused = standing(&token, facts, case.decided);
     let expired_at = token.expires.filter(|_| matches!(refused, Some(Reason::TokenExpired | Reason::TokenGraceEnded)));
-    case.bait = token.is_canary.then(|| Box::new(Bait { accessor: token.accessor, name: token.name.clone() }));
+    case.note_baits(token.is_canary.then(|| Bait { accessor: token.accessor, name: token.name.clone() }));
     case.identity = Some(TokenIdentity::of(token, is_straggler));
     case.is_verified = refused.is_none();
     match refused {

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use crate::case::{Bait, Case, Denial};
+use crate::case::{Case, Denial};
 use crate::condition::{ConditionFacts, HeaderFact, HeaderFacts};
 use crate::fields;
 use crate::host::{Host, HostName};
@@ -18,6 +18,7 @@ use crate::path::{CanonicalPath, PathError};
 use crate::protocol;
 use crate::query;
 use crate::reason::Reason;
+use crate::shown;
 use crate::snapshot::PolicySnapshot;
 use crate::source::Source;
 use crate::time::Timestamp;
@@ -35,6 +36,8 @@ pub struct RequestFacts {
     pub(crate) credential: Credential,
     /// Where a token stands that must not stand there, in words a caller may read.
     pub(crate) misplaced: Option<&'static str>,
+    /// Tokens that stand anywhere in a head whose credential is not where and what it should be.
+    pub(crate) shown: Vec<Digests>,
     /// Some field has a name that is another's to some upstream.
     pub(crate) has_odd_names: bool,
     pub(crate) is_grpc: bool,
@@ -75,13 +78,15 @@ impl RequestFacts {
         key: &EnvironmentKey,
         now: Timestamp,
     ) -> Result<Self, Denial> {
-        Self::read(parts, source, snapshot, key).map_err(|Refusal(reason, detail)| Denial {
-            reason,
-            detail: Some(detail),
-            expired_at: None,
-            over: None,
-            case: Case { bait: bait(parts, snapshot, key), ..Case::new(snapshot, now) },
-        })
+        Self::read(parts, source, snapshot, key)
+            .map_err(|Refusal(reason, detail)| Denial {
+                reason,
+                detail: Some(detail),
+                expired_at: None,
+                over: None,
+                case: Case::new(snapshot, now),
+            })
+            .map_err(|denial| denial.of_head(parts, key))
     }
 
     fn read(parts: &Parts, source: &Source, snapshot: &PolicySnapshot, key: &EnvironmentKey) -> Result<Self, Refusal> {
@@ -102,8 +107,16 @@ impl RequestFacts {
         }
         let header = snapshot.credential_header();
         let (credential, is_doubled) = credential(&parts.headers, header, key, snapshot.environment());
+        let misplaced = misplaced(parts, target, &path, header, is_doubled);
+        let is_out_of_place = misplaced.is_some() || matches!(credential, Credential::Malformed);
+        let is_in_place = matches!(credential, Credential::Presented(_)) && *header == header::AUTHORIZATION;
         Ok(Self {
-            misplaced: misplaced(parts, target, &path, header, is_doubled),
+            shown: if is_out_of_place || !is_in_place && shown::has_basic(&parts.headers) {
+                shown::digests(parts, key)
+            } else {
+                Vec::new()
+            },
+            misplaced,
             has_odd_names: !parts.headers.keys().all(fields::is_plain),
             is_grpc: protocol::is_grpc(parts),
             is_websocket,
@@ -248,14 +261,6 @@ fn credential(headers: &HeaderMap, name: &HeaderName, key: &EnvironmentKey, envi
     (credential, is_doubled)
 }
 
-/// The bait that came with a head that can't be judged: it is noticed whatever its bearer tries.
-fn bait(parts: &Parts, snapshot: &PolicySnapshot, key: &EnvironmentKey) -> Option<Box<Bait>> {
-    match credential(&parts.headers, snapshot.credential_header(), key, snapshot.environment()).0 {
-        Credential::Presented(digests) | Credential::Foreign(digests) => snapshot.tokens().bait(&digests),
-        Credential::Missing | Credential::Malformed | Credential::Admin => None,
-    }
-}
-
 /// The presented text: after `Bearer ` in Authorization (RFC 6750 §2.1), the whole value in another header.
 fn presented<'a>(value: &'a HeaderValue, name: &HeaderName) -> Option<&'a [u8]> {
     let value = value.as_bytes();
@@ -312,17 +317,14 @@ fn holds_token(bytes: &[u8]) -> bool {
     if token::contains_token(bytes) {
         return true;
     }
-    if !bytes.contains(&b'%') {
-        return false;
-    }
-    let mut unwrapped = bytes.to_vec();
-    for _ in 0..UNWRAPPED {
-        unwrapped = query::decode_leniently(&unwrapped);
-        if token::contains_token(&unwrapped) {
-            return true;
-        }
-    }
-    false
+    unwrapped(bytes).is_some_and(|unwrapped| token::contains_token(&unwrapped))
+}
+
+/// What is left without its escapes; `None` where it has none. What stands there in the open stays: it has no `%`, and does
+/// not begin as what follows one.
+pub(crate) fn unwrapped(bytes: &[u8]) -> Option<Vec<u8>> {
+    let wrapped = bytes.contains(&b'%').then(|| bytes.to_vec())?;
+    Some((0..UNWRAPPED).fold(wrapped, |wrapped, _| query::decode_leniently(&wrapped)))
 }
 
 #[cfg(test)]

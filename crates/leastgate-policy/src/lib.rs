@@ -27,6 +27,7 @@ mod protocol;
 pub mod query;
 pub mod reason;
 pub mod review;
+pub mod shown;
 pub mod snapshot;
 pub mod source;
 pub mod spec;

@@ -17,6 +17,9 @@ use crate::connection::{ConnectionState, PREFACE, Phase, Protocol};
 /// How much is read at first: most heads whole, so that looking at them costs no system call more.
 const FIRST_READ: usize = 4096;
 
+/// Most that is kept of a head until it is answered: the largest one that hyper reads by default.
+const MOST_UNJUDGED: usize = 64 * 1024;
+
 /// How long, and how much, is read and thrown away after the last response when the client is still sending: closing a
 /// socket with unread bytes makes the kernel send a reset, and a reset can overtake the answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -28,6 +31,8 @@ pub(crate) struct ClientIo<T> {
     /// What was read to tell the protocols apart, and hyper has not had yet.
     first: BytesMut,
     state: Rc<ConnectionState>,
+    /// A head as far as it came, until its answer goes out: what hyper refuses it does not show.
+    unjudged: Vec<u8>,
     /// One timer for the phase the connection is in. It is only moved when it fires or must fire earlier: most
     /// requests never touch the timer wheel.
     phase_timer: Pin<Box<Sleep>>,
@@ -42,7 +47,27 @@ enum Shutdown {
 impl<T> ClientIo<T> {
     pub(crate) fn new(inner: T, state: Rc<ConnectionState>) -> Self {
         let phase_timer = Box::pin(tokio::time::sleep_until(state.deadline()));
-        Self { inner, first: BytesMut::new(), state, phase_timer, shutdown: Shutdown::Open }
+        Self { inner, first: BytesMut::new(), state, unjudged: Vec::new(), phase_timer, shutdown: Shutdown::Open }
+    }
+
+    /// What came of a head that hyper did not take for one.
+    pub(crate) fn unjudged(&self) -> &[u8] {
+        &self.unjudged
+    }
+
+    /// Of an HTTP/1 head, and of what came along with its end.
+    fn keep_unjudged(&mut self, read: &[u8]) {
+        if self.state.phase() == Phase::Head && !self.state.is_http2() {
+            let room = MOST_UNJUDGED.saturating_sub(self.unjudged.len());
+            self.unjudged.extend_from_slice(&read[..read.len().min(room)]);
+        }
+    }
+
+    /// An answer that is not to a head that is still on its way: that one was judged.
+    fn answers(&mut self) {
+        if self.unjudged.capacity() > 0 && (self.state.phase() != Phase::Head || self.state.is_http2()) {
+            self.unjudged = Vec::new();
+        }
     }
 
     /// Ends the wait for the client when its phase has lasted too long. Between requests that is an ordinary end of
@@ -98,6 +123,7 @@ impl<T: AsyncRead + Unpin> ClientIo<T> {
             Poll::Ready(result) => {
                 if buf.filled().len() > before {
                     self.state.bytes_arrived();
+                    self.keep_unjudged(&buf.filled()[before..]);
                 } else if has_room {
                     self.state.socket_ends();
                 }
@@ -134,6 +160,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for ClientIo<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.answers();
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
@@ -142,6 +169,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.answers();
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 

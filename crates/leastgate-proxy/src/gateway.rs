@@ -140,7 +140,10 @@ impl Gateway {
 
     /// What is asked before the policy is: a place among the requests in flight, and a head two readers can't differ on.
     fn enter(&self, exchange: &mut Exchange, parts: &Parts, snapshot: &Arc<PolicySnapshot>) -> Result<(), Box<Denial>> {
-        let denial = |reason, detail| Box::new(Denial::outside_policy(reason, detail, snapshot, self.worker.now()));
+        let key = self.worker.authority().key();
+        let denial = |reason, detail| {
+            Box::new(Denial::outside_policy(reason, detail, snapshot, self.worker.now()).of_head(parts, key))
+        };
         if let Err(limit) = exchange.enter() {
             self.worker.limited(limit);
             return Err(denial(Reason::Overloaded, None));

@@ -21,7 +21,7 @@ mod usage;
 pub use clock::{Clock, ManualClock, Micros, SystemClock};
 pub use config::{ClassPolicy, Classes, FileSinkConfig, Fsync, RedactionKey, SinkConfig, SinkKind, TelemetryConfig};
 pub use decision_id::{DecisionId, InvalidDecisionId};
-pub use event::{AdminActor, AdminEvent, Class, EVENT_SCHEMA, LifecycleEvent, SCHEMA};
+pub use event::{AdminActor, AdminEvent, BaitShown, Class, EVENT_SCHEMA, LifecycleEvent, SCHEMA};
 pub use metrics::{CheckResult, ConnectError, EjectionCause, EndpointMetrics, HandshakeFailure, LimitKind, TokenGauge};
 pub use pipeline::{AuditFull, RecentFilter, SinkState};
 pub use recorder::{Origin, RecordHandle, Recorder, WorkerTelemetry};

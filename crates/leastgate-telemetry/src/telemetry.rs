@@ -11,7 +11,9 @@ use leastgate_policy::PolicySnapshot;
 use crate::clock::Clock;
 use crate::config::{ClassPolicy, Classes, RedactionKey, SinkConfig, SinkKind, TelemetryConfig};
 use crate::decision_id::{DecisionId, DecisionIds};
-use crate::event::{AdminEvent, Class, GatewayFragment, LifecycleEvent, write_admin, write_lifecycle};
+use crate::event::{
+    AdminEvent, BaitShown, Class, GatewayFragment, LifecycleEvent, write_admin, write_bait_of_admin, write_lifecycle,
+};
 use crate::metrics::{Families, HandshakeFailure, LimitKind, RouteTables, SinkMetrics, TokenGauge};
 use crate::pipeline::{
     AuditFull, Pipeline, PipelineParts, Place, PositionFile, Queue, RecentFilter, SinkQueue, SinkState,
@@ -161,6 +163,22 @@ impl Telemetry {
     pub fn admin(&self, event: &AdminEvent, reservation: Option<Reservation>) {
         let place = reservation.and_then(|reservation| reservation.0);
         self.leave(place, Class::Admin, |out, id, now, gateway| write_admin(out, id, now, gateway, event));
+    }
+
+    /// A bait was shown to the admin API: counted always, and said at once, unless it was said often enough this minute.
+    pub fn bait_shown(&self, shown: &BaitShown<'_>) {
+        self.0.families.canary_uses.inc();
+        if !self.0.pipeline.baits().admit(shown.bait, self.0.clock.now()) {
+            return;
+        }
+        tracing::error!(
+            token = %shown.bait.name,
+            accessor = %shown.bait.accessor,
+            source = %shown.source.map_or_else(|| "a unix socket".to_owned(), |(ip, _)| ip.to_string()),
+            listener = "admin",
+            "a bait was used: somebody has found it and shown it to the admin API"
+        );
+        self.leave(None, Class::Lifecycle, |out, id, now, gateway| write_bait_of_admin(out, id, now, gateway, shown));
     }
 
     /// Records something that happened to the gateway itself.

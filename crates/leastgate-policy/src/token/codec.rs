@@ -116,14 +116,23 @@ pub fn inspect(text: &[u8]) -> Result<Parsed<'_>, CodecError> {
 
 /// Whether a token with a valid checksum stands anywhere in `bytes`.
 pub(crate) fn contains_token(bytes: &[u8]) -> bool {
+    tokens_in(bytes).next().is_some()
+}
+
+/// Every token with a valid checksum that stands anywhere in `bytes`, whatever is around it.
+pub(crate) fn tokens_in(bytes: &[u8]) -> impl Iterator<Item = (TokenKind, &[u8])> {
     let mut from = 0;
-    while let Some(start) = find_prefix(&bytes[from..]).map(|at| at + from) {
-        if token_at(&bytes[start..]).is_some_and(|token| inspect(token).is_ok()) {
-            return true;
+    std::iter::from_fn(move || {
+        while let Some(start) = find_prefix(&bytes[from..]).map(|at| at + from) {
+            from = start + 1;
+            if let Some(text) = token_at(&bytes[start..])
+                && let Ok(parsed) = inspect(text)
+            {
+                return Some((parsed.kind, text));
+            }
         }
-        from = start + 1;
-    }
-    false
+        None
+    })
 }
 
 /// What would be the token that begins here, whatever follows it.

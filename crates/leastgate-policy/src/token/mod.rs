@@ -11,8 +11,8 @@ mod table;
 mod terms;
 
 pub use accessor::Accessor;
-pub(crate) use codec::contains_token;
 pub use codec::{CodecError, Parsed, TokenKind, inspect, is_environment_name, mint, redact_into};
+pub(crate) use codec::{contains_token, tokens_in};
 #[cfg(test)]
 pub(crate) use digest::HASHED;
 pub use digest::{DigestParseError, Digests, EnvironmentKey, Pepper, TokenDigest};

@@ -155,10 +155,10 @@ impl TokenTable {
 
     /// Finds a bait by what was presented, under either key, as [`Self::find`] does; nothing is kept of any other token.
     #[must_use]
-    pub(crate) fn bait(&self, digests: &Digests) -> Option<Box<Bait>> {
+    pub(crate) fn bait(&self, digests: &Digests) -> Option<Bait> {
         let of = |digest: &TokenDigest| {
             let record = self.records.get(&key_of(digest)).filter(|record| record.is_canary)?;
-            record.has_digest(digest).then(|| Box::new(Bait { accessor: record.accessor, name: record.name.clone() }))
+            record.has_digest(digest).then(|| Bait { accessor: record.accessor, name: record.name.clone() })
         };
         let current = || of(&digests.current);
         let Some(previous) = &digests.previous else { return current() };

@@ -10,6 +10,7 @@ mod server;
 mod state;
 mod stream;
 
+use std::cell::RefCell;
 use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use leastgate_policy::{Reason, Source};
+use leastgate_policy::{Bait, Reason, Source, shown};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -92,7 +93,7 @@ pub(crate) fn serve(
     let socket = StallGuard::new(socket, Rc::clone(&state), worker.settings.limits.response_stall);
     let registered = worker.connections.register(&state);
     async move {
-        let serving = Serving { worker, source, state };
+        let serving = Serving { worker, source, state, baits: RefCell::default() };
         let _registered = registered;
         let end = serving.drive(socket).await;
         serving.tell(&end);
@@ -104,6 +105,8 @@ struct Serving {
     worker: Rc<Worker>,
     source: Source,
     state: Rc<ConnectionState>,
+    /// What was found in bytes that never became a request.
+    baits: RefCell<Vec<Bait>>,
 }
 
 impl Serving {
@@ -144,11 +147,25 @@ impl Serving {
         let service = service_fn(move |request| gateway.clone().call(request));
         let mut connection = self.worker.server.serve_connection(TokioIo::new(io), service);
         let end = run(Pin::new(&mut connection), &self.state).await;
-        if let (End::Closed, Some(tunnel)) = (&end, self.state.take_tunnel()) {
-            let http1::Parts { io, read_buf, .. } = connection.into_parts();
-            Box::pin(tunnel.run(io.into_inner(), read_buf, &self.state)).await;
+        match (&end, self.state.take_tunnel()) {
+            (End::Closed, Some(tunnel)) => {
+                let http1::Parts { io, read_buf, .. } = connection.into_parts();
+                Box::pin(tunnel.run(io.into_inner(), read_buf, &self.state)).await;
+            }
+            (End::Failed(_), _) => {
+                let http1::Parts { io, read_buf, .. } = connection.into_parts();
+                self.look_for_baits(&[io.inner().unjudged(), &read_buf]);
+            }
+            _ => {}
         }
         end
+    }
+
+    /// What hyper refused never became a request; a bait in it is noticed all the same.
+    fn look_for_baits(&self, pieces: &[&[u8]]) {
+        if let Some(snapshot) = self.worker.snapshot() {
+            self.baits.replace(shown::baits_in(pieces, &snapshot, self.worker.authority().key()));
+        }
     }
 
     async fn speak_http2(&self, io: ClientIo<ClientStream>) -> End {
@@ -169,7 +186,7 @@ impl Serving {
     fn tell(&self, end: &End) {
         if let Some((reason, status)) = refused(end, &self.state) {
             let peer = SocketAddr::new(self.source.peer, self.source.port);
-            self.worker.telemetry.connection_error(peer, self.worker.clock.now(), reason, status);
+            self.worker.telemetry.connection_error(peer, self.worker.clock.now(), reason, status, &self.baits.borrow());
         }
     }
 }

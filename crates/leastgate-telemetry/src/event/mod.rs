@@ -8,7 +8,8 @@ mod time;
 
 pub use admin::{AdminActor, AdminEvent, LifecycleEvent};
 pub(crate) use admin::{write_admin, write_lifecycle};
-pub(crate) use bait::{write_bait, write_repeated};
+pub use bait::BaitShown;
+pub(crate) use bait::{write_bait, write_bait_of_admin, write_repeated};
 pub(crate) use pipeline::{Checkpoint, Gap, GapCause, Summary, write_checkpoint, write_gap, write_summary};
 pub(crate) use time::{compact_utc, rfc3339, utc_seconds};
 

@@ -206,7 +206,7 @@ impl Families {
             )?,
             streams_cut: make.counters("leastgate_streams_cut_total", "Requests cut while under way.", &["reason"])?,
             canary_uses: make
-                .counters("leastgate_canary_uses_total", "Requests that came with a bait: each is an alarm.", &[])?
+                .counters("leastgate_canary_uses_total", "Baits that came with requests: each is an alarm.", &[])?
                 .with_label_values::<&str>(&[]),
             limited: make.limits()?,
             admin_requests: make.counters(

@@ -12,7 +12,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
-use leastgate_policy::{Case, Denial, OwnAnswer, Permit, Reason};
+use leastgate_policy::{Bait, Case, Denial, OwnAnswer, Permit, Reason};
 
 pub(crate) use facts::Facts;
 pub use facts::Origin;
@@ -261,15 +261,18 @@ impl RecordHandle {
         });
     }
 
+    /// Baits were in what never became a request.
+    fn shown(&self, baits: &[Bait]) {
+        self.change(|facts| baits.iter().for_each(|bait| self.worker.bait_used(facts, bait)));
+    }
+
     /// What must not be recorded of the path is masked before anything is said of the request.
     fn judged(&self, case: &Case) {
         self.change(|facts| {
             self.worker.mask_path(facts, case.api());
-            // Of one request, decided for a second time for a limit or an upstream's fault, it is told once.
-            if let Some(bait) = case.bait()
-                && !std::mem::replace(&mut facts.is_bait_told, true)
-            {
-                self.worker.bait_used(facts, bait);
+            // Of one request, decided for a second time for a limit or an upstream's fault, they are told once.
+            if !case.baits().is_empty() && !std::mem::replace(&mut facts.is_bait_told, true) {
+                case.baits().iter().for_each(|bait| self.worker.bait_used(facts, bait));
             }
         });
     }

@@ -66,10 +66,18 @@ impl WorkerTelemetry {
     }
 
     /// Records a request that hyper itself refused: there is neither method nor path. `status`: what hyper answered, if
-    /// anything.
-    pub fn connection_error(&self, peer: SocketAddr, arrival: Micros, reason: Reason, status: Option<u16>) {
+    /// anything. `baits`: those that were in what came of it.
+    pub fn connection_error(
+        &self,
+        peer: SocketAddr,
+        arrival: Micros,
+        reason: Reason,
+        status: Option<u16>,
+        baits: &[Bait],
+    ) {
         let recorder = self.begin(peer, arrival);
         recorder.refused(reason);
+        recorder.shown(baits);
         if let Some(status) = status {
             recorder.response(status, super::Origin::Gateway);
         }

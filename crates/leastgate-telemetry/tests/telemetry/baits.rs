@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leastgate_policy::Reason;
-use leastgate_telemetry::{EVENT_SCHEMA, ManualClock, Telemetry};
+use leastgate_telemetry::{BaitShown, EVENT_SCHEMA, ManualClock, Telemetry};
 use serde_json::{Value, json};
 
 use crate::support::{Captured, DEADLINE, Verified, World, telemetry, verify};
@@ -96,4 +96,40 @@ fn a_flood_of_them_is_counted_and_told_once_a_minute() {
     assert!(metrics.contains("leastgate_canary_uses_total 501\n"), "{metrics}");
     let validator = jsonschema::validator_for(&serde_json::from_str(EVENT_SCHEMA).unwrap()).unwrap();
     validator.validate(repeated).unwrap_or_else(|error| panic!("{error}: {repeated}"));
+}
+
+#[test]
+fn one_that_is_shown_to_the_admin_api_or_in_no_request_at_all_is_told_too() {
+    let (verified, metrics) = stream(|world, telemetry, _| {
+        let worker = telemetry.worker();
+        let head = world.head("GET", "/v1/orders", Some(&world.bait));
+        let decided = world.decide(&head, worker.clock().timestamp());
+        let leastgate_policy::Decision::Deny(denial) = &decided.1 else { panic!("{:?}", decided.1) };
+        let [bait] = denial.case().baits() else { panic!("{denial:?}") };
+        let source = Some(("192.0.2.7".parse().unwrap(), 4711));
+        telemetry.bait_shown(&BaitShown { bait, source, policy_rev: Some("b3:00") });
+        telemetry.bait_shown(&BaitShown { bait, source: None, policy_rev: None });
+        let peer = "192.0.2.8:1".parse().unwrap();
+        let baits = std::slice::from_ref(bait);
+        worker.connection_error(peer, worker.clock().now(), Reason::RequestMalformed, Some(400), baits);
+    });
+    let mut events = verified.of_kind("lifecycle");
+    events.sort_by_key(|event| event["source"]["ip"].to_string());
+    let validator = jsonschema::validator_for(&serde_json::from_str(EVENT_SCHEMA).unwrap()).unwrap();
+    for event in &events {
+        assert_eq!(event["actor"], json!({ "type": "token", "accessor": "0000000003", "subject": "deploy-key" }));
+        validator.validate(event).unwrap_or_else(|error| panic!("{error}: {event}"));
+    }
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| (&event["source"]["ip"], detail(event, "listener"), detail(event, "reason")))
+        .collect();
+    let (shown, refused) = (json!("192.0.2.7"), json!("192.0.2.8"));
+    let expected = [
+        (&shown, Some("admin"), None),
+        (&refused, Some("data"), Some("request_malformed")),
+        (&Value::Null, Some("admin"), None),
+    ];
+    assert_eq!(told, expected);
+    assert!(metrics.contains("leastgate_canary_uses_total 3\n"), "{metrics}");
 }

@@ -81,7 +81,7 @@ fn a_shadowed_request_passes_with_its_denial_recorded() {
 fn a_request_that_hyper_refused_has_neither_method_nor_path() {
     let verified = stream(|_, telemetry, _| {
         let peer = "[2001:db8::1]:99".parse().unwrap();
-        telemetry.worker().connection_error(peer, START, Reason::HeadTooLarge, Some(431));
+        telemetry.worker().connection_error(peer, START, Reason::HeadTooLarge, Some(431), &[]);
     });
     let event = verified.of_kind("decision")[0];
     assert!(event.get("request").is_none());
@@ -302,6 +302,7 @@ fn the_schema_describes_every_kind_of_event() {
                 clock_now(clock),
                 Reason::RequestMalformed,
                 Some(400),
+                &[],
             );
         }
         let full = AdminEvent {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::stored::Stored;
 
-fn uses(stored: &Stored) -> Vec<Value> {
+pub(crate) fn uses(stored: &Stored) -> Vec<Value> {
     let events = stored.gateway.events().into_iter();
     events.filter(|event| event["change"]["operation"] == "token.canary_used").collect()
 }
@@ -15,14 +15,14 @@ fn wait_uses(stored: &Stored, count: usize) -> Vec<Value> {
     until(&format!("{count} events of baits"), PATIENCE, || Some(uses(stored)).filter(|uses| uses.len() >= count))
 }
 
-fn detail(event: &Value, name: &str) -> String {
+pub(crate) fn detail(event: &Value, name: &str) -> String {
     let details = event["change"]["details"].as_array().unwrap();
     let found = details.iter().find(|detail| detail["name"] == name);
     found.unwrap_or_else(|| panic!("{name}: {event}"))["value"].as_str().unwrap().to_owned()
 }
 
 /// An answer but for what differs between any two: ids, and moments such as the token's end.
-fn told(reply: &Reply) -> (u16, Vec<(String, String)>, String) {
+pub(crate) fn told(reply: &Reply) -> (u16, Vec<(String, String)>, String) {
     let mut fields = reply.head.fields.clone();
     fields.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
     let mut body = reply.text();

@@ -14,6 +14,7 @@ mod attacks_http2;
 mod audit;
 mod audit_loss;
 mod baits;
+mod baits_misplaced;
 mod bombs;
 mod bootstrap;
 mod bootstrap_given;
