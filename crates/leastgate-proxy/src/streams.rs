@@ -32,6 +32,8 @@ const LONG: Duration = Duration::from_millis(50);
 const STREAM: Duration = Duration::from_secs(10);
 /// How often, from this age on, it is looked at whether a request's client is still there.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often, from this age on, it is said that a request's token is in use: within each second that a rule could let it lie idle.
+const USE: Duration = Duration::from_millis(500);
 /// How often the list is looked at while it is not empty.
 const TICK: Duration = Duration::from_millis(25);
 /// How long it may take to say why a request is cut. Then it is broken off.
@@ -58,6 +60,8 @@ pub(crate) struct Underway {
     began: Instant,
     /// When the client was last known to be there.
     looked: Cell<Instant>,
+    /// When it was last said that its token is in use.
+    used: Cell<Instant>,
     /// Whether it was decided again on entering.
     entered: Cell<bool>,
     reported: Cell<bool>,
@@ -190,6 +194,7 @@ impl Underway {
             record,
             began,
             looked: Cell::new(began),
+            used: Cell::new(began),
             entered: Cell::new(false),
             reported: Cell::new(false),
             streaming: Cell::new(false),
@@ -223,6 +228,10 @@ impl Underway {
         }
         if age >= STREAM && !self.reported.replace(true) {
             self.record.stream_open();
+        }
+        if now - self.used.get() >= USE && self.denial.borrow().is_none() {
+            self.used.set(now);
+            self.record.goes_on();
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::cell::RefMut;
 
+use leastgate_policy::{Accessor, RuleKey};
+
 use crate::clock::after;
 use crate::event::Class;
 use crate::pipeline::Queue;
@@ -67,17 +69,9 @@ impl<'a> Outcome<'a> {
     }
 
     fn count_use(&self, worker: &Worker) {
-        let Some(accessor) = self.facts.accessor else { return };
         let decided = self.facts.decided.unwrap_or(self.facts.arrival).timestamp();
         let (usage, source) = (&worker.core.usage, Some(self.facts.source()));
-        for &rule in &self.facts.rules {
-            usage.record(accessor, Some(rule), decided, source);
-        }
-        // A token that the scopes refuse is in somebody's hands all the same. One that is not valid counts for nothing:
-        // else a thief could keep it from being disabled for idleness, or an ended one seem to be in use.
-        if self.facts.rules.is_empty() && self.facts.is_token_valid {
-            usage.record(accessor, None, decided, source);
-        }
+        self.facts.for_each_use(|accessor, rule| usage.record(accessor, rule, decided, source));
     }
 
     fn audit(&mut self, worker: &Worker) {
@@ -102,6 +96,17 @@ impl<'a> Outcome<'a> {
 }
 
 impl Facts {
+    /// What a request is a use of: its token, by each rule or by none.
+    pub(crate) fn for_each_use(&self, mut each: impl FnMut(Accessor, Option<RuleKey>)) {
+        let Some(accessor) = self.accessor else { return };
+        self.rules.iter().for_each(|&rule| each(accessor, Some(rule)));
+        // A token that the scopes refuse is in somebody's hands all the same. One that is not valid counts for nothing:
+        // else a thief could keep it from being disabled for idleness, or an ended one seem to be in use.
+        if self.rules.is_empty() && self.is_token_valid {
+            each(accessor, None);
+        }
+    }
+
     pub(crate) fn count_upstream(&mut self, status: Option<u16>, now: std::time::Duration) {
         let labels = self.table.as_ref().zip(self.upstream).and_then(|(table, index)| table.upstream_labels(index));
         let Some(labels) = labels else { return };

@@ -15,7 +15,7 @@ pub struct UsageDelta {
     pub accessor: Accessor,
     /// The rule; `None`: requests of the token that no rule let through. They show that somebody has it.
     pub rule: Option<RuleKey>,
-    /// How often more.
+    /// How often more; 0: a use that goes on.
     pub count: u64,
     /// When last.
     pub last_used: Timestamp,
@@ -49,18 +49,20 @@ struct Counter {
     count: AtomicU64,
     drained: AtomicU64,
     last_used: AtomicU64,
+    /// The last use that was handed over.
+    told: AtomicU64,
     /// When, and from where.
     last_source: Mutex<(Timestamp, Option<IpAddr>)>,
 }
 
 impl Counter {
     fn new(rule: Option<RuleKey>) -> Self {
-        let (count, drained, last_used, last_source) = Default::default();
-        Self { rule, count, drained, last_used, last_source }
+        let (count, drained, last_used, told, last_source) = Default::default();
+        Self { rule, count, drained, last_used, told, last_source }
     }
 
-    fn used(&self, now: Timestamp, source: Option<IpAddr>) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+    fn used(&self, uses: u64, now: Timestamp, source: Option<IpAddr>) {
+        self.count.fetch_add(uses, Ordering::Relaxed);
         self.last_used.fetch_max(now.0, Ordering::Relaxed);
         // Who finds it taken waits for nobody: another use of this very moment writes its own.
         if let Ok(mut last) = self.last_source.try_lock()
@@ -85,21 +87,30 @@ impl Usage {
     /// Counts one use, of a rule or of none that let it through. A pair for which there is no room is counted in
     /// [`Usage::overflow`].
     pub fn record(&self, accessor: Accessor, rule: Option<RuleKey>, now: Timestamp, source: Option<IpAddr>) {
-        let known = self.tokens.get(&accessor).is_some_and(|counters| used(&counters, rule, now, source));
+        self.add(accessor, rule, 1, (now, source));
+    }
+
+    /// The same for a use that goes on: it is counted when it is over.
+    pub fn goes_on(&self, accessor: Accessor, rule: Option<RuleKey>, now: Timestamp, source: Option<IpAddr>) {
+        self.add(accessor, rule, 0, (now, source));
+    }
+
+    fn add(&self, accessor: Accessor, rule: Option<RuleKey>, uses: u64, last: (Timestamp, Option<IpAddr>)) {
+        let known = self.tokens.get(&accessor).is_some_and(|counters| used(&counters, rule, uses, last));
         if !known {
-            self.record_new(accessor, rule, now, source);
+            self.add_new(accessor, rule, uses, last);
         }
     }
 
-    fn record_new(&self, accessor: Accessor, rule: Option<RuleKey>, now: Timestamp, source: Option<IpAddr>) {
+    fn add_new(&self, accessor: Accessor, rule: Option<RuleKey>, uses: u64, last: (Timestamp, Option<IpAddr>)) {
         if self.entries.load(Ordering::Relaxed) >= self.capacity {
             self.overflow.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let mut counters = self.tokens.entry(accessor).or_default();
-        if !used(&counters, rule, now, source) {
+        if !used(&counters, rule, uses, last) {
             let counter = Counter::new(rule);
-            counter.used(now, source);
+            counter.used(uses, last.0, last.1);
             counters.push(counter);
             self.entries.fetch_add(1, Ordering::Relaxed);
         }
@@ -114,8 +125,10 @@ impl Usage {
             counters.retain(|counter| {
                 let count = counter.count.load(Ordering::Relaxed);
                 let more = count - counter.drained.swap(count, Ordering::Relaxed);
-                if more > 0 {
-                    let LastUsed { at, source, rule } = counter.last();
+                let LastUsed { at, source, rule } = counter.last();
+                let is_news = more > 0 || counter.told.load(Ordering::Relaxed) < at.0;
+                counter.told.store(at.0, Ordering::Relaxed);
+                if is_news {
                     deltas.push(UsageDelta {
                         accessor: *accessor,
                         rule,
@@ -124,7 +137,7 @@ impl Usage {
                         last_source: source,
                     });
                 }
-                more > 0 || !scarce
+                is_news || !scarce
             });
             self.entries.fetch_sub(before - counters.len(), Ordering::Relaxed);
             !counters.is_empty()
@@ -143,9 +156,9 @@ impl Usage {
     }
 }
 
-fn used(counters: &[Counter], rule: Option<RuleKey>, now: Timestamp, source: Option<IpAddr>) -> bool {
+fn used(counters: &[Counter], rule: Option<RuleKey>, uses: u64, (now, source): (Timestamp, Option<IpAddr>)) -> bool {
     let counter = counters.iter().find(|counter| counter.rule == rule);
-    counter.inspect(|counter| counter.used(now, source)).is_some()
+    counter.inspect(|counter| counter.used(uses, now, source)).is_some()
 }
 
 #[cfg(test)]
@@ -184,6 +197,21 @@ mod tests {
         assert!(usage.drain().is_empty());
         record(&usage, 1, 7, 40);
         assert_eq!(usage.drain(), [delta(1, 7, 1, 40)]);
+    }
+
+    #[test]
+    fn a_use_that_goes_on_is_the_last_one_and_counted_once() {
+        let usage = Usage::new(100);
+        let goes_on = |at| usage.goes_on(token(1), Some(RuleKey(7)), Timestamp(at), Some(source(at)));
+        goes_on(10);
+        assert_eq!(usage.drain(), [delta(1, 7, 0, 10)]);
+        assert!(usage.drain().is_empty(), "no news");
+        goes_on(12);
+        goes_on(13);
+        assert_eq!(usage.last_of(token(1)).unwrap().at, Timestamp(13));
+        assert_eq!(usage.drain(), [delta(1, 7, 0, 13)]);
+        record(&usage, 1, 7, 9);
+        assert_eq!(usage.drain(), [delta(1, 7, 1, 13)], "its end counts it, and its beginning is not its last use");
     }
 
     #[test]
@@ -231,7 +259,7 @@ mod tests {
         let counter = held.iter().find(|counter| counter.rule == Some(RuleKey(0))).unwrap();
         let taken = counter.last_source.lock().unwrap();
         // With a lock that waits this would never end.
-        counter.used(Timestamp(3), Some(source(3)));
+        counter.used(1, Timestamp(3), Some(source(3)));
         assert_eq!((counter.last().at, counter.last().source), (Timestamp(3), None));
         drop(taken);
         assert_eq!(counter.last().source, Some(source(2)));

@@ -249,6 +249,16 @@ impl RecordHandle {
         }
     }
 
+    /// The request is still under way, and so its token in use. It is counted at the end.
+    pub fn goes_on(&self) {
+        if self.record.finished.get() {
+            return;
+        }
+        let (facts, now) = (self.record.facts.borrow(), self.worker.clock().timestamp());
+        let (usage, source) = (&self.worker.core.usage, Some(facts.source()));
+        facts.for_each_use(|accessor, rule| usage.goes_on(accessor, rule, now, source));
+    }
+
     /// A later look refused the request while it was under way: it is cut, for this reason under this revision.
     pub fn recut(&self, denial: &Denial) {
         let now = self.worker.clock().now();

@@ -31,11 +31,11 @@ const MESSAGES: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntra
 const CANCEL: u32 = 8;
 
 /// The orders policy with a WebSocket and a method of gRPC beside the events.
-fn policy() -> String {
+pub(crate) fn policy() -> String {
     ORDERS.replace("      - GET /v1/a.b\n", "      - WS /v1/feed\n      - GRPC shop.Cart/Watch\n")
 }
 
-fn upstream() -> RecorderUpstream {
+pub(crate) fn upstream() -> RecorderUpstream {
     let upstream = RecorderUpstream::start();
     for (path, begins) in [("/v1/feed", SWITCH), ("/v1/orders", EVENTS), ("/shop.Cart/Watch", MESSAGES)] {
         upstream.on(path, Answer::steps([Step::send(begins), Step::Hold]));
@@ -58,7 +58,7 @@ fn declared(token: &Token) -> (TestGateway, RecorderUpstream) {
 }
 
 /// A WebSocket that has had its first frame.
-fn websocket(gateway: &TestGateway, secret: &str) -> TcpStream {
+pub(crate) fn websocket(gateway: &TestGateway, secret: &str) -> TcpStream {
     let mut client = gateway.client();
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
     // The example of RFC 6455 §1.3.
@@ -88,7 +88,7 @@ fn assert_told(mut socket: TcpStream) {
     assert!(matches!(&end, Ok(0)) || end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
 }
 
-fn events(gateway: &TestGateway, secret: &str) -> RawClient {
+pub(crate) fn events(gateway: &TestGateway, secret: &str) -> RawClient {
     let mut client = gateway.client();
     client.send(format!("GET /v1/orders HTTP/1.1\r\nHost: orders.test\r\nAuthorization: Bearer {secret}\r\n\r\n"));
     assert_eq!(client.read_head(PATIENCE).unwrap().1, 200);
@@ -108,7 +108,7 @@ fn assert_broken_off(mut client: RawClient) {
 }
 
 /// A stream whose first bytes have come.
-fn stream(client: &mut Client, method: &str, path: &str, secret: &str) -> u32 {
+pub(crate) fn stream(client: &mut Client, method: &str, path: &str, secret: &str) -> u32 {
     let bearer = format!("Bearer {secret}");
     let mut fields = head(method, path, &bearer).to_vec();
     if method == "POST" {

@@ -4,18 +4,22 @@ use std::time::Duration;
 
 use leastgate_testkit::deadline::{PATIENCE, until};
 use leastgate_testkit::gateway::Setup;
-use leastgate_testkit::policies::ORDERS;
+use leastgate_testkit::http2::Client;
 use leastgate_testkit::recorder::RecorderUpstream;
 use serde_json::{Value, json};
 
+use crate::cuts::{events, policy, stream, upstream, websocket};
 use crate::stored::Stored;
 
 /// The first look comes when usage was flushed once, ten seconds after the start.
 const FIRST_LOOK: Duration = Duration::from_secs(40);
 
 fn start() -> Stored {
-    let policy = ORDERS.replace("max_ttl: 90d", "max_ttl: 90d, idle_disable: 3s");
-    let upstream = RecorderUpstream::start();
+    start_at(RecorderUpstream::start())
+}
+
+fn start_at(upstream: RecorderUpstream) -> Stored {
+    let policy = policy().replace("max_ttl: 90d", "max_ttl: 90d, idle_disable: 3s");
     let setup = Setup::new(&policy).without_tokens().section("tokens", "{ source: store }");
     Stored { gateway: setup.upstream("orders", &upstream.url()).start(), upstream }
 }
@@ -65,4 +69,47 @@ fn a_token_that_nobody_uses_is_disabled_and_one_in_use_is_not() {
     stored.gateway.kill();
     stored.gateway.restart();
     assert_eq!(stored.ask(&idle, "/v1/orders").status, 401, "the store has it");
+}
+
+#[test]
+fn a_token_whose_stream_is_open_is_in_use_however_long_it_takes() {
+    let stored = start_at(upstream());
+    let secrets = ["socket", "events", "stream", "call"].map(|name| stored.create(name, &["--role", "reader"]));
+    let accessors = ["socket", "events", "stream", "call"].map(|name| state(&stored, name)["accessor"].clone());
+    let [socket, response, first, second] = &secrets;
+    let held = (websocket(&stored.gateway, socket), events(&stored.gateway, response));
+    let mut client = Client::connect(stored.gateway.data(), &[]);
+    let streams =
+        [stream(&mut client, "GET", "/v1/orders", first), stream(&mut client, "POST", "/shop.Cart/Watch", second)];
+    // Several of them, one after the other: each was looked for in another look.
+    let is_of = |accessors: &[Value], event: &&Value| accessors.contains(&event["change"]["target"]);
+    for name in ["idle-1", "idle-2", "idle-3"] {
+        stored.create(name, &["--role", "reader"]);
+        let accessor = state(&stored, name)["accessor"].clone();
+        until("an idle token to be disabled", FIRST_LOOK, || {
+            disabled(&stored).iter().find(|event| event["change"]["target"] == accessor).map(drop)
+        });
+        let found = disabled(&stored);
+        assert_eq!(found.iter().filter(|event| is_of(&accessors, event)).count(), 0, "in use: {found:?}");
+    }
+    for (name, rule) in [("socket", "WS /v1/feed"), ("stream", "GET /v1/orders")] {
+        let told: Value = serde_json::from_str(&stored.cli(&["token", "usage", name, "-o", "json"]).stdout).unwrap();
+        let row = &told["rules"][0];
+        assert!(row["rule"].as_str().unwrap().ends_with(rule), "{told}");
+        assert_eq!(row["count"], 0, "a request is counted when it is over: {told}");
+        assert_eq!(row["last_source"], "127.0.0.1", "{told}");
+    }
+    let open = streams.iter().all(|stream| !client.is_over(*stream));
+    assert!(open, "neither stream has ended");
+    let last = |name: &str| state(&stored, name)["last_used"]["at"].as_str().unwrap().to_owned();
+    let before = last("socket");
+    until("the last use to move on while it is open", PATIENCE, || (last("socket") > before).then_some(()));
+    drop((held, client));
+    for accessor in &accessors {
+        until("those that have ended to be idle", PATIENCE * 2, || {
+            disabled(&stored).iter().find(|event| event["change"]["target"] == *accessor).map(drop)
+        });
+    }
+    let told: Value = serde_json::from_str(&stored.cli(&["token", "usage", "socket", "-o", "json"]).stdout).unwrap();
+    assert_eq!(told["rules"][0]["count"], 1, "{told}");
 }
