@@ -31,6 +31,7 @@ mod drain_busy;
 mod enforcement;
 mod environments;
 mod faults;
+mod findings;
 mod fixtures;
 mod forwarding;
 mod full_disk;
