@@ -46,9 +46,11 @@ pub struct AdminView {
     /// Who made it.
     pub created_by: String,
     /// Since when it is revoked; `None`: it isn't.
+    #[schema(required)]
     pub revoked: Option<Moment>,
     /// Which pepper the credential is kept under: `current`, `previous`, or `unknown`, under which nobody can use it.
     #[serde(default)]
+    #[schema(required)]
     pub pepper: Option<String>,
 }
 

@@ -95,6 +95,7 @@ pub struct ExportedTokens {
     /// Those in use.
     pub items: Vec<ExportedToken>,
     /// Where the next page begins; `None`: this was the last.
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
@@ -161,9 +162,11 @@ pub struct RevokedTokens {
     pub durable: bool,
     /// How many requests of these tokens were under way and cut.
     #[serde(default)]
+    #[schema(required)]
     pub streams_cut: u64,
     /// Whether that is all of them; if not, a worker has not answered in time.
     #[serde(default)]
+    #[schema(required)]
     pub streams_cut_complete: bool,
 }
 
@@ -175,6 +178,7 @@ pub struct RevokedToken {
     /// Its public id.
     pub accessor: String,
     /// Who answers for it.
+    #[schema(required)]
     pub owner: Option<String>,
 }
 

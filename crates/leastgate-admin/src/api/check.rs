@@ -51,26 +51,33 @@ pub struct CheckResult {
     /// The reason's name.
     pub reason: String,
     /// What the reason alone does not say: which rule of the notation was broken, what the token holds in vain.
+    #[schema(required)]
     pub detail: Option<String>,
     /// `enforce` or `shadow`.
     pub mode: String,
     /// When the shadow ends, where there is one: from then on what is not allowed is refused.
     #[serde(default)]
+    #[schema(required)]
     pub until: Option<Moment>,
     /// The status a caller would get; `None` where the request goes to the upstream.
+    #[schema(required)]
     pub status: Option<u16>,
     /// The token that was meant.
+    #[schema(required)]
     pub token: Option<CheckedToken>,
     /// The token's limits, if it has any: nothing is counted here, and nothing refused for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsView>,
     /// The api that judges it.
+    #[schema(required)]
     pub api: Option<String>,
     /// The first of `rules`.
+    #[schema(required)]
     pub rule: Option<String>,
     /// The rules that bring it about: those that allow, those that deny, or those that would have allowed.
     pub rules: Vec<String>,
     /// The path template of `rule`.
+    #[schema(required)]
     pub template: Option<String>,
     /// The scopes that grant it.
     pub granted_by: Vec<String>,
@@ -81,8 +88,10 @@ pub struct CheckResult {
     /// The conditions that are not met.
     pub failed_conditions: Vec<String>,
     /// What comes closest to an allow.
+    #[schema(required)]
     pub nearest_miss: Option<NearestMiss>,
     /// A command that would make it pass, or words that say what would.
+    #[schema(required)]
     pub fix: Option<String>,
     /// The policy it was decided under.
     pub policy_rev: String,

@@ -25,6 +25,7 @@ pub struct Finding {
     /// Its name.
     pub name: String,
     /// Who answers for it.
+    #[schema(required)]
     pub owner: Option<String>,
     /// Since when it is due, or until when there is time.
     pub at: Moment,

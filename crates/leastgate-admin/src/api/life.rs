@@ -31,15 +31,16 @@ pub struct RotatedToken {
     /// The successor: it has the name.
     pub token: TokenView,
     /// The old one: it is reached by its accessor until its grace ends.
-    #[schema(value_type = Option<TokenView>)]
+    #[schema(required, value_type = Option<TokenView>)]
     pub old: TokenView,
-    /// How many of its requests were under way and cut: none where it has a grace.
+    /// How many of its requests were under way and cut: none where it has a grace. Not said of a repetition.
     #[serde(default)]
     pub streams_cut: u64,
     /// Whether that is all of them.
     #[serde(default)]
     pub streams_cut_complete: bool,
     /// The successor's text, this once; `None` where the call was a repetition.
+    #[schema(required)]
     pub secret: Option<SecretText>,
 }
 
@@ -51,6 +52,7 @@ pub struct RotationView {
     /// Those it succeeds, the last one first.
     pub predecessors: Vec<PredecessorView>,
     /// By when it should be rotated, where the policy says how often.
+    #[schema(required)]
     pub due: Option<Moment>,
 }
 
@@ -62,8 +64,10 @@ pub struct PredecessorView {
     /// Its state.
     pub state: String,
     /// When its grace ends, or ended.
+    #[schema(required)]
     pub expires: Option<Moment>,
     /// Its last use.
+    #[schema(required)]
     pub last_used: Option<LastUseView>,
     /// Whether it was used since its successor was made: whoever does so has the old secret still.
     pub used_since_rotation: bool,
@@ -75,8 +79,10 @@ pub struct LastUseView {
     /// When.
     pub at: Moment,
     /// From which address, if that is known.
+    #[schema(required)]
     pub source: Option<String>,
     /// By which rule; `None`: no rule let it through, or it is not known here.
+    #[schema(required)]
     pub rule: Option<String>,
 }
 
@@ -187,9 +193,11 @@ pub struct TokenEdited {
     pub durable: bool,
     /// How many of its requests were under way and cut, because the token does not permit them any more.
     #[serde(default)]
+    #[schema(required)]
     pub streams_cut: u64,
     /// Whether that is all of them.
     #[serde(default)]
+    #[schema(required)]
     pub streams_cut_complete: bool,
 }
 

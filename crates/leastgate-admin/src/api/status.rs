@@ -17,6 +17,7 @@ pub struct StatusView {
     /// Names this gateway in events.
     pub instance: String,
     /// The policy in force; `None`: none yet.
+    #[schema(required)]
     pub policy_rev: Option<String>,
     /// Whether `/readyz` says 200.
     pub ready: bool,
@@ -32,6 +33,7 @@ pub struct StatusView {
     pub tokens: TokenCounts,
     /// What is not kept under the current pepper.
     #[serde(default)]
+    #[schema(required)]
     pub stragglers: StragglersView,
     /// Changes in force that the store does not hold yet.
     pub unsynced_changes: u64,
@@ -72,6 +74,7 @@ pub struct TokenCounts {
     /// Switched off for good.
     pub revoked: u64,
     /// When the next one ends.
+    #[schema(required)]
     pub next_expiry: Option<Moment>,
 }
 
@@ -88,10 +91,13 @@ pub struct ListenerView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReloadView {
     /// Whether the files on disk are what is in force; `None`: nothing was reloaded yet.
+    #[schema(required)]
     pub successful: Option<bool>,
     /// When.
+    #[schema(required)]
     pub at: Option<Moment>,
     /// What was wrong with the files.
+    #[schema(required)]
     pub error: Option<String>,
 }
 

@@ -73,6 +73,7 @@ pub struct TokenView {
     /// Its environment.
     pub env: String,
     /// Who answers for it.
+    #[schema(required)]
     pub owner: Option<String>,
     /// Its roles.
     pub roles: Vec<String>,
@@ -80,39 +81,51 @@ pub struct TokenView {
     pub grants: Vec<GrantView>,
     /// Those of its roles and scopes that the policy in force does not have: they give it nothing.
     #[serde(default)]
+    #[schema(required)]
     pub not_in_policy: Vec<String>,
     /// Where and from when it may be used.
     pub restrictions: RestrictionsView,
     /// How much it may be used.
     pub limits: LimitsView,
     /// When it was made; unknown for declared tokens.
+    #[schema(required)]
     pub created: Option<Moment>,
     /// Who made it.
+    #[schema(required)]
     pub created_by: Option<String>,
     /// When its life ends; `None`: never.
+    #[schema(required)]
     pub expires: Option<Moment>,
     /// `active`, `rotating`, `disabled`, `revoked`; past its end `expired`, unless it is revoked.
     pub state: String,
     /// The last change of its state.
+    #[schema(required)]
     pub state_changed: Option<StateChangeView>,
     /// Whether it is a bait: nobody has a reason to use it.
     #[serde(default)]
+    #[schema(required)]
     pub canary: bool,
     /// Its last use; `None`: none that is known.
     #[serde(default)]
+    #[schema(required)]
     pub last_used: Option<LastUseView>,
     /// The accessor of the token that took its name over.
+    #[schema(required)]
     pub successor: Option<String>,
     /// The accessor of the token for which it stands in.
     #[serde(default)]
+    #[schema(required)]
     pub parent: Option<String>,
     /// Which pepper it is kept under: `current`, `previous`, or `unknown`, under which nobody can use it. Of a declared
     /// token only `previous` is known, once it was used.
     #[serde(default)]
+    #[schema(required)]
     pub pepper: Option<String>,
     /// A word for people.
+    #[schema(required)]
     pub note: Option<String>,
     /// Counts its changes: the entity tag.
+    #[schema(required)]
     pub version: Option<u64>,
 }
 
@@ -155,6 +168,7 @@ pub struct TokenList {
     /// The tokens.
     pub items: Vec<TokenView>,
     /// Where the next page begins; `None`: this was the last.
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
@@ -164,7 +178,7 @@ pub struct IssuedTokenView {
     /// The token.
     pub token: TokenView,
     /// Its text, this once; null where the call was a repetition.
-    #[schema(value_type = Option<SecretText>)]
+    #[schema(required, value_type = Option<SecretText>)]
     pub secret: SecretText,
 }
 
@@ -181,10 +195,12 @@ pub struct TokenChanged {
     pub durable: bool,
     /// How many of its requests were under way and cut: WebSockets, streams, long bodies, and what waited for an answer.
     #[serde(default)]
+    #[schema(required)]
     pub streams_cut: u64,
     /// Whether that is all of them. If not, a worker has not answered in time, or the store could not say what stands in for
     /// the token: new requests are refused all the same, and a worker cuts what it has as soon as it can.
     #[serde(default)]
+    #[schema(required)]
     pub streams_cut_complete: bool,
 }
 
@@ -199,6 +215,7 @@ pub struct TokenUsage {
     pub rules: Vec<RuleUseView>,
     /// Whether that is all; if not, the store could not keep the latest uses yet, and they are missing here.
     #[serde(default)]
+    #[schema(required)]
     pub complete: bool,
 }
 
@@ -213,5 +230,6 @@ pub struct RuleUseView {
     pub last_used: Moment,
     /// The client's address then; `None`: unknown.
     #[serde(default)]
+    #[schema(required)]
     pub last_source: Option<String>,
 }

@@ -5,6 +5,7 @@
 
 mod calls;
 mod refusals;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -16,7 +17,7 @@ use crate::api::ProblemView;
 use crate::call::{Call, Reply};
 use crate::operations::no_query;
 use crate::problem::Problem;
-use crate::route::{Route, Shape};
+use crate::route::Shape;
 use crate::routes::{ROUTES, served};
 
 /// Made when it is first asked for.
@@ -85,11 +86,18 @@ fn paths() -> Value {
 
 /// Every type of the wire by name.
 fn schemas() -> Value {
-    let shapes = |route: &Route| [route.says.body, route.says.answer].into_iter().flatten();
+    let answers = ROUTES.iter().filter_map(|route| route.says.answer).chain([Shape::of::<ProblemView>()]);
+    let bodies = ROUTES.iter().filter_map(|route| route.says.body);
     let mut schemas: BTreeMap<String, Value> = BTreeMap::new();
-    let of_calls = ROUTES.iter().flat_map(shapes);
-    for (name, schema) in of_calls.chain([Shape::of::<ProblemView>()]).flat_map(|shape| (shape.schemas)()) {
-        schemas.entry(name).or_insert_with(|| serde_json::to_value(schema).unwrap_or_default());
+    for (name, schema) in answers.flat_map(|shape| (shape.schemas)()) {
+        let mut schema = serde_json::to_value(schema).unwrap_or_default();
+        ways::answer(&name, &mut schema);
+        schemas.entry(name).or_insert(schema);
+    }
+    for (name, schema) in bodies.flat_map(|shape| (shape.schemas)()) {
+        let mut schema = serde_json::to_value(schema).unwrap_or_default();
+        ways::take(&mut schema);
+        schemas.entry(ways::taken(&name).into_owned()).or_insert(schema);
     }
     json!(schemas)
 }

@@ -72,3 +72,22 @@ fn a_path_that_hides_another_serves_both() {
     let both = |path| [(path, crate::route::Verb::Get), (path, crate::route::Verb::Patch)];
     assert_eq!(hidden, [both("/v1/tokens/bulk"), both("/v1/tokens/import")].concat());
 }
+
+#[test]
+fn what_goes_both_ways_is_whole_in_answers_and_lenient_in_requests() {
+    let document = document();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let required = |name: &str| -> BTreeSet<String> {
+        let names = schemas[name]["required"].as_array().into_iter().flatten();
+        names.map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    for (name, always) in ways::ANSWERED {
+        let (answered, taken) = (required(name), required(&ways::taken(name)));
+        assert!(always.iter().all(|field| answered.contains(*field) && !taken.contains(*field)), "{name}");
+        assert!(taken.is_subset(&answered), "{name}");
+    }
+    let import = serde_json::to_string(&schemas["ImportTokens"]).unwrap() + &schemas["ExportedToken.taken"].to_string();
+    for name in ["ExportedToken", "GrantView", "LimitsView", "RestrictionsView"] {
+        assert!(import.contains(&format!("/{name}.taken\"")) && !import.contains(&format!("/{name}\"")), "{import}");
+    }
+}

@@ -47,6 +47,7 @@ mod metrics;
 mod mutations;
 mod names;
 mod openapi;
+mod openapi_fields;
 mod options;
 mod overload;
 mod own_token;
