@@ -245,11 +245,8 @@ async fn read(
 
 fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller: &Caller, body: &[u8]) -> Response {
     let recorded = Recorded { operation, caller: Some(caller), peer: parts.extensions.get(), uri: &parts.uri };
-    let reservation = match operation.effect.needs_record().then(|| shared.given.telemetry.reserve_admin()).transpose()
-    {
-        Ok(reservation) => reservation,
-        Err(_) => return audit_full().into_response(),
-    };
+    let reserved = operation.effect.needs_record().then(|| shared.given.telemetry.reserve_admin()).transpose();
+    let Ok(reservation) = reserved else { return audit_full().into_response() };
     let result = run(&Call {
         shared,
         caller,

@@ -37,7 +37,7 @@ pub(crate) fn export(call: &Call<'_>) -> Result<Reply, Problem> {
     };
     let page = call.shared.given.store.list_tokens(&query)?;
     // Who stands in for another one ends with a command over there.
-    let own = page.items.into_iter().filter(|record| record.parent.is_none());
+    let own = page.items.iter().filter(|record| record.parent.is_none());
     let items: Vec<_> = own.filter_map(|record| in_force(call, record)).map(|record| exported(call, &record)).collect();
     let accessors: Vec<&str> = items.iter().map(|item| item.accessor.as_str()).collect();
     let details = vec![
@@ -51,13 +51,13 @@ pub(crate) fn export(call: &Call<'_>) -> Result<Reply, Problem> {
 }
 
 /// The record without what was taken from the token in memory and not in the store yet; `None`: it is not in use.
-fn in_force(call: &Call<'_>, record: TokenRecord) -> Option<TokenRecord> {
+fn in_force(call: &Call<'_>, record: &TokenRecord) -> Option<TokenRecord> {
     let token = call.shared.given.authority.token(&record.digest)?;
     let is_over = |end: Option<Timestamp>| end.is_some_and(|end| end <= call.now);
     if token.state != TokenState::Active || is_over(record.expires) || is_over(token.expires) {
         return None;
     }
-    Some(lesser(call.shared.unsynced.restricted(&record), &token))
+    Some(lesser(call.shared.unsynced.restricted(record), &token))
 }
 
 /// What both the record and the token in force have: whichever is ahead of the other, nothing is handed out that is not in

@@ -69,7 +69,7 @@ impl Restores {
                 *self.told() = None;
             }
             Err(error) => {
-                tracing::warn!(%error, "the restore of the store is on record, and the next start tells it again")
+                tracing::warn!(%error, "the restore of the store is on record, and the next start tells it again");
             }
         }
     }
