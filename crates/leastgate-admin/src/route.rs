@@ -74,6 +74,11 @@ pub(crate) const fn get(path: &'static str, name: &'static str, role: AdminRole,
     route(Verb::Get, path, name, role, Effect::Reads, run)
 }
 
+/// A call that reads what must not leave unseen.
+pub(crate) const fn hand_out(path: &'static str, name: &'static str, role: AdminRole, run: Run) -> Route {
+    route(Verb::Get, path, name, role, Effect::HandsOut, run)
+}
+
 pub(crate) const fn post(
     path: &'static str,
     name: &'static str,

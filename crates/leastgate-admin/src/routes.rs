@@ -24,12 +24,13 @@ use crate::call::{Effect, answer};
 use crate::gate::gate;
 use crate::openapi;
 use crate::operations::{
-    admins, bulk, changes, check, children, edit, events, findings, policy, revocations, rotate, status, tokens,
+    admins, bulk, changes, check, children, edit, events, export, findings, import, policy, revocations, rotate,
+    status, tokens,
 };
 use crate::problem::Kind::{self, AboveCeiling, Conflict, Declared, NameTaken, NoPolicy, NotFound, Stale, TokenRules};
 use crate::problem::Problem;
 use crate::route::Condition::{Needed, Taken};
-use crate::route::{Route, Verb, get, patch, post};
+use crate::route::{Route, Verb, get, hand_out, patch, post};
 use crate::state::Shared;
 
 const GIVES: (AdminRole, Effect) = (Operator, Effect::Gives);
@@ -59,14 +60,22 @@ pub(crate) static ROUTES: &[Route] = &[
         .like(r#"{"token": {"name": "bot", "owner": "team-a", "roles": ["reader"], "ttl": "1h"}, "count": 3}"#)
         .makes::<IssuedTokens>()
         .refuses(&[NameTaken, Declared, TokenRules, AboveCeiling, NoPolicy]),
-    post("/v1/tokens/import", "token.import", GIVES, bulk::import)
-        .says("Take tokens of another gateway", "All are taken, or none. Repeated, they are found as they are.")
+    post("/v1/tokens/import", "token.import", GIVES, import::import)
+        .says(
+            "Take tokens of another gateway",
+            "All are taken, or none; a refusal names the token. What was taken away here does not come back, not even after \
+             it was purged. Repeated, they are found as they are, under a new pepper too.",
+        )
         .takes_many::<ImportTokens>()
         .answers::<ImportedTokens>()
         .refuses(&[NameTaken, Declared, TokenRules, AboveCeiling, NoPolicy, Conflict]),
-    get("/v1/exports", "token.export", Admin, bulk::export)
-        .says("Hand tokens to another gateway", "Those in use, with digests and without secrets, a page at a time.")
-        .asks::<bulk::ExportQuery>()
+    hand_out("/v1/exports", "token.export", Admin, export::export)
+        .says(
+            "Hand tokens to another gateway",
+            "Those in use, as they are in force, with digests and without secrets, a page at a time: a page may hold none. \
+             Each page is on record before it is answered.",
+        )
+        .asks::<export::ExportQuery>()
         .answers::<ExportedTokens>()
         .refuses(&[Declared]),
     post("/v1/revocations", "token.revocations", TAKES, revocations::revoke)

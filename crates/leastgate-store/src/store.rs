@@ -11,6 +11,7 @@ use crate::pepper::{Redigested, StragglerCounts};
 use crate::query::{TimeFilter, TokenPage, TokenQuery};
 use crate::record::{StateChange, TokenRecord};
 use crate::rotation::{Rotated, Rotation};
+use crate::tombstone::Tombstone;
 use crate::usage::{UsageDelta, UsageRow};
 
 /// Keeps token and admin records.
@@ -159,12 +160,18 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     fn for_each_usage(&self, take: &mut dyn FnMut(UsageRow)) -> Result<u64, StoreError>;
 
     /// Forgets tokens that were revoked, or expired, before `older_than`, with their usage: at most `limit`,
-    /// so that no change waits long for it. Returns what the token table must drop; call again until it is
+    /// so that no change waits long for it. Of those that were taken away a tombstone is left. Returns what the token table must drop; call again until it is
     /// fewer than `limit`.
     ///
     /// # Errors
     /// When it can't be written.
     fn purge(&self, older_than: Timestamp, limit: u32) -> Result<Vec<TokenDigest>, StoreError>;
+
+    /// What is left of a token with this accessor or digest that was taken away and purged: none such is to come back.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn tombstone_of(&self, accessor: Accessor, digest: &TokenDigest) -> Result<Option<Tombstone>, StoreError>;
 
     /// Keeps a new administrator.
     ///

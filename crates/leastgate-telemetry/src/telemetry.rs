@@ -226,6 +226,12 @@ impl Telemetry {
         self.0.pipeline.collect(within)
     }
 
+    /// Whether every sink has written what happened at that moment, and all that was handed over before it, or word of what
+    /// it lost. `false` until something was written that happened then or later.
+    pub fn is_written(&self, at: crate::clock::Micros) -> bool {
+        self.0.pipeline.is_written(at)
+    }
+
     /// Writes everything, closes the stream and ends the threads. `false`: not all of it in this time; what is missing shows
     /// as a gap at the next start. Workers must have ended before: no place is given from now on, and an event that comes
     /// after the end leaves that gap too. To be called on a start that fails later as well, so that it leaves none.

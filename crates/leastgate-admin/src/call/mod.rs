@@ -44,6 +44,8 @@ pub(crate) enum Effect {
     Reads,
     /// Nothing; its body is a question.
     Asks,
+    /// Nothing; it has no body, and hands out what must not leave unseen: refused when it can't be recorded.
+    HandsOut,
     /// It gives access: refused when it can't be recorded.
     Gives,
     /// It only takes access away: never refused for the record.
@@ -51,8 +53,18 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    fn is_change(self) -> bool {
-        matches!(self, Self::Gives | Self::Takes)
+    /// Whether each call is on record, refused ones too.
+    fn is_recorded(self) -> bool {
+        matches!(self, Self::HandsOut | Self::Gives | Self::Takes)
+    }
+
+    /// Whether it is only done if there is a place on record for it.
+    pub(crate) fn needs_record(self) -> bool {
+        matches!(self, Self::HandsOut | Self::Gives)
+    }
+
+    pub(crate) fn has_body(self) -> bool {
+        matches!(self, Self::Asks | Self::Gives | Self::Takes)
     }
 }
 
@@ -183,7 +195,7 @@ async fn enter(shared: Arc<Shared>, operation: &'static Operation, run: Run, req
         Ok(read) => read,
         Err((caller, problem)) => {
             // A source that keeps failing is not worth an event each time.
-            if problem.kind != Kind::TooManyFailures && (operation.effect.is_change() || caller.is_none()) {
+            if problem.kind != Kind::TooManyFailures && (operation.effect.is_recorded() || caller.is_none()) {
                 let refused =
                     Recorded { operation, caller: caller.as_ref(), peer: parts.extensions.get(), uri: &parts.uri };
                 refused.record(&shared, &Err(problem.clone()), None);
@@ -195,7 +207,7 @@ async fn enter(shared: Arc<Shared>, operation: &'static Operation, run: Run, req
     let work = move || work(&of_thread, operation, run, &parts, &caller, &body);
     let done = match operation.effect {
         Effect::Gives => shared.lanes.try_run(Lane::Give, work).await,
-        Effect::Reads | Effect::Asks => shared.lanes.run(Lane::Read, work).await,
+        Effect::Reads | Effect::Asks | Effect::HandsOut => shared.lanes.run(Lane::Read, work).await,
         Effect::Takes => shared.lanes.run_to_end(Lane::Take, work).await,
     };
     done.unwrap_or_else(Problem::into_response)
@@ -222,7 +234,7 @@ async fn read(
         return Err((Some(caller), problem));
     }
     let body = match operation.effect {
-        Effect::Reads => body::none(parts),
+        Effect::Reads | Effect::HandsOut => body::none(parts),
         Effect::Asks | Effect::Gives | Effect::Takes => body::read(parts, body, operation.most_bytes).await,
     };
     match body {
@@ -233,13 +245,8 @@ async fn read(
 
 fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller: &Caller, body: &[u8]) -> Response {
     let recorded = Recorded { operation, caller: Some(caller), peer: parts.extensions.get(), uri: &parts.uri };
-    let reservation = match operation.effect {
-        Effect::Gives => match shared.given.telemetry.reserve_admin() {
-            Ok(reservation) => Some(reservation),
-            Err(_) => return audit_full().into_response(),
-        },
-        Effect::Reads | Effect::Asks | Effect::Takes => None,
-    };
+    let reserved = operation.effect.needs_record().then(|| shared.given.telemetry.reserve_admin()).transpose();
+    let Ok(reservation) = reserved else { return audit_full().into_response() };
     let result = run(&Call {
         shared,
         caller,
@@ -249,7 +256,7 @@ fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller:
         peer: parts.extensions.get(),
         now: shared.now(),
     });
-    if operation.effect.is_change() {
+    if operation.effect.is_recorded() {
         recorded.record(shared, &result, reservation);
     }
     result.map_or_else(Problem::into_response, Reply::into_response)

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::refusals;
-use crate::call::Effect;
 use crate::route::{Condition, Route, Shape, Verb};
 
 pub(super) const fn method(verb: Verb) -> &'static str {
@@ -44,7 +43,10 @@ fn id(path: &str, route: &Route) -> String {
 fn description(path: &str, route: &Route) -> String {
     let hidden = (path != route.path).then(|| format!("The same as {} for what has this name.", route.path));
     let role = format!("Needs the role {}.", route.operation.role);
-    let limit = (!matches!(route.operation.effect, Effect::Reads))
+    let limit = route
+        .operation
+        .effect
+        .has_body()
         .then(|| format!("The body has at most {} KiB.", route.operation.most_bytes / 1024));
     let notes = Some(route.says.notes.to_owned()).filter(|notes| !notes.is_empty());
     let parts = hidden.into_iter().chain(notes).chain([role]).chain(limit);

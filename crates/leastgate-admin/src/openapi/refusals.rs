@@ -59,11 +59,14 @@ fn kinds(route: &Route) -> ByStatus {
     if route.operation.role > AdminRole::Viewer {
         kinds.insert(Kind::InsufficientRole);
     }
-    if route.operation.effect != Effect::Reads {
+    if route.operation.effect.has_body() {
         kinds.extend([Kind::BodyTooLarge, Kind::MediaType]);
     }
+    if route.operation.effect.needs_record() {
+        kinds.insert(Kind::AuditFull);
+    }
     if route.operation.effect == Effect::Gives {
-        kinds.extend([Kind::AuditFull, Kind::StorageFull]);
+        kinds.insert(Kind::StorageFull);
     }
     if route.path.contains('{') {
         kinds.insert(Kind::NotFound);

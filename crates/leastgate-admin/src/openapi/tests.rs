@@ -48,10 +48,10 @@ fn every_call_says_what_it_takes_and_answers() {
     for route in ROUTES {
         let (name, says) = (route.operation.name, &route.says);
         assert!(!says.summary.is_empty() && says.answer.is_some(), "{name}");
-        assert_eq!(says.body.is_some(), route.operation.effect != crate::call::Effect::Reads, "{name}: a body");
+        assert_eq!(says.body.is_some(), route.operation.effect.has_body(), "{name}: a body");
         let is_example = serde_json::from_str::<Value>(says.example).is_ok();
         assert!(is_example || says.example.is_empty(), "{name}: {}", says.example);
-        let is_change = !matches!(route.operation.effect, crate::call::Effect::Reads | crate::call::Effect::Asks);
+        let is_change = matches!(route.operation.effect, crate::call::Effect::Gives | crate::call::Effect::Takes);
         assert!(!is_change || says.is_once || says.notes.contains("Repeated"), "{name}: what a repetition does");
     }
 }

@@ -53,6 +53,11 @@ fn many_are_made_or_none() {
     for count in [0, 10_001] {
         bulk(count, 100).refused(422, "invalid-value");
     }
+    let last = u32::MAX;
+    bulk(10, last - 8).refused(422, "invalid-value");
+    bulk(2, last).refused(422, "invalid-value");
+    let made = bulk(10, last - 9).json();
+    assert_eq!(made["items"][9]["name"], json!(format!("bot-{last}")), "up to the last number there is");
     let without_end = json!({"token": {"name": "x", "owner": "t", "roles": ["reader"]}, "count": 3});
     plane.post(&plane.root, "/v1/tokens/bulk", &without_end).refused(422, "token-rules");
 }
@@ -167,6 +172,103 @@ fn what_one_gateway_hands_over_works_in_the_other_one() {
     import(&with("roles", json!(["nobody"]))).refused(422, "token-rules");
     import(&with("accessor", page["items"][1]["accessor"].clone())).refused(409, "conflict");
     to.get(&crate::fixture::operator(&to), "/v1/exports").refused(403, "insufficient-role");
+}
+
+#[test]
+fn every_page_of_an_export_is_on_record_and_so_is_who_was_refused_it() {
+    let plane = start();
+    let model = token("bot", "team", &json!({"roles": ["reader"]}));
+    let made = plane.post(&plane.root, "/v1/tokens/bulk", &json!({"token": model, "count": 201}));
+    assert_eq!(made.status, 201);
+    let first = plane.get(&plane.root, "/v1/exports").json();
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = plane.get(&plane.root, &format!("/v1/exports?cursor={cursor}")).json();
+    assert_eq!([&first, &second].map(|page| page["items"].as_array().unwrap().len()), [200, 1]);
+    plane.get(&crate::fixture::operator(&plane), "/v1/exports").refused(403, "insufficient-role");
+    plane.get(&plane.root, "/v1/exports?cursor=x").refused(422, "invalid-value");
+
+    let events = plane.events("token.export");
+    let results: Vec<&str> = events.iter().map(|event| event["change"]["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["ok", "ok", "insufficient-role", "invalid-value"]);
+    let details = |event: &Value| -> std::collections::HashMap<String, String> {
+        let details = event["change"]["details"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        details.map(|detail| (text(&detail["name"]), text(&detail["value"]))).collect()
+    };
+    let pages = [&events[0], &events[1]].map(details);
+    assert_eq!([&pages[0]["exported"], &pages[1]["exported"]], ["200", "1"]);
+    assert_eq!([&pages[0]["next_cursor"], &pages[1]["cursor"]], [cursor, cursor]);
+    assert_eq!(pages[1]["accessors"], second["items"][0]["accessor"].as_str().unwrap());
+    assert_eq!(pages[0]["accessors"].split(' ').count(), 200);
+    assert_eq!((&events[0]["actor"]["subject"], &events[2]["actor"]["subject"]), (&json!("root"), &json!("op")));
+}
+
+/// Another gateway goes on handing out what was revoked here, and a file of it may be years old.
+#[test]
+fn an_import_does_not_bring_back_what_was_taken_away_here_and_purged() {
+    let plane = start();
+    let secrets = family(&plane);
+    let page = plane.get(&plane.root, "/v1/exports").json();
+    let item = |name: &str| page["items"].as_array().unwrap().iter().find(|item| item["name"] == name).unwrap().clone();
+    let [revoked, rotated, over] = ["reader-a", "by-name", "refunder"].map(item);
+    plane.post(&plane.root, "/v1/tokens/by-name/rotate", &json!({"grace": "1s", "reason": "due"}));
+    plane.post(&plane.root, "/v1/tokens/reader-a/revoke", &json!({"reason": "leaked"}));
+    let far = Timestamp(4_100_000_000);
+    for digest in plane.store.purge(far, 1_000).unwrap() {
+        plane.authority.remove(&digest);
+    }
+    assert_eq!(plane.decide(&secrets[0]), "token_unknown");
+    let import = |token: &Value| {
+        plane.post(&plane.root, "/v1/tokens/import", &json!({"tokens": [over, token], "reason": "from the other one"}))
+    };
+    let refused = import(&revoked);
+    refused.refused(409, "conflict");
+    let accessor = revoked["accessor"].as_str().unwrap();
+    for word in ["tokens[1] (reader-a)", accessor, "revoked here at 20", "purged"] {
+        assert!(refused.body.contains(word), "{word}: {}", refused.body);
+    }
+    let refused = import(&rotated);
+    refused.refused(409, "conflict");
+    assert!(refused.body.contains("moved nearer here"), "its grace is over: {}", refused.body);
+    let mut renamed = revoked.clone();
+    renamed["accessor"] = json!("AAAAAAAAAB");
+    let refused = import(&renamed);
+    refused.refused(409, "conflict");
+    assert!(refused.body.contains(accessor), "by its digest: {}", refused.body);
+    assert_eq!(plane.decide(&secrets[0]), "token_unknown");
+    assert_eq!(plane.authority.tokens().len(), 0, "all or none");
+    let alone = plane.post(&plane.root, "/v1/tokens/import", &json!({"tokens": [over], "reason": "its end had come"}));
+    assert_eq!(alone.json()["imported"], 1, "{alone:?}");
+}
+
+#[test]
+fn what_an_import_is_refused_for_is_said_of_the_token_that_it_is_about() {
+    let (from, to) = (start(), start());
+    family(&from);
+    to.make(&token("by-name", "team", &json!({"roles": ["reader"]})));
+    let page = from.get(&from.root, "/v1/exports").json();
+    let items = page["items"].as_array().unwrap();
+    let import = |items: &[Value]| to.post(&to.root, "/v1/tokens/import", &json!({"tokens": items, "reason": "x"}));
+    let refused = import(items);
+    refused.refused(409, "name-taken");
+    let at = items.iter().position(|item| item["name"] == "by-name").unwrap();
+    assert!(refused.body.contains(&format!("tokens[{at}] (by-name)")), "{}", refused.body);
+    let mut rest: Vec<Value> = items.iter().filter(|item| item["name"] != "by-name").cloned().collect();
+    for (field, value) in
+        [("accessor", &rest[0]["accessor"]), ("digest", &rest[0]["digest"]), ("name", &rest[0]["name"])]
+    {
+        let mut twice = rest.clone();
+        twice[2][field] = value.clone();
+        let refused = import(&twice);
+        refused.refused(422, "invalid-value");
+        assert!(refused.body.contains("tokens[2]") && refused.body.contains("twice"), "{field}: {}", refused.body);
+    }
+    assert_eq!(to.authority.tokens().len(), 1, "all or none");
+    assert_eq!(import(&rest).json()["imported"], 3);
+    rest[1]["accessor"] = json!("AAAAAAAAAB");
+    let refused = import(&rest);
+    refused.refused(409, "conflict");
+    assert!(refused.body.contains("tokens[1]") && refused.body.contains("another token"), "{}", refused.body);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use leastgate_policy::TokenState;
+use leastgate_admin::api::Moment;
+use leastgate_policy::{Timestamp, TokenState};
 use leastgate_store::{SqliteOptions, SqliteStore, TokenStore};
 use serde_json::{Value, json};
 
@@ -87,4 +88,74 @@ fn creates_that_wait_for_the_store_keep_neither_a_revocation_nor_the_metrics_wai
         assert_eq!(plane.decide(&secret), "token_revoked");
         assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
     });
+}
+
+/// The store can't say who a name means, and a dozen had it before.
+#[test]
+fn without_a_store_a_name_means_who_holds_it_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let (plane, _store) = on_disk(&path);
+    let mut former = Vec::new();
+    for _ in 0..12 {
+        former.push(plane.make(&reader("bot")).0);
+        assert_eq!(plane.post(&plane.root, "/v1/tokens/bot/revoke", &json!({"reason": "former"})).status, 200);
+    }
+    let (_, in_grace) = plane.make(&reader("bot"));
+    let rotated = plane.post(&plane.root, "/v1/tokens/bot/rotate", &json!({"grace": "30m", "reason": "due"})).json();
+    let holder = rotated["secret"].as_str().unwrap().to_owned();
+    let (_, of_accessor) = plane.make(&reader("other"));
+    rusqlite::Connection::open(&path).unwrap().execute_batch("ALTER TABLE tokens RENAME TO gone").unwrap();
+
+    let revoke = |target: &str| {
+        let revoked = plane.post(&plane.root, &format!("/v1/tokens/{target}/revoke"), &json!({"reason": "leaked"}));
+        assert_eq!((revoked.status, &revoked.json()["durable"]), (200, &json!(false)), "{revoked:?}");
+    };
+    revoke("bot");
+    assert_eq!([&holder, &in_grace].map(|secret| plane.decide(secret)), ["token_revoked", "scope_granted"]);
+    revoke("bot");
+    assert_eq!(plane.decide(&in_grace), "token_revoked", "who gave the name away and lives on comes before the dead");
+    assert_eq!(plane.decide(&of_accessor), "scope_granted");
+}
+
+#[test]
+fn an_export_hands_out_what_is_in_force_and_not_what_the_store_still_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let (plane, store) = on_disk(&path);
+    for name in ["kept", "gone", "off"] {
+        plane.make(&reader(name));
+    }
+    let more = json!({"name": "less", "owner": "team", "roles": ["reader"], "scopes": ["orders:refund"], "ttl": "20m"});
+    plane.make(&more);
+    plane.make(&json!({"name": "over", "owner": "team", "roles": ["reader"], "ttl": "20m"}));
+    let exported = || {
+        let page = plane.get(&plane.root, "/v1/exports").json();
+        page["items"].as_array().unwrap().clone()
+    };
+    assert_eq!(exported().len(), 5);
+    let browser = lock(&path);
+    let taken = |name: &str, how: &str, body: &Value| {
+        let answer = plane.post(&plane.root, &format!("/v1/tokens/{name}/{how}"), body);
+        assert_eq!((answer.status, &answer.json()["durable"]), (200, &json!(false)), "{answer:?}");
+    };
+    taken("gone", "revoke", &json!({"reason": "leaked"}));
+    taken("off", "disable", &json!({"reason": "a while"}));
+    taken("over", "restrict", &json!({"expires": "2001-01-01T00:00:00Z", "reason": "over"}));
+    let end = store.find_token("less").unwrap().expires.unwrap();
+    let sooner = Moment(Timestamp(end.0 - 60)).to_string();
+    let less = json!({
+        "remove_scopes": ["orders:refund"], "allow_cidr": ["10.0.0.0/8"], "limits": {"rate": 3}, "expires": sooner,
+        "reason": "less",
+    });
+    taken("less", "restrict", &less);
+
+    let items = exported();
+    let names: Vec<&str> = items.iter().map(|item| item["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["kept", "less"]);
+    let [_, less] = &items[..] else { panic!("{items:?}") };
+    assert_eq!((&less["roles"], &less["grants"]), (&json!(["reader"]), &Value::Null), "{less}");
+    assert_eq!((&less["restrictions"]["source_ip"], &less["limits"]["rate"]), (&json!(["10.0.0.0/8"]), &json!(3)));
+    assert_eq!(less["expires"], json!(sooner), "{less}");
+    browser.execute_batch("ROLLBACK").unwrap();
 }

@@ -1,7 +1,7 @@
 //! What was taken away since a backup stays taken away: from the present store into the copy that replaces it.
 //!
-//! Only what the first layout had is read of the present store, row by row and without its indexes: it may be older than
-//! this code, and it may be why somebody restores.
+//! Only what the first layout had is read of the present store, and its tombstones where it has some, row by row and without
+//! its indexes: it may be older than this code, and it may be why somebody restores.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,13 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::decode::text;
+use super::meta;
+use super::purge::{TOMBSTONES, tombstone};
 use crate::error::Failure;
+use crate::restored::Restored;
+
+/// Why a token is revoked whose own reason is gone with its record.
+const PURGED: &str = "revoked since the backup, and purged since then";
 
 /// Most accessors that are named.
 const NAMED: usize = 20;
@@ -34,7 +40,8 @@ pub struct Carried {
     pub lost: u64,
     /// Administrators made since, not revoked: they are gone.
     pub lost_admins: u64,
-    /// Living tokens of the backup that the present store does not know: revoked and purged since, or of another store.
+    /// Living tokens of the backup that the present store does not know: purged since by a release that left no tombstones, or
+    /// of another store.
     /// Nobody can tell, and they live.
     pub unknown: u64,
     /// The accessors of the first of them.
@@ -45,11 +52,25 @@ pub struct Carried {
     pub is_complete: bool,
 }
 
+impl Carried {
+    /// How many tokens and administrators were taken away from since; one may count twice.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        let Self { revoked, disabled, rotated, shortened, narrowed, revoked_admins, .. } = self;
+        revoked + disabled + rotated + shortened + narrowed + revoked_admins
+    }
+}
+
 /// The present store's last word on each record.
 #[derive(Debug, Default)]
 pub(super) struct Present {
     tokens: HashMap<String, Token>,
     admins: HashMap<String, Option<i64>>,
+    /// What is left of those that were purged: whether it was revoked, when it was taken away, the digest's beginning, and
+    /// until when it matters.
+    tombstones: HashMap<String, Buried>,
+    /// Restores that it came from itself, and of which nobody has heard yet.
+    pub(super) restores: Vec<Restored>,
     /// Why there may be more.
     pub(super) fault: Option<String>,
 }
@@ -70,6 +91,15 @@ struct Token {
     version: i64,
     /// The change of its state, its reason, who asked for it and when.
     change: [Value; 4],
+}
+
+/// A row of the tombstones, as it is.
+#[derive(Debug)]
+struct Buried {
+    is_revoked: bool,
+    at: i64,
+    digest_key: [u8; 8],
+    until: Option<i64>,
 }
 
 /// The columns [`token`] reads after the accessor, in its order; the first layout has them all.
@@ -100,11 +130,12 @@ impl Present {
     /// Reads what it can.
     pub(super) fn read(connection: &Connection) -> Self {
         let mut present = Self::default();
-        for read in [Self::read_tokens, Self::read_admins, Self::look_for_damage] {
+        for read in [Self::read_tokens, Self::read_admins, Self::read_tombstones, Self::look_for_damage] {
             if let Err(Failure::Sqlite(error)) = read(&mut present, connection) {
                 present.note(error.to_string());
             }
         }
+        present.restores = meta::restores(connection).unwrap_or_default();
         present
     }
 
@@ -146,9 +177,32 @@ impl Present {
         Ok(())
     }
 
+    /// Older layouts have none.
+    fn read_tombstones(&mut self, connection: &Connection) -> Result<(), Failure> {
+        if !connection.table_exists(None, "tombstones")? {
+            return Ok(());
+        }
+        let mut statement = connection.prepare(&format!("{TOMBSTONES} NOT INDEXED"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let read = tombstone(row).and_then(|read| {
+                let (is_revoked, at, digest_key, until) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+                Ok((read.accessor.to_string(), Buried { is_revoked, at, digest_key, until }))
+            });
+            match read {
+                Ok((accessor, buried)) => drop(self.tombstones.insert(accessor, buried)),
+                Err(error) => self.note(error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
     /// Rows can be missing without an error: a page that no other page leads to any more.
     fn look_for_damage(&mut self, connection: &Connection) -> Result<(), Failure> {
-        for table in ["tokens", "admins"] {
+        for table in ["tokens", "admins", "tombstones"] {
+            if !connection.table_exists(None, table)? {
+                continue;
+            }
             let found = super::check::integrity(connection, &format!("integrity_check('{table}')"))?;
             found.into_iter().for_each(|line| self.note(line));
         }
@@ -168,9 +222,37 @@ impl Present {
                 None => carried.lost += u64::from(now.state != "revoked"),
             }
         }
+        self.carry_tombstones(copy, &mut carried)?;
         self.carry_admins(copy, &mut carried)?;
         self.find_unknown(copy, &mut carried)?;
         Ok(carried)
+    }
+
+    /// What was purged since is taken away in the copy, and known there to have been.
+    fn carry_tombstones(&self, copy: &Connection, carried: &mut Carried) -> Result<(), Failure> {
+        let mut bury = copy.prepare(
+            "INSERT INTO tombstones (accessor, digest_key, revoked, at, until) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO NOTHING",
+        )?;
+        let mut revoke = copy.prepare(
+            "UPDATE tokens SET state = 'revoked', change = 'revoke', change_reason = ?2, change_by = 'restore',
+                 change_at = ?3, holds_name = 0, version = version + 1
+             WHERE accessor = ?1 AND state <> 'revoked'",
+        )?;
+        let mut shorten = copy.prepare(
+            "UPDATE tokens SET expires = ?2, shortened = 1, version = version + 1
+             WHERE accessor = ?1 AND state <> 'revoked' AND coalesce(expires, 9223372036854775807) > ?2",
+        )?;
+        for (accessor, buried) in &self.tombstones {
+            let Buried { is_revoked, at, digest_key, until } = buried;
+            bury.execute((accessor, digest_key, is_revoked, at, until))?;
+            if *is_revoked {
+                carried.revoked += revoke.execute((accessor, PURGED, at))? as u64;
+            } else {
+                carried.shortened += shorten.execute((accessor, at))? as u64;
+            }
+        }
+        Ok(())
     }
 
     fn carry_admins(&self, copy: &Connection, carried: &mut Carried) -> Result<(), Failure> {
@@ -191,7 +273,7 @@ impl Present {
         let mut rows = living.query([])?;
         while let Some(row) = rows.next()? {
             let accessor = text(row, 0)?;
-            if !self.tokens.contains_key(accessor) {
+            if !self.tokens.contains_key(accessor) && !self.tombstones.contains_key(accessor) {
                 carried.unknown += 1;
                 if carried.unknown_accessors.len() < NAMED {
                     carried.unknown_accessors.push(accessor.to_owned());
@@ -241,9 +323,11 @@ fn carry(copy: &Connection, accessor: &str, held: &Token, now: &Token, carried: 
 
 fn write(copy: &Connection, accessor: &str, kept: &Token, change: &[Value; 4]) -> Result<(), Failure> {
     copy.prepare_cached(
-        "UPDATE tokens SET state = :state, expires = :expires, successor = :successor, roles = :roles, grants = :grants,
+        "UPDATE tokens SET state = :state, successor = :successor, roles = :roles, grants = :grants,
              source_ip = :source_ip, not_before = :not_before, rate = :rate, burst = :burst, concurrent = :concurrent,
              version = :version, change = :change, change_reason = :reason, change_by = :by, change_at = :at,
+             shortened = shortened OR coalesce(:expires, 9223372036854775807) < coalesce(expires, 9223372036854775807),
+             expires = :expires,
              holds_name = holds_name AND :state IN ('active', 'disabled') AND :successor IS NULL
          WHERE accessor = :accessor",
     )?

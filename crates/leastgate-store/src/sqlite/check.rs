@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, Row};
 
 use super::decode::{RECORD_COLUMNS, ROW_ID, record, text};
 use super::seal::{Seal, Sealed};
-use super::{admins, meta, schema, snapshot, usage};
+use super::{admins, meta, purge, schema, snapshot, usage};
 use crate::archive::{ArchiveError, Owner, Step, Stop, Watch, tell};
 use crate::error::{Failure, from_io};
 
@@ -56,6 +56,8 @@ pub struct Holdings {
     pub rules: u64,
     /// Counters of use.
     pub usage: u64,
+    /// Tokens that were taken away and purged, and that no import brings back.
+    pub tombstones: u64,
 }
 
 /// One fault.
@@ -208,6 +210,9 @@ fn records(connection: &Connection, report: &mut Report, watch: Watch<'_>) -> Re
     })?;
     report.holds.usage =
         each(connection, "usage of", usage::ROWS, report, watch, |row| usage::decode(row, "".into()).map(drop))?;
+    let tombstones = format!("{} NOT INDEXED", purge::TOMBSTONES);
+    report.holds.tombstones =
+        each(connection, "tombstone of", &tombstones, report, watch, |row| purge::tombstone(row).map(drop))?;
     let count = |table: &str, condition: &str| -> Result<u64, Failure> {
         let sql = format!("SELECT count(*) FROM {table} NOT INDEXED WHERE {condition}");
         Ok(connection.query_one(&sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs())

@@ -6,9 +6,11 @@ use leastgate_policy::EnvironmentKey;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::error::{Failure, StoreError};
+use crate::restored::Restored;
 
 const ENVIRONMENT: &str = "environment";
 const KEY_CHECK: &str = "key-check";
+const RESTORES: &str = "restores";
 
 /// Compares the store's owner with the configured one; a new store takes it.
 ///
@@ -53,6 +55,22 @@ pub(super) fn compare_key(connection: &Connection, path: &Path, key: &Environmen
     if read(connection, KEY_CHECK)?.is_some_and(|stored| !is_ours(&stored)) {
         return Err(StoreError::WrongPepper { path: path.to_owned() }.into());
     }
+    Ok(())
+}
+
+/// The restores that are not on record yet. One that can't be read is one all the same.
+pub(super) fn restores(connection: &Connection) -> Result<Vec<Restored>, Failure> {
+    let Some(kept) = read(connection, RESTORES)? else { return Ok(Vec::new()) };
+    Ok(serde_json::from_slice(&kept).unwrap_or_else(|_| vec![Restored::default()]))
+}
+
+pub(super) fn set_restores(connection: &Connection, restores: &[Restored]) -> Result<(), Failure> {
+    if restores.is_empty() {
+        connection.execute("DELETE FROM meta WHERE key = ?1", [RESTORES])?;
+        return Ok(());
+    }
+    let kept = serde_json::to_vec(restores).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", (RESTORES, kept))?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod draft;
 mod list;
 mod meta;
 mod peppers;
+mod purge;
 mod queue;
 mod readers;
 mod restore;
@@ -43,8 +44,10 @@ use crate::error::{Failure, StoreError};
 use crate::pepper::{Redigested, StragglerCounts};
 use crate::query::{TimeFilter, TokenPage, TokenQuery};
 use crate::record::{StateChange, TokenRecord};
+use crate::restored::Restored;
 use crate::rotation::{Rotated, Rotation};
 use crate::store::TokenStore;
+use crate::tombstone::Tombstone;
 use crate::usage::{UsageDelta, UsageRow};
 
 /// The bounds of a store.
@@ -128,6 +131,22 @@ impl SqliteStore {
         let (environment, peppers) = (environment.into(), Peppers::of(key));
         let shared = Shared { place, environment, peppers, patience: options.patience, readers, writer };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Restores that this store came from and that are not on record yet, the oldest first.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn restores(&self) -> Result<Vec<Restored>, StoreError> {
+        self.read(meta::restores)
+    }
+
+    /// Forgets them: they are on record.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn forget_restores(&self) -> Result<(), StoreError> {
+        self.write(Abandoned::MakeAnyway, |connection| meta::set_restores(connection, &[]))
     }
 
     fn write<T, F>(&self, abandoned: Abandoned, work: F) -> Result<T, StoreError>
@@ -292,7 +311,11 @@ impl TokenStore for SqliteStore {
     }
 
     fn purge(&self, older_than: Timestamp, limit: u32) -> Result<Vec<TokenDigest>, StoreError> {
-        self.write(Abandoned::Skip, move |connection| tokens::purge(connection, older_than, limit))
+        self.write(Abandoned::Skip, move |connection| purge::purge(connection, older_than, limit))
+    }
+
+    fn tombstone_of(&self, accessor: Accessor, digest: &TokenDigest) -> Result<Option<Tombstone>, StoreError> {
+        self.read(|connection| purge::tombstone_of(connection, accessor, digest))
     }
 
     fn create_admin(&self, admin: AdminRecord) -> Result<AdminRecord, StoreError> {

@@ -21,6 +21,7 @@ use super::snapshot::{self, COMPANIONS, companion};
 use super::{meta, schema};
 use crate::archive::{ArchiveError, Owner, Watch};
 use crate::error::{Failure, StoreError, from_io};
+use crate::restored::{Hand, Restored, Revocations};
 use crate::state_dir::StateDir;
 
 /// What a restore may do without.
@@ -39,8 +40,12 @@ pub struct RestoreOptions {
 pub struct Restore {
     draft: Draft,
     store: PathBuf,
+    backup: PathBuf,
     report: Report,
     carried: Option<Carried>,
+    forgets: bool,
+    /// Restores before this one that are not on record yet.
+    untold: Vec<Restored>,
 }
 
 impl Restore {
@@ -70,12 +75,18 @@ impl Restore {
         let report = verified(&draft, backup, owner, watch)?;
         let report = Report { seal, ..report };
         let end = if options.forget_revocations { "ROLLBACK" } else { "COMMIT" };
-        let carried = present.map(|present| carry(&draft, &present, end)).transpose();
+        let carried = present.as_ref().map(|present| carry(&draft, present, end)).transpose();
         let carried = carried.map_err(|failure| failure.at(&store))?;
+        // Without a former store the backup's own mark is all there is: told twice is better than never.
+        let untold = match present {
+            Some(present) => present.restores,
+            None => writer(&draft).and_then(|copy| meta::restores(&copy)).map_err(|failure| failure.at(backup))?,
+        };
         if carried.is_some() {
             verified(&draft, backup, owner, watch)?;
         }
-        Ok(Self { draft, store, report, carried })
+        let backup = std::path::absolute(backup).unwrap_or_else(|_| backup.to_owned());
+        Ok(Self { draft, store, backup, report, carried, forgets: options.forget_revocations, untold })
     }
 
     /// What is in the backup.
@@ -91,16 +102,45 @@ impl Restore {
     }
 
     /// Puts the copy in the store's place, and answers where the former store is, if there was one: its name with
-    /// `.before-restore-` and `stamp`.
+    /// `.before-restore-` and `stamp`. The copy says that it comes from a restore, until the gateway has told it.
     ///
     /// # Errors
     /// Another program has the store open, or the folder can't be written.
-    pub fn finish(self, stamp: &str) -> Result<Option<PathBuf>, ArchiveError> {
+    pub fn finish(mut self, stamp: &str, hand: Hand) -> Result<Option<PathBuf>, ArchiveError> {
         let kept = companion(&self.store, &format!(".before-restore-{stamp}"));
+        let mark = self.mark(hand, &kept);
+        self.untold.push(mark);
+        let marked = writer(&self.draft).and_then(|copy| meta::set_restores(&copy, &self.untold));
+        marked.map_err(|failure| failure.at(&self.store))?;
         fold(&self.store)?;
         let set_aside = set_aside(&self.store, &kept).map_err(|error| from_io(&kept, &error))?;
         self.draft.replace().map_err(|error| from_io(&self.store, &error))?;
         Ok(set_aside.then_some(kept))
+    }
+}
+
+impl Restore {
+    fn mark(&self, hand: Hand, kept: &Path) -> Restored {
+        let is_kept =
+            self.store.exists() || COMPANIONS.into_iter().any(|suffix| companion(&self.store, suffix).exists());
+        let revocations = match &self.carried {
+            None => Revocations::Unknown,
+            Some(_) if self.forgets => Revocations::Forgotten,
+            Some(carried) if carried.is_complete => Revocations::CarriedOver,
+            Some(_) => Revocations::CarriedOverInPart,
+        };
+        let carried = self.carried.clone().unwrap_or_default();
+        Restored {
+            at: hand.at.0,
+            by: hand.by,
+            backup: self.backup.display().to_string(),
+            made: if let Seal::Good(made) = self.report.seal { Some(made.0) } else { None },
+            revocations,
+            taken: carried.taken(),
+            lost: carried.lost + carried.lost_admins,
+            unknown: carried.unknown + carried.unknown_admins,
+            kept: is_kept.then(|| kept.display().to_string()),
+        }
     }
 }
 

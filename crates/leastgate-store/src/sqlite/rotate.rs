@@ -41,7 +41,11 @@ fn check_rotatable(old: &TokenRecord, now: Timestamp) -> Result<(), StoreError> 
 fn grant_grace(connection: &Connection, old: &TokenRecord, end: Timestamp) -> Result<(), Failure> {
     let end = old.expires.map_or(end, |own| own.min(end));
     connection
-        .prepare_cached("UPDATE tokens SET state = 'rotating', expires = ?2 WHERE accessor = ?1")?
+        .prepare_cached(
+            "UPDATE tokens SET state = 'rotating', expires = ?2,
+                 shortened = shortened OR ?2 < coalesce(expires, 9223372036854775807)
+             WHERE accessor = ?1",
+        )?
         .execute((old.accessor.to_string(), seconds(end)))?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::error::{Failure, StoreError};
 pub(super) const APPLICATION_ID: i32 = 0x6C67_7374;
 
 /// Each takes the layout one version up; the first makes version 1.
-const MIGRATIONS: &[&str] = &[V1, V2, V3];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
 const V1: &str = "
 CREATE TABLE meta (
@@ -106,6 +106,22 @@ const V3: &str = "
 ALTER TABLE admins ADD COLUMN pepper_id TEXT NOT NULL DEFAULT '';
 UPDATE admins SET pepper_id = coalesce((SELECT lower(substr(hex(value), 1, 8)) FROM meta WHERE key = 'key-check'), '');
 CREATE INDEX tokens_by_pepper ON tokens (pepper_id);
+";
+
+/// What is left of a token that was taken away and then purged, and which tokens had their end moved nearer: of those it is
+/// not known which they were before, but for the rotated ones.
+const V4: &str = "
+CREATE TABLE tombstones (
+    accessor   TEXT PRIMARY KEY,
+    digest_key BLOB NOT NULL CHECK (length(digest_key) = 8),
+    revoked    INTEGER NOT NULL CHECK (revoked IN (0, 1)),
+    at         INTEGER NOT NULL,
+    until      INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstones_by_digest ON tombstones (digest_key);
+CREATE INDEX tombstones_by_until ON tombstones (until) WHERE until IS NOT NULL;
+ALTER TABLE tokens ADD COLUMN shortened INTEGER NOT NULL DEFAULT 0 CHECK (shortened IN (0, 1));
+UPDATE tokens SET shortened = 1 WHERE successor IS NOT NULL;
 ";
 
 /// Whether the file is ours and of a layout this binary knows. Only reads: a file that isn't stays untouched.

@@ -1,10 +1,10 @@
 //! The statements about tokens that change something, or find one.
 
-use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenState};
+use leastgate_policy::{Accessor, Timestamp, TokenState};
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use super::decode::{
-    ENTRY_COLUMNS, Entries, RECORD_COLUMNS, change_name, digest, grants_text, list_text, networks_text, record, seconds,
+    ENTRY_COLUMNS, Entries, RECORD_COLUMNS, change_name, grants_text, list_text, networks_text, record, seconds,
 };
 use crate::error::{Failure, StoreError};
 use crate::record::{Change, StateChange, TokenName, TokenRecord};
@@ -196,8 +196,9 @@ pub(super) fn update(connection: &Connection, env: &str, new: &TokenRecord) -> R
     connection
         .prepare_cached(
             "UPDATE tokens SET owner = :owner, roles = :roles, grants = :grants, source_ip = :source_ip,
-                 not_before = :not_before, rate = :rate, burst = :burst, concurrent = :concurrent, expires = :expires,
-                 note = :note, version = version + 1
+                 not_before = :not_before, rate = :rate, burst = :burst, concurrent = :concurrent,
+                 shortened = shortened OR coalesce(:expires, 9223372036854775807) < coalesce(expires, 9223372036854775807),
+                 expires = :expires, note = :note, version = version + 1
              WHERE accessor = :accessor",
         )?
         .execute(named_params! {
@@ -245,26 +246,4 @@ pub(super) fn for_each_entry(
         count += 1;
     }
     Ok(count)
-}
-
-/// The dead are those revoked, and those past their end, for long enough.
-pub(super) fn purge(connection: &Connection, older_than: Timestamp, limit: u32) -> Result<Vec<TokenDigest>, Failure> {
-    let mut dead = connection.prepare_cached(
-        "SELECT id, accessor, digest FROM tokens
-         WHERE (state = 'revoked' AND coalesce(change_at, created) < ?1)
-            OR coalesce(expires, 9223372036854775807) < ?1
-         LIMIT ?2",
-    )?;
-    let found = dead
-        .query_map((seconds(older_than), limit), |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, digest(row, 2)?))
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut forget = connection.prepare_cached("DELETE FROM tokens WHERE id = ?1")?;
-    let mut forget_usage = connection.prepare_cached("DELETE FROM usage WHERE accessor = ?1")?;
-    for (id, accessor, _) in &found {
-        forget.execute([id])?;
-        forget_usage.execute([accessor])?;
-    }
-    Ok(found.into_iter().map(|(_, _, digest)| digest).collect())
 }

@@ -9,12 +9,16 @@ use leastgate_store::archive::{
     ArchiveError, Owner, Progress, Report, Restore, RestoreOptions, Seal, Step, backup, check,
 };
 use leastgate_store::{
-    AdminRole, Change, MayGrant, NewAdmin, NewToken, OldEnd, Rotation, StateDir, StoreError, TokenGrant, TokenName,
-    TokenRecord, TokenStore, issue_admin,
+    AdminRole, Change, Hand, MayGrant, NewAdmin, NewToken, OldEnd, RestoredBy, Revocations, Rotation, StateDir,
+    StoreError, TokenGrant, TokenName, TokenRecord, TokenStore, issue_admin,
 };
 use rusqlite::Connection;
 
 use crate::fixture::{ENV, FIRST_LAYOUT, Home, NOW, change, key, key_of, named, record};
+
+fn hand() -> Hand {
+    Hand { at: NOW.plus(77), by: RestoredBy { uid: 1234, sudo_user: Some("ann".into()) } }
+}
 
 fn go_on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -45,7 +49,7 @@ fn prepare(home: &Home, from: &Path, options: RestoreOptions) -> Result<Restore,
 }
 
 fn restore(home: &Home, from: &Path) -> Option<PathBuf> {
-    prepare(home, from, RestoreOptions::default()).unwrap().finish("now").unwrap()
+    prepare(home, from, RestoreOptions::default()).unwrap().finish("now", hand()).unwrap()
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -316,19 +320,20 @@ fn what_was_taken_away_since_the_backup_stays_taken_away() {
     let carried = ready.carried().unwrap().clone();
     assert_eq!(
         (carried.revoked, carried.disabled, carried.rotated, carried.shortened, carried.narrowed),
-        (1, 1, 1, 1, 1),
-        "{carried:?}"
+        (2, 1, 1, 1, 1),
+        "the one that was purged is known by its tombstone: {carried:?}"
     );
-    assert_eq!((carried.revoked_admins, carried.lost, carried.unknown, carried.is_complete), (1, 1, 1, true));
-    assert_eq!(carried.unknown_accessors, [tokens[6].accessor.to_string()], "purged: nobody can know, and it is named");
-    let kept = ready.finish("now").unwrap().unwrap();
+    assert_eq!((carried.revoked_admins, carried.lost, carried.unknown, carried.is_complete), (1, 1, 0, true));
+    let kept = ready.finish("now", hand()).unwrap().unwrap();
 
     let store = home.open();
     let of = |number: usize| store.token(tokens[number].accessor).unwrap();
     let states: Vec<_> = (0..8).map(|number| of(number).state).collect();
     let (active, disabled) = (TokenState::Active, TokenState::Disabled);
-    let expected = [active, TokenState::Revoked, disabled, TokenState::Rotating, active, disabled, active, active];
+    let revoked = TokenState::Revoked;
+    let expected = [active, revoked, disabled, TokenState::Rotating, active, disabled, revoked, active];
     assert_eq!(states, expected);
+    assert!(store.tombstone_of(tokens[6].accessor, &tokens[6].digest).unwrap().is_some(), "and goes on being known");
     assert_eq!(of(1).state_changed.unwrap(), change(Change::Revoke), "with its reason");
     assert_eq!((of(3).successor, of(3).expires), (Some(later.accessor), Some(NOW.plus(3_600))));
     assert_eq!(of(4).grants.iter().map(|grant| grant.scope.as_str()).collect::<Vec<_>>(), ["orders:read"]);
@@ -344,15 +349,26 @@ fn what_was_taken_away_since_the_backup_stays_taken_away() {
     assert!(checked(&home.path).unwrap().is_fine());
 }
 
+/// One whose record the present store lost by a release that left no tombstones.
+#[test]
+fn what_nobody_can_know_is_named() {
+    let Lives { home, backup, tokens, .. } = lives();
+    Connection::open(&home.path).unwrap().execute_batch("DELETE FROM tombstones").unwrap();
+    let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
+    let carried = ready.carried().unwrap();
+    assert_eq!((carried.revoked, carried.unknown), (1, 1), "{carried:?}");
+    assert_eq!(carried.unknown_accessors, [tokens[6].accessor.to_string()]);
+}
+
 #[test]
 fn revocations_are_forgotten_only_when_that_is_asked_for() {
     let Lives { home, backup, tokens, .. } = lives();
     let options = RestoreOptions { forget_revocations: true, ..RestoreOptions::default() };
     let ready = prepare(&home, &backup, options).unwrap();
-    assert_eq!(ready.carried().unwrap().revoked, 1, "said all the same");
-    ready.finish("now").unwrap();
+    assert_eq!(ready.carried().unwrap().revoked, 2, "said all the same");
+    ready.finish("now", hand()).unwrap();
     let store = home.open();
-    for token in [&tokens[1], &tokens[2], &tokens[3], &tokens[4]] {
+    for token in [&tokens[1], &tokens[2], &tokens[3], &tokens[4], &tokens[6]] {
         assert_eq!(store.token(token.accessor).unwrap(), TokenRecord { version: 1, ..token.clone() });
     }
 }
@@ -370,8 +386,8 @@ fn of_a_damaged_store_what_can_be_read_is_carried_over_when_asked_for() {
     let salvage = RestoreOptions { salvage: true, ..RestoreOptions::default() };
     let ready = prepare(&home, &backup, salvage).unwrap();
     let carried = ready.carried().unwrap();
-    assert_eq!((carried.revoked, carried.is_complete), (2, false), "what is no state lets nobody in: {carried:?}");
-    ready.finish("now").unwrap();
+    assert_eq!((carried.revoked, carried.is_complete), (3, false), "what is no state lets nobody in: {carried:?}");
+    ready.finish("now", hand()).unwrap();
     let store = home.open();
     assert_eq!(store.token(tokens[1].accessor).unwrap().state, TokenState::Revoked);
     assert_eq!(store.token(tokens[0].accessor).unwrap().state, TokenState::Revoked);
@@ -386,7 +402,7 @@ fn a_newer_releases_store_is_replaced_only_when_told_to_forget() {
     let refused = prepare(&home, &backup, RestoreOptions::default()).unwrap_err();
     assert!(matches!(&refused, ArchiveError::Unreadable { .. }) && refused.to_string().contains("99"), "{refused}");
     let options = RestoreOptions { forget_revocations: true, ..RestoreOptions::default() };
-    prepare(&home, &backup, options).unwrap().finish("now").unwrap();
+    prepare(&home, &backup, options).unwrap().finish("now", hand()).unwrap();
     assert_eq!(home.open().count_tokens().unwrap(), 1);
 }
 
@@ -443,7 +459,7 @@ fn a_store_that_somebody_has_open_is_not_replaced() {
     let backup = back_up(&home);
     store.create_token(record(named("b"))).unwrap();
     let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
-    let refused = ready.finish("now").unwrap_err();
+    let refused = ready.finish("now", hand()).unwrap_err();
     assert!(matches!(refused, ArchiveError::Store(StoreError::Busy { .. })), "{refused}");
     assert_eq!(store.count_tokens().unwrap(), 2);
     assert!(names(folder(&home)).iter().all(|name| !name.contains("partial") && !name.contains("before-restore")));
@@ -488,8 +504,8 @@ fn a_backup_of_an_older_release_is_checked_restored_and_brought_up() {
         }
         let ready = prepare(&home, &old, RestoreOptions::default()).unwrap();
         assert_eq!((ready.report().schema, ready.carried().unwrap().revoked), (1, 1));
-        ready.finish(&format!("{is_present_old}")).unwrap();
-        assert_eq!(checked(&home.path).unwrap().schema, 3);
+        ready.finish(&format!("{is_present_old}"), hand()).unwrap();
+        assert_eq!(checked(&home.path).unwrap().schema, 4);
         assert_eq!(home.open().token(token.accessor).unwrap().state, TokenState::Revoked);
     }
 }
@@ -509,4 +525,42 @@ fn root_writes_nothing_into_a_folder_of_somebody_else() {
     for refused in [restored, again] {
         assert!(matches!(refused, ArchiveError::OthersFolder { uid: 65_534, .. }), "{refused}");
     }
+}
+
+#[test]
+fn a_restored_store_says_so_until_it_is_told_and_so_do_restores_before_it() {
+    let Lives { home, backup, .. } = lives();
+    assert_eq!(home.open().restores().unwrap(), []);
+    let first = restore(&home, &backup).unwrap();
+    let marks = home.open().restores().unwrap();
+    let [mark] = &marks[..] else { panic!("{marks:?}") };
+    assert_eq!((mark.at, &mark.by, mark.made), (NOW.plus(77).0, &hand().by, Some(NOW.0)));
+    assert_eq!((mark.revocations, mark.taken, mark.lost, mark.unknown), (Revocations::CarriedOver, 7, 1, 0));
+    assert_eq!(mark.backup, backup.display().to_string());
+    assert_eq!(mark.kept, Some(first.display().to_string()));
+    assert!(checked(&home.path).unwrap().is_fine());
+
+    let options = RestoreOptions { forget_revocations: true, ..RestoreOptions::default() };
+    prepare(&home, &backup, options).unwrap().finish("again", hand()).unwrap();
+    let store = home.open();
+    let of_each: Vec<_> = store.restores().unwrap().iter().map(|mark| mark.revocations).collect();
+    assert_eq!(of_each, [Revocations::CarriedOver, Revocations::Forgotten], "the first was never told");
+    store.forget_restores().unwrap();
+    assert_eq!(store.restores().unwrap(), []);
+    drop(store);
+
+    fs::remove_file(&home.path).unwrap();
+    assert_eq!(restore(&home, &backup), None);
+    let marks = home.open().restores().unwrap();
+    assert_eq!((marks.len(), marks[0].revocations, &marks[0].kept), (1, Revocations::Unknown, &None));
+}
+
+/// A mark that a damaged byte or another release made unreadable is a restore all the same.
+#[test]
+fn a_mark_that_can_not_be_read_is_not_forgotten() {
+    let home = Home::new();
+    drop(home.open());
+    let damage = "INSERT INTO meta (key, value) VALUES ('restores', CAST('[broken' AS BLOB))";
+    Connection::open(&home.path).unwrap().execute_batch(damage).unwrap();
+    assert_eq!(home.open().restores().unwrap().len(), 1);
 }

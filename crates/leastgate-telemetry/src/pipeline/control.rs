@@ -264,6 +264,11 @@ impl Pipeline {
         self.shared.wait(Instant::now() + within, |progress| progress.collected >= wanted).is_some()
     }
 
+    /// Whether every sink has written what happened at this moment, with all before it.
+    pub(crate) fn is_written(&self, at: Micros) -> bool {
+        self.shared.sinks.iter().all(|sink| sink.kept() >= Some(at))
+    }
+
     pub(crate) fn recent(&self, filter: &RecentFilter) -> Vec<Bytes> {
         self.collect(FRESH);
         let batches = lock(&self.shared.recent).snapshot();

@@ -203,6 +203,9 @@ fn without_a_place_for_its_event_access_is_taken_and_not_given() {
     };
     let refused = give("never");
     assert_eq!((refused.status, refused.problem().as_deref()), (503, Some("audit-unavailable")), "{}", refused.text());
+    let export = stored.api("GET", "/v1/exports", Some(&root), None);
+    let answer = (export.status, export.problem());
+    assert_eq!(answer, (503, Some("audit-unavailable".to_owned())), "no digest leaves unseen: {}", export.text());
     let revoked = stored.api("POST", "/v1/tokens/gone/revoke", Some(&root), Some(json!({ "reason": "leaked" })));
     assert_eq!((revoked.status, &revoked.json()["durable"]), (200, &json!(true)), "{}", revoked.text());
     assert_eq!(stored.ask(&secret, "/v1/orders").status, 401);

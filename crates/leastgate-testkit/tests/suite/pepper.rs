@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use leastgate_testkit::clock;
 use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::TestGateway;
 use leastgate_testkit::raw::Reply;
@@ -113,6 +114,66 @@ fn a_replaced_pepper_locks_nobody_out_and_whoever_is_used_goes_over() {
         let holds = |secret: &str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
         assert!(is_pepper || !(holds(PEPPER) || holds(NEW) || holds(&used)), "{name}");
     }
+}
+
+/// Whichever gateway went over first: the digests of one token differ, and it is the same token.
+#[test]
+fn an_import_after_a_replaced_pepper_finds_tokens_as_they_are_under_either() {
+    let mut stored = Stored::start();
+    let [used, idle] = ["used", "idle"].map(|name| stored.create(name, &["--role", "reader"]));
+    let root = stored.administrator("root-2", "admin");
+    let export = |stored: &Stored| stored.api("GET", "/v1/exports", Some(&root), None).json()["items"].clone();
+    let import = |stored: &Stored, items: &Value| {
+        let body = json!({ "tokens": items, "reason": "once more" });
+        stored.api("POST", "/v1/tokens/import", Some(&root), Some(body))
+    };
+    let before = export(&stored);
+    restart(&mut stored.gateway, NEW, Some(PEPPER));
+    assert_eq!(stored.ask(&used, "/v1/orders").status, 200);
+    until_true("the token that was used, under the new pepper", PATIENCE, || listed(&stored, "previous") == ["idle"]);
+    let now = export(&stored);
+    let of =
+        |items: &Value, name: &str| items.as_array().unwrap().iter().find(|item| item["name"] == name).unwrap().clone();
+    assert_ne!(of(&before, "used")["digest"], of(&now, "used")["digest"]);
+    let unchanged =
+        |reply: Reply| assert_eq!(reply.json(), json!({ "imported": 0, "unchanged": 2 }), "{}", reply.text());
+    unchanged(import(&stored, &before));
+    // The other gateway has it under the new pepper already, and this one under the former.
+    let mut ahead = now.clone();
+    for item in ahead.as_array_mut().unwrap() {
+        if item["name"] == "idle" {
+            item["pepper_id"] = of(&now, "used")["pepper_id"].clone();
+            item["digest"] = json!(format!("blake3:{}", "7b".repeat(32)));
+        }
+    }
+    unchanged(import(&stored, &ahead));
+    for secret in [&used, &idle] {
+        assert_eq!(stored.ask(secret, "/v1/orders").status, 200, "nothing is taken from the file");
+    }
+
+    let mismatch = |field: &str, value: Value| {
+        let mut items = before.clone();
+        let at = items.as_array().unwrap().iter().position(|item| item["name"] == "used").unwrap();
+        items[at][field] = value;
+        let reply = import(&stored, &items);
+        assert_eq!((reply.status, reply.problem().as_deref()), (409, Some("conflict")), "{field}: {}", reply.text());
+        assert!(
+            reply.text().contains(&format!("tokens[{at}]")) && reply.text().contains("another token"),
+            "{}",
+            reply.text()
+        );
+    };
+    mismatch("name", json!("somebody"));
+    mismatch("created", json!(clock::rfc3339(clock::now() - 60)));
+    let same_pepper = |items: &mut Value| {
+        for item in items.as_array_mut().unwrap().iter_mut().filter(|item| item["name"] == "used") {
+            item["digest"] = json!(format!("blake3:{}", "7b".repeat(32)));
+        }
+    };
+    let mut forged = now.clone();
+    same_pepper(&mut forged);
+    let reply = import(&stored, &forged);
+    assert_eq!((reply.status, reply.problem().as_deref()), (409, Some("conflict")), "{}", reply.text());
 }
 
 #[test]

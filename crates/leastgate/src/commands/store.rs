@@ -6,7 +6,7 @@ use leastgate_admin::api::Moment;
 use leastgate_config::{LoadedGateway, find_gateway_file};
 use leastgate_policy::EnvironmentKey;
 use leastgate_store::archive::{self, ArchiveError, Carried, Holdings, Owner, Report, Restore, RestoreOptions, Seal};
-use leastgate_store::{StateDir, StoreError};
+use leastgate_store::{Hand, RestoredBy, StateDir, StoreError};
 use serde_json::{Value, json};
 
 use super::client;
@@ -146,7 +146,7 @@ fn restore(global: &Global, arguments: &StoreRestore) -> Result<(), Failure> {
     client::confirm(&format!("Replace {} with it?", dir.store_path().display()), arguments.yes)?;
     let (report, carried) = (ready.report().clone(), ready.carried().cloned());
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string();
-    let kept = ready.finish(&stamp).map_err(refused)?;
+    let kept = ready.finish(&stamp, hand()).map_err(refused)?;
     let store = dir.store_path();
     match global.output {
         Format::Json => {
@@ -169,6 +169,12 @@ fn restore(global: &Global, arguments: &StoreRestore) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Who runs this: the next start of the gateway puts it on record.
+fn hand() -> Hand {
+    let sudo_user = loading::variable("SUDO_USER").map(|name| name.to_string_lossy().chars().take(80).collect());
+    Hand { at: loading::now(), by: RestoredBy { uid: rustix::process::getuid().as_raw(), sudo_user } }
 }
 
 /// Says what becomes of whom, before it does.
@@ -199,7 +205,7 @@ fn tell_consequences(file: &Path, ready: &Restore, options: RestoreOptions) {
     if carried.unknown + carried.unknown_admins > 0 {
         client::warn(format_args!(
             "in the backup and not in the present store: {} token(s), {} administrator(s); they live again, though they may \
-             have been revoked and purged since. Revoke those that should not: {}",
+             have been revoked since and purged by an older release. Revoke those that should not: {}",
             carried.unknown,
             carried.unknown_admins,
             carried.unknown_accessors.join(", ")
@@ -259,6 +265,7 @@ fn described(file: &Path, report: &Report) -> Value {
         "revoked_admins": holds.revoked_admins,
         "rules": holds.rules,
         "usage": holds.usage,
+        "tombstones": holds.tombstones,
     })
 }
 

@@ -11,6 +11,7 @@ pub mod loading;
 mod parts;
 mod redigest;
 mod reload;
+mod restored;
 mod signals;
 pub(crate) mod standing;
 #[cfg(test)]
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<dyn TokenStore>,
     pub(crate) state: parts::RunState,
+    restores: restored::Restores,
     unwritten: Mutex<upkeep::Unwritten>,
     /// Uses that there was no room to count, as they were last seen.
     usage_overflow: AtomicU64,
@@ -102,11 +104,14 @@ impl Gateway {
         let config = Arc::new(config);
         let authority = Arc::new(Authority::with_tokens(key, parts::token_table(&config, &*store)?));
         let (state, unwritten, usage_overflow, usage_lost) = Default::default();
-        let shared = Shared { authority, telemetry, clock, store, state, unwritten, usage_overflow, usage_lost };
+        let restores = restored::Restores::of(&store);
+        let shared =
+            Shared { authority, telemetry, clock, store, state, restores, unwritten, usage_overflow, usage_lost };
         let shared = Arc::new(shared);
         parts::tell_stragglers(&shared, config.tokens)?;
         let fingerprint = policy.fingerprint;
         let snapshot = parts::put_in_force(&shared, config.tokens, policy).map_err(anyhow::Error::from)?;
+        shared.restores.tell(&shared)?;
         if let Some(first_admin) = first_admin {
             first_admin.make(&shared, &config.environment)?;
         }
@@ -237,7 +242,9 @@ impl Gateway {
         self.upkeep.stop();
         self.redigester.stop();
         self.shared.lifecycle("stop", None);
-        if !self.shared.telemetry.shut_down(FLUSH) {
+        if self.shared.telemetry.shut_down(FLUSH) {
+            self.shared.restores.forget();
+        } else {
             tracing::error!("audit events were still unwritten after {FLUSH:?}");
         }
         if let Err(error) = self.shared.store.close(FLUSH) {

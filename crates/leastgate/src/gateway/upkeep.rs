@@ -71,7 +71,8 @@ impl Upkeep {
         let mut tasks = Tasks { shared, looked, retention, idle, looked_for_idle: None };
         let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || {
             let begun = Instant::now();
-            let mut next = [begun, begun, begun + FLUSH, begun + PURGE];
+            // Not after a whole interval first: a gateway that is restarted every hour would never purge.
+            let mut next = [begun, begun, begun + FLUSH, begun + FLUSH];
             loop {
                 // The policy may change it at any time: it is asked anew at least as often as usage is flushed.
                 let idle = tasks.next_look_for_idle(begun);
@@ -139,6 +140,7 @@ impl Tasks {
         }
         telemetry.set_next_expiry(counts.next_expiry.map(|end| end.0));
         self.tell_ended_shadows();
+        self.shared.restores.forget_written(&self.shared.telemetry);
     }
 
     fn count_overdue(&mut self) {
