@@ -1,7 +1,7 @@
 //! What was taken away since a backup stays taken away: from the present store into the copy that replaces it.
 //!
-//! Only what the first layout had is read of the present store, row by row and without its indexes: it may be older than
-//! this code, and it may be why somebody restores.
+//! Only what the first layout had is read of the present store, and the revocations that are not in its rows yet, row by row
+//! and without its indexes: it may be older than this code, and it may be why somebody restores.
 
 use std::collections::HashMap;
 
@@ -9,6 +9,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::decode::text;
+use super::{pending, schema};
 use crate::error::Failure;
 
 /// Most accessors that are named.
@@ -48,6 +49,8 @@ pub struct Carried {
 /// The present store's last word on each record.
 #[derive(Debug, Default)]
 pub(super) struct Present {
+    /// Revocations of many that are not in the rows yet, by row: reason, who asked for it and when.
+    pending: HashMap<i64, [Value; 3]>,
     tokens: HashMap<String, Token>,
     admins: HashMap<String, Option<i64>>,
     /// Why there may be more.
@@ -77,6 +80,9 @@ const COLUMNS: &str =
     "state, expires, successor, roles, grants, source_ip, not_before, rate, burst, concurrent, version,
     change, change_reason, change_by, change_at";
 
+/// Where the row's own id is, if it is asked for behind them.
+const ROW_ID: usize = 16;
+
 fn token(row: &Row<'_>) -> rusqlite::Result<Token> {
     let known = ["active", "rotating", "disabled"].into_iter().find(|known| text(row, 1) == Ok(known));
     Ok(Token {
@@ -100,7 +106,7 @@ impl Present {
     /// Reads what it can.
     pub(super) fn read(connection: &Connection) -> Self {
         let mut present = Self::default();
-        for read in [Self::read_tokens, Self::read_admins, Self::look_for_damage] {
+        for read in [Self::read_pending, Self::read_tokens, Self::read_admins, Self::look_for_damage] {
             if let Err(Failure::Sqlite(error)) = read(&mut present, connection) {
                 present.note(error.to_string());
             }
@@ -117,11 +123,27 @@ impl Present {
         Self { fault: Some(why), ..Self::default() }
     }
 
-    fn read_tokens(&mut self, connection: &Connection) -> Result<(), Failure> {
-        let mut statement = connection.prepare(&format!("SELECT accessor, {COLUMNS} FROM tokens NOT INDEXED"))?;
+    /// A layout before the fourth has none.
+    fn read_pending(&mut self, connection: &Connection) -> Result<(), Failure> {
+        if schema::version(connection)? < schema::PENDING {
+            return Ok(());
+        }
+        let mut statement = connection.prepare(
+            "SELECT token, coalesce(bulk_reason, ''), coalesce(bulk_by, ''), coalesce(bulk_at, 0)
+             FROM pending_revocations LEFT JOIN bulk_revocations ON bulk_revocations.bulk = pending_revocations.bulk",
+        )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            match text(row, 0).and_then(|accessor| Ok((accessor.to_owned(), token(row)?))) {
+            self.pending.insert(row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?]);
+        }
+        Ok(())
+    }
+
+    fn read_tokens(&mut self, connection: &Connection) -> Result<(), Failure> {
+        let mut statement = connection.prepare(&format!("SELECT accessor, {COLUMNS}, id FROM tokens NOT INDEXED"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            match text(row, 0).and_then(|accessor| Ok((accessor.to_owned(), self.token(row)?))) {
                 Ok((accessor, token)) => {
                     if list(&token.roles).is_none() || list(&token.grants).is_none() {
                         self.note(format!("the roles or grants of {accessor} do not decode"));
@@ -132,6 +154,19 @@ impl Present {
             }
         }
         Ok(())
+    }
+
+    fn token(&self, row: &Row<'_>) -> rusqlite::Result<Token> {
+        let kept = token(row)?;
+        Ok(match self.pending.get(&row.get(ROW_ID)?) {
+            Some([reason, by, at]) => Token {
+                state: "revoked",
+                version: kept.version.saturating_add(1),
+                change: [Value::Text("revoke".to_owned()), reason.clone(), by.clone(), at.clone()],
+                ..kept
+            },
+            None => kept,
+        })
     }
 
     fn read_admins(&mut self, connection: &Connection) -> Result<(), Failure> {
@@ -148,7 +183,11 @@ impl Present {
 
     /// Rows can be missing without an error: a page that no other page leads to any more.
     fn look_for_damage(&mut self, connection: &Connection) -> Result<(), Failure> {
-        for table in ["tokens", "admins"] {
+        let tables: &[&str] = match schema::version(connection)? {
+            version if version < schema::PENDING => &["tokens", "admins"],
+            _ => &["tokens", "admins", "pending_revocations", "bulk_revocations"],
+        };
+        for table in tables {
             let found = super::check::integrity(connection, &format!("integrity_check('{table}')"))?;
             found.into_iter().for_each(|line| self.note(line));
         }
@@ -157,6 +196,7 @@ impl Present {
 
     /// Takes from the copy what was taken from this store, in the transaction that the caller holds.
     pub(super) fn carry_into(&self, copy: &Connection) -> Result<Carried, Failure> {
+        pending::fold_all(copy)?;
         let mut carried = Carried { is_complete: self.fault.is_none(), ..Carried::default() };
         for (accessor, now) in &self.tokens {
             let held = copy

@@ -13,7 +13,10 @@ use crate::error::{Failure, StoreError};
 pub(super) const APPLICATION_ID: i32 = 0x6C67_7374;
 
 /// Each takes the layout one version up; the first makes version 1.
-const MIGRATIONS: &[&str] = &[V1, V2, V3];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
+
+/// Since this version revocations may stand beside the tokens' rows.
+pub(super) const PENDING: u32 = 4;
 
 const V1: &str = "
 CREATE TABLE meta (
@@ -106,6 +109,20 @@ const V3: &str = "
 ALTER TABLE admins ADD COLUMN pepper_id TEXT NOT NULL DEFAULT '';
 UPDATE admins SET pepper_id = coalesce((SELECT lower(substr(hex(value), 1, 8)) FROM meta WHERE key = 'key-check'), '');
 CREATE INDEX tokens_by_pepper ON tokens (pepper_id);
+";
+
+/// Revocations of many that are not in the tokens' rows yet. A binary that did not know them would let those tokens in.
+const V4: &str = "
+CREATE TABLE bulk_revocations (
+    bulk        INTEGER PRIMARY KEY,
+    bulk_reason TEXT NOT NULL,
+    bulk_by     TEXT NOT NULL,
+    bulk_at     INTEGER NOT NULL
+) STRICT;
+CREATE TABLE pending_revocations (
+    token INTEGER PRIMARY KEY REFERENCES tokens (id),
+    bulk  INTEGER NOT NULL REFERENCES bulk_revocations (bulk)
+) STRICT;
 ";
 
 /// Whether the file is ours and of a layout this binary knows. Only reads: a file that isn't stays untouched.

@@ -489,7 +489,7 @@ fn a_backup_of_an_older_release_is_checked_restored_and_brought_up() {
         let ready = prepare(&home, &old, RestoreOptions::default()).unwrap();
         assert_eq!((ready.report().schema, ready.carried().unwrap().revoked), (1, 1));
         ready.finish(&format!("{is_present_old}")).unwrap();
-        assert_eq!(checked(&home.path).unwrap().schema, 3);
+        assert_eq!(checked(&home.path).unwrap().schema, 4);
         assert_eq!(home.open().token(token.accessor).unwrap().state, TokenState::Revoked);
     }
 }
