@@ -183,6 +183,27 @@ fn whatever_its_state_was_it_is_found_among_the_revoked_and_nowhere_else() {
     assert_eq!((store.count_pending(), store.sharing_limits()), (Ok(5), Ok(vec![])));
 }
 
+#[test]
+fn who_stood_in_for_a_token_keeps_its_own_end_whatever_becomes_of_that_token() {
+    for is_rotated in [false, true] {
+        let home = Home::new();
+        let store = held(&home);
+        let parent = store.create_token(record(named("parent"))).unwrap();
+        let child = record(NewToken { parent: Some(parent.accessor), ..named("child") });
+        store.create_token(child.clone()).unwrap();
+        revoke(&store, std::slice::from_ref(&child)).unwrap();
+        if is_rotated {
+            let end = OldEnd::Grace(NOW.plus(90));
+            let rotation = Rotation { old: parent.accessor, successor: record(named("parent")), end, expected: None };
+            store.rotate_token(rotation).unwrap();
+        } else {
+            let later = StateChange { reason: "another".into(), ..change(Change::Revoke) };
+            store.change_state(parent.accessor, later, None).unwrap();
+        }
+        assert_eq!(store.token(child.accessor), Ok(revoked(&child)), "{is_rotated}");
+    }
+}
+
 fn owner(key: &leastgate_policy::EnvironmentKey) -> Owner<'_> {
     Owner { environment: ENV, key }
 }
