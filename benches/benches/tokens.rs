@@ -123,17 +123,45 @@ fn revoking(store: &SqliteStore, authority: &Arc<Authority>) -> serde_json::Valu
         for (_, digest) in &found {
             authority.set_state(digest, TokenState::Revoked);
         }
-        for batch in found.chunks(5_000) {
-            let accessors = batch.iter().map(|(accessor, _)| *accessor).collect();
-            revoked += store.revoke_tokens(accessors, change()).expect("the store takes a batch");
-        }
+        let accessors = found.iter().map(|(accessor, _)| *accessor).collect();
+        revoked = store.revoke_tokens(accessors, change()).expect("the store takes them");
         took = begun.elapsed();
     });
+    let behind = while_pending(store, authority);
     json!({
         "tokens": revoked,
         "seconds": took.as_secs_f64(),
         "look_up_p99_us_before": before,
         "look_up_p99_us_meanwhile": meanwhile,
+        "behind": behind,
+    })
+}
+
+/// While the revoked tokens' rows follow: how long a load, a page and a change take, and how long it lasts.
+fn while_pending(store: &SqliteStore, authority: &Arc<Authority>) -> serde_json::Value {
+    let begun = Instant::now();
+    let loading = Instant::now();
+    store.for_each_entry(&mut |entry| drop(std::hint::black_box(entry))).expect("the store can be read");
+    let load = loading.elapsed();
+    let state = |state| TokenQuery { state: Some(state), ..TokenQuery::all(NOW) };
+    let page = |query: TokenQuery| median(5, || drop(store.list_tokens(&query).expect("the list is read")));
+    let (revoked, active) = (page(state(StateFilter::Revoked)), page(state(StateFilter::Active)));
+    let mut next = 900_000;
+    let change = median(21, || {
+        next += 1;
+        store.create_token(record(authority.key(), 2_000_000 + next)).expect("the store takes it");
+    });
+    let left = store.count_pending().expect("they are counted");
+    while store.count_pending().expect("they are counted") > 0 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    json!({
+        "read_all_seconds": load.as_secs_f64(),
+        "list_revoked_ms": revoked,
+        "list_active_ms": active,
+        "create_ms": change,
+        "left_by_then": left,
+        "seconds": begun.elapsed().as_secs_f64(),
     })
 }
 

@@ -51,9 +51,6 @@ impl Debt {
     }
 }
 
-/// Revocations of one commit.
-pub(crate) const BATCH: usize = 5_000;
-
 /// What the store owes, by record.
 #[derive(Debug, Default)]
 pub(crate) struct Unsynced {
@@ -107,7 +104,7 @@ impl Unsynced {
         let waiting: Vec<_> = self.lock().iter().map(|(accessor, debt)| (*accessor, debt.clone())).collect();
         let (revoked, others): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(_, debt)| debt.is_revocation() && debt.admin.is_none());
-        let is_moving = self.settle_revocations(store, &revoked);
+        let is_moving = self.settle_revocations(store, revoked);
         for (accessor, debt) in others.into_iter().take_while(|_| is_moving) {
             let result = attempt(store, accessor, &debt);
             if is_settled(&result) {
@@ -119,17 +116,15 @@ impl Unsynced {
         report(&self.lock(), telemetry);
     }
 
-    /// Many may have been revoked in one call: they are kept in as few commits. `false`: the store is stuck.
-    fn settle_revocations(&self, store: &dyn TokenStore, revoked: &[(Accessor, Debt)]) -> bool {
-        for batch in revoked.chunk_by(|(_, one), (_, other)| one.state == other.state) {
-            for batch in batch.chunks(BATCH) {
-                let Some(change) = batch.first().and_then(|(_, debt)| debt.state.clone()) else { continue };
-                let result = store.revoke_tokens(batch.iter().map(|(accessor, _)| *accessor).collect(), change);
-                match result {
-                    Ok(_) => batch.iter().for_each(|(accessor, debt)| self.forget(*accessor, debt)),
-                    Err(error) if is_stuck(&error) => return false,
-                    Err(_) => {}
-                }
+    /// Many may have been revoked in one call: they are kept in one commit. `false`: the store is stuck.
+    fn settle_revocations(&self, store: &dyn TokenStore, revoked: Vec<(Accessor, Debt)>) -> bool {
+        for of_call in by_call(revoked) {
+            let Some(change) = of_call.first().and_then(|(_, debt)| debt.state.clone()) else { continue };
+            let result = store.revoke_tokens(of_call.iter().map(|(accessor, _)| *accessor).collect(), change);
+            match result {
+                Ok(_) => of_call.iter().for_each(|(accessor, debt)| self.forget(*accessor, debt)),
+                Err(error) if is_stuck(&error) => return false,
+                Err(_) => {}
             }
         }
         true
@@ -146,6 +141,13 @@ impl Unsynced {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Accessor, Debt>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The tokens of each call: by accessor they lie between those of another one.
+fn by_call(mut revoked: Vec<(Accessor, Debt)>) -> Vec<Vec<(Accessor, Debt)>> {
+    let call = |debt: &Debt| debt.state.as_ref().map(|change| (change.at, change.by.clone(), change.reason.clone()));
+    revoked.sort_by_cached_key(|(_, debt)| call(debt));
+    revoked.chunk_by(|(_, one), (_, other)| one.state == other.state).map(<[_]>::to_vec).collect()
 }
 
 /// What must not wait comes first: a state ends all there is to restrict.
@@ -209,6 +211,16 @@ mod tests {
         assert!(unsynced.owes(accessor), "a round that began before the revocation came settles the disable only");
         unsynced.forget(accessor, &debt(change(Change::Revoke)));
         assert!(!unsynced.owes(accessor));
+    }
+
+    #[test]
+    fn revocations_of_one_call_are_one_commit_whatever_lies_between_them() {
+        let revoked = |reason: &str| {
+            Owed::State(StateChange { change: Change::Revoke, reason: reason.into(), by: "y".into(), at: Timestamp(1) })
+        };
+        let debts = (0..6).map(|n| (Accessor::from_random(n), debt(revoked(if n % 2 == 0 { "one" } else { "other" }))));
+        let calls = by_call(debts.collect());
+        assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
     }
 
     #[test]

@@ -70,8 +70,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
         expected: Option<u64>,
     ) -> Result<TokenRecord, StoreError>;
 
-    /// Revokes many tokens in one commit: some thousand at a time, so that no other change waits long. Those that are
-    /// revoked already, or gone, are left out. Returns how many it were.
+    /// Revokes many tokens in one commit, all or none; a hundred thousand hold up other changes for a second or so. Those
+    /// that are revoked already, or gone, are left out. Returns how many it were.
     ///
     /// # Errors
     /// When it can't be written; then none is.

@@ -1,4 +1,4 @@
-//! Revoking many by a filter: in memory all at once, then in the store batch by batch.
+//! Revoking many by a filter: in memory all at once, then in the store in one commit.
 //!
 //! Who fits is asked of the table in force, which every worker decides by and which needs no disk; only times are the
 //! store's to know.
@@ -16,7 +16,6 @@ use crate::api::{Moment, RevokeTokens, RevokedToken, RevokedTokens};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem};
-use crate::unsynced::BATCH;
 
 /// Tokens that an answer names.
 const SAMPLE: usize = 20;
@@ -40,16 +39,11 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
         by: call.caller.subject.clone(),
         at: call.now,
     };
-    let authority = &call.shared.given.authority;
     let cutting = Cutting::begin(call, Whose::Tokens(found.keys().copied().collect()));
-    for digest in found.values().map(|(digest, _)| digest) {
-        authority.set_state(digest, TokenState::Revoked);
-    }
+    put_in_force(call, &found);
     // One that was made meanwhile did not see its parent revoked; from here on each does.
     add_children(call, &mut found);
-    for digest in found.values().map(|(digest, _)| digest) {
-        authority.set_state(digest, TokenState::Revoked);
-    }
+    put_in_force(call, &found);
     cutting.in_force();
     let durable = keep(call, &found, &change);
     let cut = cutting.finish();
@@ -157,34 +151,29 @@ fn shown(token: &InForce) -> RevokedToken {
     }
 }
 
-/// Whether the store holds all of it. What it does not hold is owed.
+/// Whether the store holds it, all or nothing. What it does not hold is owed.
 fn keep(call: &Call<'_>, found: &Found, change: &StateChange) -> bool {
     let given = &call.shared.given;
     let accessors: Vec<Accessor> = found.keys().copied().collect();
-    let mut batches = accessors.chunks(BATCH);
-    for batch in batches.by_ref() {
-        // The turn goes back after each batch: a revocation that comes meanwhile waits for one of them at most.
-        let kept = match call.shared.lock_changes() {
-            None => Err("other changes wait for the store".to_owned()),
-            Some(_held) => {
-                for (digest, _) in batch.iter().filter_map(|accessor| found.get(accessor)) {
-                    given.authority.set_state(digest, TokenState::Revoked);
-                }
-                given.store.revoke_tokens(batch.to_vec(), change.clone()).map_err(|error| error.to_string())
-            }
-        };
-        if let Err(why) = kept {
-            tracing::warn!(why, "a revocation of many is in force and not in the store yet");
-            let rest: Vec<Accessor> = batch.iter().chain(batches.flatten()).copied().collect();
-            call.shared.unsynced.add_all(&rest, change, &given.telemetry);
-            // Whoever had the turn may have put one back in force meanwhile; from here on they find the debt.
-            for (digest, _) in rest.iter().filter_map(|accessor| found.get(accessor)) {
-                given.authority.set_state(digest, TokenState::Revoked);
-            }
-            return false;
+    let kept = match call.shared.lock_changes() {
+        None => Err("other changes wait for the store".to_owned()),
+        Some(_held) => {
+            put_in_force(call, found);
+            given.store.revoke_tokens(accessors.clone(), change.clone()).map_err(|error| error.to_string())
         }
+    };
+    let Err(why) = kept else { return true };
+    tracing::warn!(why, "a revocation of many is in force and not in the store yet");
+    call.shared.unsynced.add_all(&accessors, change, &given.telemetry);
+    // Whoever had the turn may have put one back in force meanwhile; from here on they find the debt.
+    put_in_force(call, found);
+    false
+}
+
+fn put_in_force(call: &Call<'_>, found: &Found) {
+    for (digest, _) in found.values() {
+        call.shared.given.authority.set_state(digest, TokenState::Revoked);
     }
-    true
 }
 
 fn tell(call: &Call<'_>, accessors: &[Accessor], reason: &str, durable: bool) {

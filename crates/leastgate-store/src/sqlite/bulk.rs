@@ -1,10 +1,11 @@
-//! Statements about many tokens at once: those of a time, those that lie idle, and revoking a batch.
+//! Statements about many tokens at once: those of a time, those that lie idle, and revoking a few in their rows.
 
 use leastgate_policy::{Accessor, Timestamp};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::decode::{change_name, parsed, seconds};
+use super::decode::{parsed, seconds};
+use super::pending::NOT_PENDING;
 use super::rotate::select;
 use crate::error::Failure;
 use crate::query::TimeFilter;
@@ -14,15 +15,14 @@ use crate::record::{StateChange, TokenRecord};
 pub(super) const ACTIVITY: &str = "coalesce(last_used, created)";
 
 pub(super) fn revoke(connection: &Connection, accessors: &[Accessor], change: &StateChange) -> Result<usize, Failure> {
-    let mut revoke = connection.prepare_cached(
-        "UPDATE tokens SET state = 'revoked', change = ?2, change_reason = ?3, change_by = ?4, change_at = ?5,
+    let mut revoke = connection.prepare_cached(&format!(
+        "UPDATE tokens SET state = 'revoked', change = 'revoke', change_reason = ?2, change_by = ?3, change_at = ?4,
              holds_name = 0, version = version + 1
-         WHERE accessor = ?1 AND state <> 'revoked'",
-    )?;
+         WHERE accessor = ?1 AND state <> 'revoked' AND {NOT_PENDING}"
+    ))?;
     let mut revoked = 0;
     for accessor in accessors {
-        let name = change_name(change.change);
-        revoked += revoke.execute((accessor.to_string(), name, &change.reason, &change.by, seconds(change.at)))?;
+        revoked += revoke.execute((accessor.to_string(), &change.reason, &change.by, seconds(change.at)))?;
     }
     Ok(revoked)
 }
@@ -61,16 +61,16 @@ pub(super) fn idle(
     limit: u32,
 ) -> Result<Vec<TokenRecord>, Failure> {
     let condition = format!(
-        "{ACTIVITY} < ?1 AND state = 'active' AND canary = 0 AND coalesce(change_at, 0) < ?1
+        "{ACTIVITY} < ?1 AND state = 'active' AND token IS NULL AND canary = 0 AND coalesce(change_at, 0) < ?1
              AND coalesce(not_before, 0) < ?1 AND coalesce(expires, ?1 + 1) > ?1 LIMIT ?2"
     );
     select(connection, env, &condition, (seconds(since), limit))
 }
 
 pub(super) fn count_made_before(connection: &Connection, before: Timestamp, now: Timestamp) -> Result<i64, Failure> {
-    let mut statement = connection.prepare_cached(
+    let mut statement = connection.prepare_cached(&format!(
         "SELECT count(*) FROM tokens WHERE created < ?1 AND state = 'active' AND canary = 0 AND parent IS NULL
-             AND (expires IS NULL OR expires > ?2)",
-    )?;
+             AND (expires IS NULL OR expires > ?2) AND {NOT_PENDING}"
+    ))?;
     Ok(statement.query_one((seconds(before), seconds(now)), |row| row.get(0))?)
 }

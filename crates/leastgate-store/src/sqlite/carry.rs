@@ -1,7 +1,8 @@
 //! What was taken away since a backup stays taken away: from the present store into the copy that replaces it.
 //!
-//! Only what the first layout had is read of the present store, and its tombstones where it has some, row by row and without
-//! its indexes: it may be older than this code, and it may be why somebody restores.
+//! Only what the first layout had is read of the present store, and where it has them its tombstones and the revocations that
+//! are not in its rows yet, row by row and without its indexes: it may be older than this code, and it may be why somebody
+//! restores.
 
 use std::collections::HashMap;
 
@@ -10,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::decode::text;
 use super::meta;
+use super::pending;
 use super::purge::{TOMBSTONES, tombstone};
 use crate::error::Failure;
 use crate::restored::Restored;
@@ -64,6 +66,8 @@ impl Carried {
 /// The present store's last word on each record.
 #[derive(Debug, Default)]
 pub(super) struct Present {
+    /// Revocations of many that are not in the rows yet, by row: reason, who asked for it and when.
+    pending: HashMap<i64, [Value; 3]>,
     tokens: HashMap<String, Token>,
     admins: HashMap<String, Option<i64>>,
     /// What is left of those that were purged: whether it was revoked, when it was taken away, the digest's beginning, and
@@ -107,6 +111,9 @@ const COLUMNS: &str =
     "state, expires, successor, roles, grants, source_ip, not_before, rate, burst, concurrent, version,
     change, change_reason, change_by, change_at";
 
+/// Where the row's own id is, if it is asked for behind them.
+const ROW_ID: usize = 16;
+
 fn token(row: &Row<'_>) -> rusqlite::Result<Token> {
     let known = ["active", "rotating", "disabled"].into_iter().find(|known| text(row, 1) == Ok(known));
     Ok(Token {
@@ -130,7 +137,9 @@ impl Present {
     /// Reads what it can.
     pub(super) fn read(connection: &Connection) -> Self {
         let mut present = Self::default();
-        for read in [Self::read_tokens, Self::read_admins, Self::read_tombstones, Self::look_for_damage] {
+        let steps =
+            [Self::read_pending, Self::read_tokens, Self::read_admins, Self::read_tombstones, Self::look_for_damage];
+        for read in steps {
             if let Err(Failure::Sqlite(error)) = read(&mut present, connection) {
                 present.note(error.to_string());
             }
@@ -148,11 +157,27 @@ impl Present {
         Self { fault: Some(why), ..Self::default() }
     }
 
-    fn read_tokens(&mut self, connection: &Connection) -> Result<(), Failure> {
-        let mut statement = connection.prepare(&format!("SELECT accessor, {COLUMNS} FROM tokens NOT INDEXED"))?;
+    /// Older layouts have none.
+    fn read_pending(&mut self, connection: &Connection) -> Result<(), Failure> {
+        if !connection.table_exists(None, "pending_revocations")? {
+            return Ok(());
+        }
+        let mut statement = connection.prepare(
+            "SELECT token, coalesce(bulk_reason, ''), coalesce(bulk_by, ''), coalesce(bulk_at, 0)
+             FROM pending_revocations LEFT JOIN bulk_revocations ON bulk_revocations.bulk = pending_revocations.bulk",
+        )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            match text(row, 0).and_then(|accessor| Ok((accessor.to_owned(), token(row)?))) {
+            self.pending.insert(row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?]);
+        }
+        Ok(())
+    }
+
+    fn read_tokens(&mut self, connection: &Connection) -> Result<(), Failure> {
+        let mut statement = connection.prepare(&format!("SELECT accessor, {COLUMNS}, id FROM tokens NOT INDEXED"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            match text(row, 0).and_then(|accessor| Ok((accessor.to_owned(), self.token(row)?))) {
                 Ok((accessor, token)) => {
                     if list(&token.roles).is_none() || list(&token.grants).is_none() {
                         self.note(format!("the roles or grants of {accessor} do not decode"));
@@ -163,6 +188,19 @@ impl Present {
             }
         }
         Ok(())
+    }
+
+    fn token(&self, row: &Row<'_>) -> rusqlite::Result<Token> {
+        let kept = token(row)?;
+        Ok(match self.pending.get(&row.get(ROW_ID)?) {
+            Some([reason, by, at]) => Token {
+                state: "revoked",
+                version: kept.version.saturating_add(1),
+                change: [Value::Text("revoke".to_owned()), reason.clone(), by.clone(), at.clone()],
+                ..kept
+            },
+            None => kept,
+        })
     }
 
     fn read_admins(&mut self, connection: &Connection) -> Result<(), Failure> {
@@ -199,7 +237,7 @@ impl Present {
 
     /// Rows can be missing without an error: a page that no other page leads to any more.
     fn look_for_damage(&mut self, connection: &Connection) -> Result<(), Failure> {
-        for table in ["tokens", "admins", "tombstones"] {
+        for table in ["tokens", "admins", "tombstones", "pending_revocations", "bulk_revocations"] {
             if !connection.table_exists(None, table)? {
                 continue;
             }
@@ -211,6 +249,7 @@ impl Present {
 
     /// Takes from the copy what was taken from this store, in the transaction that the caller holds.
     pub(super) fn carry_into(&self, copy: &Connection) -> Result<Carried, Failure> {
+        pending::fold_all(copy)?;
         let mut carried = Carried { is_complete: self.fault.is_none(), ..Carried::default() };
         for (accessor, now) in &self.tokens {
             let held = copy

@@ -9,6 +9,7 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, Row};
 
 use super::decode::{RECORD_COLUMNS, ROW_ID, record, text};
+use super::pending::{self, PENDING};
 use super::seal::{Seal, Sealed};
 use super::{admins, meta, purge, schema, snapshot, usage};
 use crate::archive::{ArchiveError, Owner, Step, Stop, Watch, tell};
@@ -201,7 +202,7 @@ fn identity(
 
 fn records(connection: &Connection, report: &mut Report, watch: Watch<'_>) -> Result<(), Stop> {
     let environment = report.environment.clone().unwrap_or_default();
-    let tokens = format!("SELECT {RECORD_COLUMNS} FROM tokens NOT INDEXED");
+    let tokens = format!("SELECT {RECORD_COLUMNS} FROM tokens NOT INDEXED {PENDING}");
     report.holds.tokens = each(connection, "token", &tokens, report, watch, |row| record(row, &environment).map(drop))?;
     let admins = format!("SELECT {} FROM admins NOT INDEXED", admins::COLUMNS);
     report.holds.admins = each(connection, "admin", &admins, report, watch, |row| admins::record(row).map(drop))?;
@@ -217,7 +218,7 @@ fn records(connection: &Connection, report: &mut Report, watch: Watch<'_>) -> Re
         let sql = format!("SELECT count(*) FROM {table} NOT INDEXED WHERE {condition}");
         Ok(connection.query_one(&sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
     };
-    report.holds.revoked_tokens = count("tokens", "state = 'revoked'")?;
+    report.holds.revoked_tokens = count("tokens", "state = 'revoked'")? + pending::count(connection)?;
     report.holds.revoked_admins = count("admins", "revoked IS NOT NULL")?;
     Ok(unique(connection, report)?)
 }

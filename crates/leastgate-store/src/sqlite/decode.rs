@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{Change, LastUse, StateChange, TokenGrant, TokenName, TokenRecord};
 
-/// The columns [`record`] reads, in its order.
+/// The columns [`record`] reads, in its order, from `tokens` with what is [`PENDING`](super::pending::PENDING).
 pub(super) const RECORD_COLUMNS: &str = "accessor, digest, name, owner, roles, grants, source_ip, not_before, rate, burst, \
-    concurrent, created, created_by, expires, state, change, change_reason, change_by, change_at, pepper_id, successor, \
-    note, version, parent, canary, last_used, last_source, id";
+    concurrent, created, created_by, expires, iif(token IS NULL, state, 'revoked') AS state, \
+    iif(token IS NULL, change, 'revoke') AS change, iif(token IS NULL, change_reason, bulk_reason) AS change_reason, \
+    iif(token IS NULL, change_by, bulk_by) AS change_by, iif(token IS NULL, change_at, bulk_at) AS change_at, pepper_id, \
+    successor, note, version + (token IS NOT NULL) AS version, parent, canary, last_used, last_source, id";
 
 /// Where [`RECORD_COLUMNS`] has the row's own id.
 pub(super) const ROW_ID: usize = 27;
@@ -81,8 +83,9 @@ pub(super) fn change_name(change: Change) -> &'static str {
     }
 }
 
-/// The columns [`Entries::entry`] reads, in its order.
-pub(super) const ENTRY_COLUMNS: &str = "accessor, digest, name, owner, roles, grants, source_ip, not_before, expires, state, canary, rate, burst, concurrent";
+/// The columns [`Entries::entry`] reads, in its order, from `tokens` with what is [`PENDING`](super::pending::PENDING).
+pub(super) const ENTRY_COLUMNS: &str = "accessor, digest, name, owner, roles, grants, source_ip, not_before, expires, \
+    iif(token IS NULL, state, 'revoked') AS state, canary, rate, burst, concurrent";
 
 /// Turns rows into table entries, a million at a start: what many rows share is parsed once and shared.
 #[derive(Default)]

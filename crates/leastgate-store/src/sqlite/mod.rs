@@ -10,6 +10,7 @@ mod decode;
 mod draft;
 mod list;
 mod meta;
+mod pending;
 mod peppers;
 mod purge;
 mod queue;
@@ -36,6 +37,7 @@ use leastgate_policy::{Accessor, EnvironmentKey, Straggler, Timestamp, TokenDige
 use rusqlite::Connection;
 
 use self::connect::Place;
+use self::pending::Folding;
 use self::peppers::Peppers;
 use self::readers::Readers;
 use self::writer::{Abandoned, Writer};
@@ -61,11 +63,14 @@ pub struct SqliteOptions {
     pub patience: Duration,
     /// Largest size of the file, in pages of 4 KiB; `None`: as much as the disk has.
     pub max_pages: Option<u32>,
+    /// How many rows a revocation of many writes in one commit. Of more tokens than that a list is kept, which counts at
+    /// once, and the rows follow, as many at a time, while no change waits. 0: they wait for an opening that writes some.
+    pub rows_at_once: u32,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { queue: 4096, readers: 4, patience: Duration::from_secs(10), max_pages: None }
+        Self { queue: 4096, readers: 4, patience: Duration::from_secs(10), max_pages: None, rows_at_once: 256 }
     }
 }
 
@@ -82,6 +87,7 @@ struct Shared {
     environment: Arc<str>,
     peppers: Peppers,
     patience: Duration,
+    rows_at_once: u32,
     readers: Readers,
     writer: Writer,
 }
@@ -113,9 +119,17 @@ impl SqliteStore {
     /// # Errors
     /// When SQLite can't start.
     pub fn in_memory(environment: &str, key: &EnvironmentKey) -> Result<Self, StoreError> {
+        Self::in_memory_with(environment, key, SqliteOptions::default())
+    }
+
+    /// The same with other bounds.
+    ///
+    /// # Errors
+    /// When SQLite can't start.
+    pub fn in_memory_with(environment: &str, key: &EnvironmentKey, options: SqliteOptions) -> Result<Self, StoreError> {
         let place = Place::memory();
         let connection = place.connect()?;
-        Self::start(place, connection, environment, key, SqliteOptions::default())
+        Self::start(place, connection, environment, key, options)
     }
 
     fn start(
@@ -126,10 +140,12 @@ impl SqliteStore {
         options: SqliteOptions,
     ) -> Result<Self, StoreError> {
         prepare(&connection, place.path(), environment, key, options).map_err(|failure| failure.at(place.path()))?;
-        let writer = Writer::start(connection, place.path(), options.queue)?;
+        let folding = Folding::new(options.rows_at_once);
+        let writer = Writer::start(connection, place.path(), options.queue, folding)?;
         let readers = Readers::new(place.clone(), options.readers);
         let (environment, peppers) = (environment.into(), Peppers::of(key));
-        let shared = Shared { place, environment, peppers, patience: options.patience, readers, writer };
+        let SqliteOptions { patience, rows_at_once, .. } = options;
+        let shared = Shared { place, environment, peppers, patience, rows_at_once, readers, writer };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -147,6 +163,14 @@ impl SqliteStore {
     /// When it can't be written.
     pub fn forget_restores(&self) -> Result<(), StoreError> {
         self.write(Abandoned::MakeAnyway, |connection| meta::set_restores(connection, &[]))
+    }
+
+    /// How many tokens are revoked by a list and not in their rows yet: they fall to none while no change waits.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn count_pending(&self) -> Result<u64, StoreError> {
+        self.read(|connection| Ok(pending::count(connection)?))
     }
 
     fn write<T, F>(&self, abandoned: Abandoned, work: F) -> Result<T, StoreError>
@@ -251,7 +275,11 @@ impl TokenStore for SqliteStore {
     }
 
     fn revoke_tokens(&self, accessors: Vec<Accessor>, change: StateChange) -> Result<usize, StoreError> {
-        self.write(Abandoned::MakeAnyway, move |connection| bulk::revoke(connection, &accessors, &change))
+        let at_once = accessors.len() <= self.shared.rows_at_once as usize;
+        self.write(Abandoned::MakeAnyway, move |connection| match at_once {
+            true => bulk::revoke(connection, &accessors, &change),
+            false => pending::add(connection, &accessors, &change),
+        })
     }
 
     fn update_token(&self, token: TokenRecord) -> Result<TokenRecord, StoreError> {

@@ -5,6 +5,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::decode::seconds;
+use super::pending::NOT_PENDING;
 use super::tokens::is_unique_violation;
 use crate::draw::pepper_id;
 use crate::error::Failure;
@@ -114,10 +115,10 @@ fn is_few(connection: &Connection, ids: &[String]) -> rusqlite::Result<bool> {
 
 /// The living: what is revoked or past its end is refused under any pepper.
 fn count_tokens(connection: &Connection, ids: &[String], now: Timestamp) -> rusqlite::Result<u64> {
-    let mut count = connection.prepare_cached(
+    let mut count = connection.prepare_cached(&format!(
         "SELECT count(*) FROM tokens
-         WHERE pepper_id = ?1 AND state <> 'revoked' AND (expires IS NULL OR expires > ?2)",
-    )?;
+         WHERE pepper_id = ?1 AND state <> 'revoked' AND (expires IS NULL OR expires > ?2) AND {NOT_PENDING}"
+    ))?;
     let mut all = 0;
     for id in ids {
         all += count.query_one((id, seconds(now)), |row| row.get::<_, i64>(0))?.unsigned_abs();

@@ -4,6 +4,7 @@ use leastgate_policy::{Accessor, Timestamp, TokenDigest};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::decode::{digest, optional_time, parsed, seconds, time};
+use super::pending::{self, PENDING};
 use crate::error::Failure;
 use crate::tombstone::{Taken, Tombstone};
 
@@ -23,11 +24,13 @@ struct Dead {
 
 /// The dead are those revoked, and those past their end, for long enough.
 pub(super) fn purge(connection: &Connection, older_than: Timestamp, limit: u32) -> Result<Vec<TokenDigest>, Failure> {
+    pending::fold_before(connection, older_than, limit)?;
     let found = find(connection, older_than, limit)?;
     let mut forget = connection.prepare_cached("DELETE FROM tokens WHERE id = ?1")?;
     let mut forget_usage = connection.prepare_cached("DELETE FROM usage WHERE accessor = ?1")?;
     for dead in &found {
         bury(connection, dead, older_than)?;
+        pending::forget(connection, dead.row)?;
         forget.execute([dead.row])?;
         forget_usage.execute([&dead.accessor])?;
     }
@@ -40,14 +43,14 @@ pub(super) fn purge(connection: &Connection, older_than: Timestamp, limit: u32) 
 }
 
 fn find(connection: &Connection, older_than: Timestamp, limit: u32) -> Result<Vec<Dead>, Failure> {
-    let mut dead = connection.prepare_cached(
-        "SELECT id, accessor, digest, state = 'revoked', coalesce(change_at, created), expires, shortened,
-             parent IS NOT NULL
-         FROM tokens
+    let mut dead = connection.prepare_cached(&format!(
+        "SELECT id, accessor, digest, state = 'revoked' OR pending_revocations.token IS NOT NULL,
+             coalesce(bulk_at, change_at, created), expires, shortened, parent IS NOT NULL
+         FROM tokens {PENDING}
          WHERE (state = 'revoked' AND coalesce(change_at, created) < ?1)
             OR coalesce(expires, 9223372036854775807) < ?1
-         LIMIT ?2",
-    )?;
+         LIMIT ?2"
+    ))?;
     let found = dead.query_map((seconds(older_than), limit), |row| {
         let expires = optional_time(row, 5)?;
         let is_shortened: bool = row.get(6)?;

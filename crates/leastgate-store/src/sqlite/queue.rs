@@ -5,6 +5,16 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// What taking came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Taken<T> {
+    Items(Vec<T>),
+    /// Nothing came in time.
+    Nothing,
+    /// The queue is closed and empty.
+    Closed,
+}
+
 /// Why an item was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -54,17 +64,24 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Waits for items and takes up to `most` of them; none once the queue is closed and empty.
-    pub(super) fn take(&self, most: usize) -> Vec<T> {
+    /// Waits for items until then, if that is given, and takes up to `most` of them.
+    pub(super) fn take(&self, most: usize, until: Option<Instant>) -> Taken<T> {
         let mut state = self.lock();
-        // No deadline: an idle writer waits for work, and closing wakes it.
         while state.open && state.items.is_empty() {
-            state = self.not_empty.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                // An idle writer waits for work, and closing wakes it.
+                None => self.not_empty.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Taken::Nothing,
+                Some(left) => self.not_empty.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        if state.items.is_empty() {
+            return Taken::Closed;
         }
         let count = state.items.len().min(most);
         let taken = state.items.drain(..count).collect();
         self.not_full.notify_all();
-        taken
+        Taken::Items(taken)
     }
 
     /// Refuses items from now on; those that wait can still be taken.
@@ -102,9 +119,9 @@ mod tests {
         queue.push(1, soon()).unwrap();
         queue.push(2, soon()).unwrap();
         assert_eq!(queue.push(3, soon()), Err(Refused::Full));
-        assert_eq!(queue.take(1), [1]);
+        assert_eq!(queue.take(1, None), Taken::Items(vec![1]));
         queue.push(3, soon()).unwrap();
-        assert_eq!(queue.take(10), [2, 3]);
+        assert_eq!(queue.take(10, None), Taken::Items(vec![2, 3]));
     }
 
     #[test]
@@ -113,17 +130,27 @@ mod tests {
         queue.push(1, soon()).unwrap();
         queue.close();
         assert_eq!(queue.push(2, soon()), Err(Refused::Closed));
-        assert_eq!(queue.take(10), [1]);
-        assert!(queue.take(10).is_empty());
+        assert_eq!(queue.take(10, None), Taken::Items(vec![1]));
+        assert_eq!(queue.take(10, None), Taken::Closed);
+    }
+
+    #[test]
+    fn who_waits_until_then_gets_what_comes_before() {
+        let queue = Queue::new(2);
+        assert_eq!(queue.take(10, Some(soon())), Taken::Nothing);
+        queue.push(1, soon()).unwrap();
+        assert_eq!(queue.take(10, Some(Instant::now())), Taken::Items(vec![1]));
+        queue.close();
+        assert_eq!(queue.take(10, Some(soon())), Taken::Closed);
     }
 
     #[test]
     fn closing_wakes_both_sides() {
         let queue = Queue::<u8>::new(1);
         std::thread::scope(|scope| {
-            let taker = scope.spawn(|| queue.take(1));
+            let taker = scope.spawn(|| queue.take(1, None));
             queue.close();
-            assert!(taker.join().unwrap().is_empty());
+            assert_eq!(taker.join().unwrap(), Taken::Closed);
         });
     }
 }

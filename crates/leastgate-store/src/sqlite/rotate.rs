@@ -4,6 +4,7 @@ use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenState};
 use rusqlite::Connection;
 
 use super::decode::{RECORD_COLUMNS, digest, record, seconds};
+use super::pending::{self, PENDING};
 use super::tokens::{by_accessor, change_state, check_living, check_version, create};
 use crate::error::{Failure, StoreError};
 use crate::record::TokenRecord;
@@ -52,6 +53,7 @@ fn grant_grace(connection: &Connection, old: &TokenRecord, end: Timestamp) -> Re
 
 /// What stands in for the old one stands in for its successor: it would outlive a grace, and ends with who has the name.
 fn adopt_children(connection: &Connection, old: Accessor, successor: Accessor) -> Result<(), Failure> {
+    pending::fold_children(connection, old)?;
     connection
         .prepare_cached("UPDATE tokens SET parent = ?2 WHERE parent = ?1 AND state <> 'revoked'")?
         .execute((old.to_string(), successor.to_string()))?;
@@ -68,11 +70,11 @@ pub(super) fn predecessors_of(
 }
 
 pub(super) fn children_of(connection: &Connection, env: &str, parent: Accessor) -> Result<Vec<TokenRecord>, Failure> {
-    select(connection, env, "parent = ?1 AND state <> 'revoked' ORDER BY id", [parent.to_string()])
+    select(connection, env, "parent = ?1 AND state <> 'revoked' AND token IS NULL ORDER BY id", [parent.to_string()])
 }
 
 pub(super) fn children(connection: &Connection, env: &str) -> Result<Vec<TokenRecord>, Failure> {
-    select(connection, env, "parent IS NOT NULL AND state <> 'revoked' ORDER BY id", [])
+    select(connection, env, "parent IS NOT NULL AND state <> 'revoked' AND token IS NULL ORDER BY id", [])
 }
 
 /// A name's tokens in their order, then what stands in for one: it may have been there before the token it belongs to now.
@@ -82,24 +84,27 @@ pub(super) fn sharing_limits(connection: &Connection) -> Result<Vec<(TokenDigest
         "SELECT old.digest, new.digest, 0 AS part, old.id AS place
          FROM tokens old CROSS JOIN tokens new ON new.accessor = old.successor
          WHERE old.successor IS NOT NULL AND old.state = 'rotating'
+             AND NOT EXISTS (SELECT 1 FROM pending_revocations WHERE token = old.id)
          UNION ALL
          SELECT parent.digest, child.digest, 1, child.id
          FROM tokens child CROSS JOIN tokens parent ON parent.accessor = child.parent
          WHERE child.parent IS NOT NULL AND child.state <> 'revoked'
+             AND NOT EXISTS (SELECT 1 FROM pending_revocations WHERE token = child.id)
          ORDER BY part, place",
     )?;
     let pair = |row: &rusqlite::Row<'_>| Ok((digest(row, 0)?, digest(row, 1)?));
     Ok(statement.query_map([], pair)?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The records that a condition of this code fits.
+/// The records that a condition of this code fits; `token` is null in it for who is not on the list of the revoked.
 pub(super) fn select(
     connection: &Connection,
     env: &str,
     condition: &str,
     values: impl rusqlite::Params,
 ) -> Result<Vec<TokenRecord>, Failure> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {RECORD_COLUMNS} FROM tokens WHERE {condition}"))?;
+    let sql = format!("SELECT {RECORD_COLUMNS} FROM tokens {PENDING} WHERE {condition}");
+    let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map(values, |row| record(row, env))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

@@ -13,7 +13,7 @@ use crate::error::{Failure, StoreError};
 pub(super) const APPLICATION_ID: i32 = 0x6C67_7374;
 
 /// Each takes the layout one version up; the first makes version 1.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
 
 const V1: &str = "
 CREATE TABLE meta (
@@ -122,6 +122,20 @@ CREATE INDEX tombstones_by_digest ON tombstones (digest_key);
 CREATE INDEX tombstones_by_until ON tombstones (until) WHERE until IS NOT NULL;
 ALTER TABLE tokens ADD COLUMN shortened INTEGER NOT NULL DEFAULT 0 CHECK (shortened IN (0, 1));
 UPDATE tokens SET shortened = 1 WHERE successor IS NOT NULL;
+";
+
+/// Revocations of many that are not in the tokens' rows yet. A binary that did not know them would let those tokens in.
+const V5: &str = "
+CREATE TABLE bulk_revocations (
+    bulk        INTEGER PRIMARY KEY,
+    bulk_reason TEXT NOT NULL,
+    bulk_by     TEXT NOT NULL,
+    bulk_at     INTEGER NOT NULL
+) STRICT;
+CREATE TABLE pending_revocations (
+    token INTEGER PRIMARY KEY REFERENCES tokens (id),
+    bulk  INTEGER NOT NULL REFERENCES bulk_revocations (bulk)
+) STRICT;
 ";
 
 /// Whether the file is ours and of a layout this binary knows. Only reads: a file that isn't stays untouched.

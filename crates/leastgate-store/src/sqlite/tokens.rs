@@ -6,11 +6,13 @@ use rusqlite::{Connection, OptionalExtension as _, named_params};
 use super::decode::{
     ENTRY_COLUMNS, Entries, RECORD_COLUMNS, change_name, grants_text, list_text, networks_text, record, seconds,
 };
+use super::pending::{self, PENDING};
 use crate::error::{Failure, StoreError};
 use crate::record::{Change, StateChange, TokenName, TokenRecord};
 
 pub(super) fn create(connection: &Connection, env: &str, token: &TokenRecord) -> Result<TokenRecord, Failure> {
     debug_assert_eq!(token.env, env, "the handle has compared them");
+    pending::fold_holder(connection, &token.name)?;
     free_name_of_expired(connection, &token.name, token.created)?;
     match insert(connection, token) {
         Ok(()) => Ok(TokenRecord { version: 1, ..token.clone() }),
@@ -92,7 +94,7 @@ fn taken(connection: &Connection, name: &TokenName) -> rusqlite::Result<StoreErr
 
 pub(super) fn by_accessor(connection: &Connection, env: &str, accessor: Accessor) -> Result<TokenRecord, Failure> {
     let found = connection
-        .prepare_cached(&format!("SELECT {RECORD_COLUMNS} FROM tokens WHERE accessor = ?1"))?
+        .prepare_cached(&format!("SELECT {RECORD_COLUMNS} FROM tokens {PENDING} WHERE accessor = ?1"))?
         .query_one([accessor.to_string()], |row| record(row, env))
         .optional()?;
     found.ok_or_else(|| not_found(&accessor.to_string()))
@@ -109,7 +111,8 @@ pub(super) fn find(connection: &Connection, env: &str, wanted: &str) -> Result<T
     }
     let found = connection
         .prepare_cached(&format!(
-            "SELECT {RECORD_COLUMNS} FROM tokens WHERE name = ?1 ORDER BY holds_name DESC, id DESC LIMIT 1"
+            "SELECT {RECORD_COLUMNS} FROM tokens {PENDING} WHERE name = ?1
+             ORDER BY (holds_name AND token IS NULL) DESC, id DESC LIMIT 1"
         ))?
         .query_one([wanted], |row| record(row, env))
         .optional()?;
@@ -161,6 +164,7 @@ pub(super) fn change_state(
 
 /// What stands in for a token that is taken out of use ends with it, in the same commit: no crash can leave it behind.
 fn end_children(connection: &Connection, parent: Accessor, asked: &StateChange) -> rusqlite::Result<()> {
+    pending::fold_children(connection, parent)?;
     connection
         .prepare_cached(
             "UPDATE tokens SET state = 'revoked', change = 'revoke', change_reason = ?2, change_by = ?3, change_at = ?4,
@@ -238,7 +242,7 @@ pub(super) fn for_each_entry(
     take: &mut dyn FnMut(leastgate_policy::TokenEntry),
 ) -> Result<u64, Failure> {
     let mut entries = Entries::default();
-    let mut statement = connection.prepare(&format!("SELECT {ENTRY_COLUMNS} FROM tokens"))?;
+    let mut statement = connection.prepare(&format!("SELECT {ENTRY_COLUMNS} FROM tokens {PENDING}"))?;
     let mut rows = statement.query([])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {

@@ -2,7 +2,8 @@
 //!
 //! A commit costs two fsyncs however much is in it, so everything that waits is grouped into one transaction,
 //! each change in a savepoint of its own. When the group fails (a full disk undoes all of it), every change is
-//! made again alone: one that is too large for the disk must not take a revocation beside it down.
+//! made again alone: one that is too large for the disk must not take a revocation beside it down. What can wait
+//! ([`Upkeep`]) is done while nothing else does.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::queue::{Queue, Refused};
+use super::queue::{Queue, Refused, Taken};
 use crate::error::{Failure, StoreError, from_io};
 
 /// Most changes of one commit: bounds how long the first of them waits for the last.
@@ -27,6 +28,20 @@ pub(super) enum Abandoned {
     MakeAnyway,
 }
 
+/// What the thread does while no change waits.
+pub(super) trait Upkeep: Send + 'static {
+    /// A little of it, in a transaction of its own: a change that comes meanwhile waits for its end.
+    fn when_idle(&mut self, connection: &Connection) -> Idle;
+}
+
+/// How long there is nothing more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Idle {
+    For(Duration),
+    /// Until something has been written.
+    UntilChanged,
+}
+
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: Arc<Queue<Box<dyn Change>>>,
@@ -37,7 +52,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread, which owns `connection` from here on.
-    pub(super) fn start(connection: Connection, path: &Path, capacity: usize) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        connection: Connection,
+        path: &Path,
+        capacity: usize,
+        mut upkeep: impl Upkeep,
+    ) -> Result<Self, StoreError> {
         let queue = Arc::new(Queue::new(capacity));
         let (ending, ended) = sync_channel(1);
         let (queue_of_thread, path_of_thread) = (Arc::clone(&queue), path.to_owned());
@@ -48,7 +68,7 @@ impl Writer {
                 let _ending: SyncSender<()> = ending;
                 let _guard = AbandonOnExit(&queue_of_thread);
                 let connection = connection;
-                run(&connection, &queue_of_thread, &path_of_thread);
+                run(&connection, &queue_of_thread, &path_of_thread, &mut upkeep);
             })
             .map_err(|error| from_io(path, &error))?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)), ended: Mutex::new(ended) })
@@ -162,13 +182,23 @@ where
     }
 }
 
-fn run(connection: &Connection, queue: &Queue<Box<dyn Change>>, path: &Path) {
+fn run(connection: &Connection, queue: &Queue<Box<dyn Change>>, path: &Path, upkeep: &mut impl Upkeep) {
+    // At once, when nothing waits: what was left to do when the store was closed.
+    let mut due = Some(Instant::now());
     loop {
-        let mut group = queue.take(GROUP);
-        if group.is_empty() {
-            return;
-        }
+        let mut group = match queue.take(GROUP, due) {
+            Taken::Items(group) => group,
+            Taken::Nothing => {
+                due = match upkeep.when_idle(connection) {
+                    Idle::For(pause) => Some(Instant::now() + pause),
+                    Idle::UntilChanged => None,
+                };
+                continue;
+            }
+            Taken::Closed => return,
+        };
         let now = Instant::now();
+        due.get_or_insert(now);
         group.retain(|change| !change.is_abandoned(now));
         match commit_group(connection, &mut group, path) {
             Ok(()) => group.into_iter().for_each(|change| change.answer(Ok(()))),
@@ -219,10 +249,18 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
+    struct Nothing;
+
+    impl Upkeep for Nothing {
+        fn when_idle(&mut self, _: &Connection) -> Idle {
+            Idle::UntilChanged
+        }
+    }
+
     fn writer() -> Writer {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT").unwrap();
-        Writer::start(connection, Path::new("memory"), 64).unwrap()
+        Writer::start(connection, Path::new("memory"), 64, Nothing).unwrap()
     }
 
     fn insert(n: i64) -> impl Fn(&Connection) -> Result<usize, Failure> + Send + 'static {
@@ -288,12 +326,57 @@ mod tests {
         let peek = queued(&queue, move |_| Ok(rows(&other)));
         let last = queued(&queue, insert(2));
         queue.close();
-        run(&connection, &queue, Path::new("t.db"));
+        run(&connection, &queue, Path::new("t.db"), &mut Nothing);
         assert_eq!(first.try_recv().unwrap(), Ok(1));
         assert!(again.try_recv().unwrap().is_err());
         assert_eq!(peek.try_recv().unwrap(), Ok(vec![]), "nothing is visible before the group's commit");
         assert_eq!(last.try_recv().unwrap(), Ok(1));
         assert_eq!(rows(&connection), [1, 2]);
+    }
+
+    /// Notes how many rows it finds each time it is called.
+    struct Look {
+        found: SyncSender<usize>,
+        then: Idle,
+    }
+
+    impl Upkeep for Look {
+        fn when_idle(&mut self, connection: &Connection) -> Idle {
+            let _ = self.found.try_send(rows(connection).len());
+            self.then
+        }
+    }
+
+    #[test]
+    fn upkeep_comes_after_all_that_waits_and_again_after_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = on_disk(&dir);
+        let queue = Arc::new(Queue::new(2 * GROUP));
+        let waiting: Vec<_> = (0..i64::try_from(GROUP).unwrap() + 1).map(|n| queued(&queue, insert(n))).collect();
+        let (found, finds) = sync_channel(8);
+        let of_thread = Arc::clone(&queue);
+        let thread = std::thread::spawn(move || {
+            let mut look = Look { found, then: Idle::UntilChanged };
+            run(&connection, &of_thread, Path::new("t.db"), &mut look);
+        });
+        assert_eq!(finds.recv_timeout(PATIENCE).unwrap(), waiting.len(), "more than one group was in the queue");
+        let last = queued(&queue, insert(-1));
+        assert_eq!(finds.recv_timeout(PATIENCE).unwrap(), waiting.len() + 1);
+        assert_eq!(last.recv_timeout(PATIENCE).unwrap(), Ok(1));
+        queue.close();
+        thread.join().unwrap();
+        assert!(finds.try_recv().is_err(), "not without a change between");
+    }
+
+    #[test]
+    fn neither_a_change_nor_the_end_waits_for_upkeep_that_has_more_to_do() {
+        for then in [Idle::For(Duration::ZERO), Idle::For(Duration::from_secs(3600))] {
+            let dir = tempfile::tempdir().unwrap();
+            let (found, _finds) = sync_channel(1);
+            let writer = Writer::start(on_disk(&dir), Path::new("t.db"), 8, Look { found, then }).unwrap();
+            assert_eq!(writer.submit(insert(1), Abandoned::Skip, PATIENCE), Ok(1), "{then:?}");
+            assert_eq!(writer.close(PATIENCE), Ok(()), "{then:?}");
+        }
     }
 
     #[test]
@@ -305,7 +388,7 @@ mod tests {
         // OR ROLLBACK undoes the whole transaction, as a full disk does.
         let bad = queued(&queue, |c| Ok(c.execute_batch("INSERT OR ROLLBACK INTO t VALUES (1), (1)")?));
         queue.close();
-        run(&connection, &queue, Path::new("t.db"));
+        run(&connection, &queue, Path::new("t.db"), &mut Nothing);
         assert_eq!(good.try_recv().unwrap(), Ok(1));
         assert!(bad.try_recv().unwrap().is_err());
         assert_eq!(rows(&connection), [7]);

@@ -16,7 +16,7 @@ use rusqlite::Connection;
 
 use crate::fixture::{ENV, FIRST_LAYOUT, Home, NOW, change, key, key_of, named, record};
 
-fn hand() -> Hand {
+pub(crate) fn hand() -> Hand {
     Hand { at: NOW.plus(77), by: RestoredBy { uid: 1234, sudo_user: Some("ann".into()) } }
 }
 
@@ -505,7 +505,7 @@ fn a_backup_of_an_older_release_is_checked_restored_and_brought_up() {
         let ready = prepare(&home, &old, RestoreOptions::default()).unwrap();
         assert_eq!((ready.report().schema, ready.carried().unwrap().revoked), (1, 1));
         ready.finish(&format!("{is_present_old}"), hand()).unwrap();
-        assert_eq!(checked(&home.path).unwrap().schema, 4);
+        assert_eq!(checked(&home.path).unwrap().schema, 5);
         assert_eq!(home.open().token(token.accessor).unwrap().state, TokenState::Revoked);
     }
 }

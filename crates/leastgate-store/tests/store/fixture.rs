@@ -100,6 +100,7 @@ pub(crate) const FIRST_LAYOUT: &str =
     ALTER TABLE tokens DROP COLUMN last_used; ALTER TABLE tokens DROP COLUMN last_source;
     ALTER TABLE usage DROP COLUMN last_source;
     DROP TABLE tombstones; ALTER TABLE tokens DROP COLUMN shortened;
+    DROP TABLE pending_revocations; DROP TABLE bulk_revocations;
     DROP INDEX tokens_by_pepper; ALTER TABLE admins DROP COLUMN pepper_id;
     CREATE INDEX tokens_by_owner ON tokens (owner) WHERE owner IS NOT NULL;
     PRAGMA user_version = 1";

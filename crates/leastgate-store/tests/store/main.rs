@@ -8,6 +8,8 @@ mod bulk;
 mod changes;
 mod fixture;
 mod listing;
+mod pending;
+mod pending_model;
 mod peppers;
 mod refusals;
 mod rotation;

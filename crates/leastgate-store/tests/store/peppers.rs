@@ -160,7 +160,8 @@ fn administrators_of_an_older_store_are_of_the_pepper_it_was_claimed_with() {
     }
     let old = Connection::open(&home.path).unwrap();
     old.execute_batch(
-        "DROP TABLE tombstones; ALTER TABLE tokens DROP COLUMN shortened; DROP INDEX tokens_by_pepper;
+        "DROP TABLE pending_revocations; DROP TABLE bulk_revocations;
+         DROP TABLE tombstones; ALTER TABLE tokens DROP COLUMN shortened; DROP INDEX tokens_by_pepper;
          ALTER TABLE admins DROP COLUMN pepper_id; PRAGMA user_version = 2;",
     )
     .unwrap();

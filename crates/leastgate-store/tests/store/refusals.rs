@@ -66,7 +66,7 @@ fn a_newer_schema_is_refused_with_both_versions() {
     drop(home.open());
     Connection::open(&home.path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = home.try_open(SqliteOptions::default()).unwrap_err();
-    assert_eq!(error, StoreError::NewerSchema { path: home.path, found: 99, known: 4 });
+    assert_eq!(error, StoreError::NewerSchema { path: home.path, found: 99, known: 5 });
 }
 
 #[test]

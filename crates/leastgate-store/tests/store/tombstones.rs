@@ -93,7 +93,7 @@ fn tokens_that_were_rotated_before_tombstones_were_kept_leave_one() {
     let (successor, end) = (record(named("rotated")), OldEnd::Grace(NOW.plus(60)));
     store.rotate_token(Rotation { old: old.accessor, successor, end, expected: None }).unwrap();
     drop(store);
-    let before = "DROP TABLE tombstones; ALTER TABLE tokens DROP COLUMN shortened; PRAGMA user_version = 3";
+    let before = "DROP TABLE pending_revocations; DROP TABLE bulk_revocations; DROP TABLE tombstones; ALTER TABLE tokens DROP COLUMN shortened; PRAGMA user_version = 3";
     Connection::open(&home.path).unwrap().execute_batch(before).unwrap();
     let store = home.open();
     purge(&store, LATER);
