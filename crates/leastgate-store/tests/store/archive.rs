@@ -9,8 +9,8 @@ use leastgate_store::archive::{
     ArchiveError, Owner, Progress, Report, Restore, RestoreOptions, Seal, Step, backup, check,
 };
 use leastgate_store::{
-    AdminRole, Change, MayGrant, NewAdmin, NewToken, OldEnd, Rotation, StateDir, StoreError, TokenGrant, TokenName,
-    TokenRecord, TokenStore, issue_admin,
+    AdminRole, Change, MayGrant, NewAdmin, NewToken, OldEnd, Rotation, StateDir, StateDirError, StoreError, TokenGrant,
+    TokenName, TokenRecord, TokenStore, issue_admin,
 };
 use rusqlite::Connection;
 
@@ -503,6 +503,9 @@ fn root_writes_nothing_into_a_folder_of_somebody_else() {
         // Only root can give a folder away, and only root is refused.
         return;
     }
+    let before = names(folder(&home));
+    assert!(matches!(StateDir::open_own(folder(&home)), Err(StateDirError::Others { uid: 65_534, .. })));
+    assert_eq!(names(folder(&home)), before, "no lock either");
     let restored = prepare(&home, &backup_file, RestoreOptions::default()).map(drop).unwrap_err();
     let again =
         backup(&home.path, &folder(&home).join("again.db"), owner(&key()), NOW, &mut go_on).map(drop).unwrap_err();

@@ -131,7 +131,7 @@ fn restore(global: &Global, arguments: &StoreRestore) -> Result<(), Failure> {
     let gateway = Gateway::load(global)?;
     let state_dir = gateway.state_dir()?;
     let file = &arguments.file;
-    let dir = StateDir::open(state_dir).map_err(|error| Failure::new(Exit::Failed, error))?;
+    let dir = StateDir::open_own(state_dir).map_err(|error| Failure::new(Exit::Failed, error))?;
     let options = RestoreOptions {
         unsealed: arguments.unsealed,
         forget_revocations: arguments.forget_revocations,
