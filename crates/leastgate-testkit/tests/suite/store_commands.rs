@@ -280,6 +280,20 @@ fn a_newer_schema_is_refused_by_every_command() {
     assert!(!to.exists() && fs::read(store(&stored)).unwrap() == before, "left untouched");
 }
 
+/// The release that wrote it goes on with it when the slip is mended: nobody may have brought it up meanwhile.
+#[test]
+fn a_start_with_another_pepper_leaves_an_older_store_as_it_was() {
+    let mut stored = Stored::start();
+    assert_eq!(stored.gateway.stop().code, Some(0));
+    let mut bytes = fs::read(store(&stored)).unwrap();
+    bytes[USER_VERSION..USER_VERSION + 4].copy_from_slice(&1_u32.to_be_bytes());
+    fs::write(store(&stored), &bytes).unwrap();
+    let pepper = stored.gateway.path().join("pepper");
+    fs::write(&pepper, "another-pepper-another-pepper-another-pepper-another").unwrap();
+    assert_ended(&stored.gateway.restart_failing(), 3, &["pepper"]);
+    assert!(fs::read(store(&stored)).unwrap() == bytes);
+}
+
 #[test]
 fn what_is_no_backup_of_this_gateway_is_refused_and_changes_nothing() {
     let mut stored = Stored::start();
