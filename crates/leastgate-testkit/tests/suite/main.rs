@@ -53,6 +53,7 @@ mod protocols;
 mod readme;
 mod refusals;
 mod reload;
+mod restore_prompt;
 mod root_restore;
 mod run_command;
 mod run_signals;

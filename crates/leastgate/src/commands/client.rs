@@ -12,6 +12,7 @@ use leastgate_policy::token::inspect;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::interrupt::Interrupt;
 use super::{admin_tls, socket};
 use crate::cli::Global;
 use crate::exit::{Exit, Failure};
@@ -127,6 +128,18 @@ fn accessor(text: &str) -> Result<String, Failure> {
 
 /// Asks before what can't be undone. Without a terminal there is nobody to ask.
 pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    ask(question, yes, || {
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).ok().map(|_| answer)
+    })
+}
+
+/// The same where something has to be tidied up after a no: whoever interrupts the question has said one.
+pub(super) fn confirm_or(interrupt: &Interrupt, question: &str, yes: bool) -> Result<(), Failure> {
+    ask(question, yes, || interrupt.line())
+}
+
+fn ask(question: &str, yes: bool, answer: impl FnOnce() -> Option<String>) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
@@ -134,15 +147,11 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, format!("{question} Say so with --yes: there is no terminal to ask on")));
     }
     let _ = write!(std::io::stderr(), "{question} [y/N] ");
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    match (read, answer.trim()) {
-        (Ok(_), "y" | "Y" | "yes") => Ok(()),
-        _ => {
-            output::note("nothing was changed");
-            Err(Failure::silent(Exit::Interrupted))
-        }
+    if answer().is_some_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes")) {
+        return Ok(());
     }
+    output::note("nothing was changed");
+    Err(Failure::silent(Exit::Interrupted))
 }
 
 /// Where a new secret will go. It is made before the secret is: one that nobody can keep must not begin to live.

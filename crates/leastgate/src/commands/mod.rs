@@ -9,6 +9,7 @@ mod demo;
 mod first_steps;
 mod health;
 mod init;
+mod interrupt;
 mod manual;
 mod policy;
 mod progress;

@@ -10,6 +10,7 @@ use leastgate_store::{StateDir, StoreError};
 use serde_json::{Value, json};
 
 use super::client;
+use super::interrupt::Interrupt;
 use super::progress::Line;
 use crate::cli::{Global, Store, StoreRestore};
 use crate::exit::{Exit, Failure};
@@ -64,7 +65,8 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
     let gateway = Gateway::load(global)?;
     let store = StateDir::store_in(gateway.state_dir()?);
     let report = {
-        let line = Line::start(global)?;
+        let interrupt = Interrupt::take()?;
+        let line = Line::start(global, &interrupt);
         archive::backup(&store, file, gateway.owner(), loading::now(), &mut |now| line.show(now))
     };
     let report = report.map_err(refused)?;
@@ -84,7 +86,8 @@ fn check(global: &Global, file: Option<PathBuf>) -> Result<(), Failure> {
         (None, None) => return Err(Failure::new(Exit::Usage, "name the file to check")),
     };
     let report = {
-        let line = Line::start(global)?;
+        let interrupt = Interrupt::take()?;
+        let line = Line::start(global, &interrupt);
         archive::check(&file, gateway.as_ref().map(Gateway::owner), &mut |now| line.show(now))
     };
     let report = report.map_err(refused)?;
@@ -137,13 +140,15 @@ fn restore(global: &Global, arguments: &StoreRestore) -> Result<(), Failure> {
         forget_revocations: arguments.forget_revocations,
         salvage: arguments.salvage,
     };
+    // Until the end: what is made ready is a whole copy of the store, and goes again if nothing comes of it.
+    let interrupt = Interrupt::take()?;
     let ready = {
-        let line = Line::start(global)?;
+        let line = Line::start(global, &interrupt);
         Restore::prepare(&dir, file, gateway.owner(), options, &mut |now| line.show(now))
     };
     let ready = ready.map_err(refused)?;
     tell_consequences(file, &ready, options);
-    client::confirm(&format!("Replace {} with it?", dir.store_path().display()), arguments.yes)?;
+    client::confirm_or(&interrupt, &format!("Replace {} with it?", dir.store_path().display()), arguments.yes)?;
     let (report, carried) = (ready.report().clone(), ready.carried().cloned());
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string();
     let kept = ready.finish(&stamp).map_err(refused)?;
