@@ -50,6 +50,7 @@ mod overload;
 mod own_token;
 mod pepper;
 mod protocols;
+mod quiet;
 mod readme;
 mod refusals;
 mod reload;

@@ -63,7 +63,7 @@ pub struct Global {
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub output: Format,
-    /// Results only, no messages
+    /// Results and warnings only, no other messages
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Say more; twice: everything

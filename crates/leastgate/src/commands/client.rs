@@ -18,7 +18,7 @@ use crate::cli::Global;
 use crate::exit::{Exit, Failure};
 use crate::files::NewFile;
 use crate::gateway::loading;
-use crate::output::{self, BOLD, Format, WARN};
+use crate::output::{self, BOLD, Format};
 
 /// Finds the gateway: `--admin-url`, else the local one's socket. A credential goes only where it was told to go: whoever
 /// listens on a socket that was found in the gateway's place must not get one.
@@ -226,15 +226,10 @@ fn lost(error: &std::io::Error, if_lost: &str) -> Failure {
     Failure::new(Exit::Failed, format!("the secret could not be written ({error}) and is lost: {if_lost}"))
 }
 
-/// Something that is no error and hardly meant.
-pub(super) fn warn(text: impl std::fmt::Display) {
-    output::note(format_args!("{WARN}warning{WARN:#}: {text}"));
-}
-
 /// Says that a change is in force, and not on disk yet.
 pub(super) fn warn_unless(durable: bool) {
     if !durable {
-        warn("in force, but not on disk yet; the gateway tries again until it is");
+        output::warn("in force, but not on disk yet; the gateway tries again until it is");
     }
 }
 

@@ -121,10 +121,10 @@ fn say_table(file: &Path, report: &Report) {
         output::data(format_args!("and {} more", report.faults - told));
     }
     if !report.is_compared {
-        client::warn("no gateway's file was found here: environment and pepper were not compared");
+        output::warn("no gateway's file was found here: environment and pepper were not compared");
     }
     if report.seal == Seal::Unknown {
-        client::warn("the seal needs the pepper, and was not looked at: name the gateway's file with --config");
+        output::warn("the seal needs the pepper, and was not looked at: name the gateway's file with --config");
     }
     let verdict = if report.is_fine() { "is whole".to_owned() } else { format!("has {} fault(s)", report.faults) };
     output::data(format_args!("{} {verdict}: {}", file.display(), counted(&report.holds)));
@@ -186,23 +186,23 @@ fn tell_consequences(file: &Path, ready: &Restore, options: RestoreOptions) {
     output::note(format_args!("{}{made}: {}", file.display(), counted(&report.holds)));
     let Some(carried) = ready.carried() else {
         let message = "there is no present store: what was revoked since the backup can't be known, and lives again";
-        client::warn(message);
+        output::warn(message);
         return;
     };
     tell_taken(carried, options.forget_revocations);
     if !carried.is_complete {
-        client::warn(
+        output::warn(
             "the present store could not be read whole: more may have been revoked since, and would live again",
         );
     }
     if carried.lost + carried.lost_admins > 0 {
-        client::warn(format_args!(
+        output::warn(format_args!(
             "made since the backup, and gone with the restore: {} token(s), {} administrator(s)",
             carried.lost, carried.lost_admins
         ));
     }
     if carried.unknown + carried.unknown_admins > 0 {
-        client::warn(format_args!(
+        output::warn(format_args!(
             "in the backup and not in the present store: {} token(s), {} administrator(s); they live again, though they may \
              have been revoked and purged since. Revoke those that should not: {}",
             carried.unknown,
@@ -221,7 +221,7 @@ fn tell_taken(carried: &Carried, forget: bool) {
     if revoked + disabled + rotated + shortened + narrowed + revoked_admins == 0 {
         output::note("nothing was revoked since the backup");
     } else if forget {
-        client::warn(format_args!("since the backup, and undone by the restore: {since}"));
+        output::warn(format_args!("since the backup, and undone by the restore: {since}"));
     } else {
         output::note(format_args!("since the backup, and so it stays: {since}"));
     }

@@ -50,7 +50,7 @@ pub(super) fn create(
     refused.map_or(Ok(()), |error| {
         let failure = Failure::from(error);
         if made > 0 {
-            client::warn(format_args!("{made} of {count} tokens were made, and their secrets are handed over"));
+            output::warn(format_args!("{made} of {count} tokens were made, and their secrets are handed over"));
         }
         Err(failure)
     })
@@ -105,7 +105,7 @@ pub(super) fn import(global: &Global, arguments: &TokenImport) -> Result<(), Fai
         let asked = ImportTokens { tokens: batch.to_vec(), reason: arguments.reason.clone() };
         let taken = client.import_tokens(&asked).inspect_err(|_| {
             if done.imported > 0 {
-                client::warn(format_args!(
+                output::warn(format_args!(
                     "{} tokens were taken before; a second import goes on from there",
                     done.imported
                 ));
