@@ -21,6 +21,7 @@ mod cli;
 mod clients;
 mod clock_set_back;
 mod conformance;
+mod core_dumps;
 mod crash;
 mod cuts;
 mod deadlines;

@@ -14,10 +14,8 @@ use crate::exit::{Exit, Failure};
 use crate::gateway::loading::GatewayFile;
 use crate::gateway::{Certificates, FirstAdmin, Gateway, Parts, PolicyOrigin, Signals, exposure, loading};
 use crate::output;
-use crate::sandbox;
 
 pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
-    sandbox::forbid_core_dumps();
     let flags: Vec<_> =
         arguments.workers.map(|workers| loading::flag("--workers", &["workers"], workers)).into_iter().collect();
     let loaded = loading::gateway_file(global, flags.clone())?;

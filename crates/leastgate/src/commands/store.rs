@@ -16,10 +16,8 @@ use crate::cli::{Global, Store, StoreRestore};
 use crate::exit::{Exit, Failure};
 use crate::gateway::loading;
 use crate::output::{self, Format};
-use crate::sandbox;
 
 pub(super) fn run(global: &Global, command: Store) -> Result<(), Failure> {
-    sandbox::forbid_core_dumps();
     match command {
         Store::Backup { file } => backup(global, &file),
         Store::Restore(arguments) => restore(global, &arguments),
