@@ -41,6 +41,7 @@ mod kill;
 mod kill_bulk;
 mod large_bodies;
 mod limits;
+mod many_at_once;
 mod many_tokens;
 mod metrics;
 mod mutations;

@@ -203,13 +203,20 @@ impl Handover {
         }
     }
 
-    /// Gives a text with many secrets, a line for each.
-    pub(super) fn give_text(self, text: &str) -> Result<(), Failure> {
-        let if_lost = self.if_lost.clone();
-        if self.file.is_some() {
-            return self.give_file(text);
+    /// Gives secrets of which more may follow, a line for each. From the first on the file stays.
+    ///
+    /// # Errors
+    /// They could not be written: those before are with their owner.
+    pub(super) fn add(&mut self, lines: &str) -> std::io::Result<()> {
+        match &mut self.file {
+            Some(file) => file.add(lines.as_bytes()),
+            None => output::sure(lines.trim_end_matches('\n')),
         }
-        output::sure(text).map_err(|error| lost(&error, &if_lost))
+    }
+
+    /// The file that they go into.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(NewFile::path)
     }
 
     fn give_file(self, secret: &str) -> Result<(), Failure> {
