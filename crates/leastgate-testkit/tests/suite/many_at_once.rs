@@ -1,4 +1,5 @@
-//! Many tokens with one command: what is made is handed over as it is made, whatever ends the command.
+//! Many tokens with one command: what is made is handed over as it is made, whatever ends the command; and what a filter
+//! fits is named whole or not at all.
 
 use std::fs;
 use std::process::Command;
@@ -87,4 +88,19 @@ fn secrets_that_nobody_took_are_named_and_nobody_elses_with_them() {
         assert!(ended.stderr.contains(word), "{word}: {}", ended.stderr);
     }
     assert!(!ended.stderr.contains("--owner"), "{}", ended.stderr);
+}
+
+#[test]
+fn names_alone_of_what_a_filter_fits_are_refused() {
+    let stored = Stored::start();
+    stored.cli(&create_many("bot", "25"));
+    let filter = ["token", "revoke", "--owner", "team-test", "--reason", "r", "-o", "name"];
+    for more in [&["--dry-run"][..], &["--yes"]] {
+        let ended = stored.gateway.cli(&[&filter[..], more].concat());
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""), "{}", ended.stderr);
+        assert!(ended.stderr.contains("-o json"), "{}", ended.stderr);
+    }
+    let left = stored.cli(&["token", "list", "--state", "active", "-o", "name"]).stdout;
+    assert_eq!(left.lines().count(), 25, "nothing was revoked");
+    stored.cli(&["token", "revoke", "bot-1", "--reason", "r", "--yes", "-o", "name"]);
 }
