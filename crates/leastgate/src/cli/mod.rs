@@ -145,7 +145,7 @@ pub struct Serve {
     /// Write the listeners' addresses into this file once all are bound
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ready_file: Option<PathBuf>,
-    /// If there is no administrator yet, make one named root and write its credential into this new file (mode 0600)
+    /// If there is no administrator yet, make one named root and write its credential into this new file (mode 0600); needs a state_dir
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub bootstrap_admin: Option<PathBuf>,
     /// The same with a credential that `admin create --declare` has drawn, from this file (or LEASTGATE_BOOTSTRAP_ADMIN holds it)

@@ -22,7 +22,9 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     output::start_log(global.verbose);
     let signals = Signals::take()?;
     let mut warnings = exposure::find(&loaded.config);
-    let parts = parts(loaded, flags, first_admin(arguments)?)?;
+    let first_admin = first_admin(arguments)?;
+    refuse_forgotten(first_admin.as_ref(), &loaded.config)?;
+    let parts = parts(loaded, flags, first_admin)?;
     let named = global.config.as_deref();
     let wants_first_token = parts.config.tokens == TokenSource::Store;
     let steps = FirstSteps::of(&parts.policy.spec, &parts.policy.snapshot, named).filter(|_| wants_first_token);
@@ -86,6 +88,21 @@ fn first_admin(arguments: &Serve) -> Result<Option<FirstAdmin>, Failure> {
             Err(Failure::new(Exit::Usage, message))
         }
         (way, _) => Ok(way),
+    }
+}
+
+/// Without a state_dir an administrator ends with the process, and the file stays: the next start could not write another.
+fn refuse_forgotten(first_admin: Option<&FirstAdmin>, config: &GatewayConfig) -> Result<(), Failure> {
+    match first_admin {
+        Some(way @ FirstAdmin::Write(_)) if config.state_dir.is_none() => {
+            let message = format!(
+                "{way} needs a state_dir: without one administrators are kept in memory, and the next start could not \
+                 write over this one's file; use the local admin.sock, or give the same credential to every start with \
+                 --bootstrap-admin-from"
+            );
+            Err(Failure::new(Exit::Usage, message))
+        }
+        _ => Ok(()),
     }
 }
 
