@@ -466,6 +466,34 @@ fn a_restore_works_without_a_store_and_leaves_no_draft_of_a_killed_one() {
     assert_eq!(home.open().count_tokens().unwrap(), 1);
 }
 
+/// Whose name begins with the store's may be a backup that another process is writing.
+#[test]
+fn what_a_killed_backup_left_goes_with_time_and_no_draft_of_another_file_does() {
+    let home = Home::new();
+    home.open().create_token(record(named("a"))).unwrap();
+    let backup_file = back_up(&home);
+    let (old, fresh) = ("0123456789abcdef", "fedcba9876543210");
+    let draft = |of: &str, number: &str, more: &str| folder(&home).join(format!(".{of}.{number}.partial{more}"));
+    let of_others = [draft("store.db.bak", old, ""), draft("store.db.x", old, "-wal"), draft("backup.db", old, "")];
+    for path in &of_others {
+        fs::write(path, "being written").unwrap();
+    }
+    restore(&home, &backup_file);
+    assert!(of_others.iter().all(|path| path.exists()), "{:?}", names(folder(&home)));
+
+    let again = folder(&home).join("again.db");
+    let left = [draft("again.db", old, ""), draft("again.db", old, "-journal")];
+    for path in &left {
+        fs::write(path, "left").unwrap();
+        let days_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
+        fs::File::options().write(true).open(path).unwrap().set_modified(days_ago).unwrap();
+    }
+    fs::write(draft("again.db", fresh, ""), "being written").unwrap();
+    backup(&home.path, &again, owner(&key()), NOW, &mut go_on).unwrap();
+    assert!(draft("again.db", fresh, "").exists(), "another backup may be at it");
+    assert!(!left.iter().any(|path| path.exists()), "{:?}", names(folder(&home)));
+}
+
 /// What the first release wrote: the same rows without what came later.
 fn make_old(path: &Path) {
     Connection::open(path).unwrap().execute_batch(FIRST_LAYOUT).unwrap();
