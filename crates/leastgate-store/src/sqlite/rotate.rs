@@ -49,7 +49,9 @@ fn grant_grace(connection: &Connection, old: &TokenRecord, end: Timestamp) -> Re
 /// What stands in for the old one stands in for its successor: it would outlive a grace, and ends with who has the name.
 fn adopt_children(connection: &Connection, old: Accessor, successor: Accessor) -> Result<(), Failure> {
     connection
-        .prepare_cached("UPDATE tokens SET parent = ?2 WHERE parent = ?1 AND state <> 'revoked'")?
+        .prepare_cached(
+            "UPDATE tokens SET parent = ?2, version = version + 1 WHERE parent = ?1 AND state <> 'revoked'",
+        )?
         .execute((old.to_string(), successor.to_string()))?;
     Ok(())
 }
