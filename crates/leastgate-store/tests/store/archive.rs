@@ -522,6 +522,32 @@ fn a_backup_of_an_older_release_is_checked_restored_and_brought_up() {
     }
 }
 
+/// A trigger of whoever made the file runs when a copy is brought up, and may reach no further than the records.
+#[test]
+fn what_an_older_file_brings_along_is_not_trusted_when_it_is_looked_at() {
+    let home = Home::new();
+    let admin = NewAdmin {
+        name: TokenName::parse("root").unwrap(),
+        role: AdminRole::Admin,
+        may_grant: MayGrant::everything(),
+        created: NOW,
+        created_by: "ann".into(),
+    };
+    issue_admin(&home.open(), ENV, &key(), &admin).unwrap();
+    make_old(&home.path);
+    let file = Connection::open(&home.path).unwrap();
+    file.execute_batch(
+        "CREATE TRIGGER looks AFTER UPDATE ON admins BEGIN
+             UPDATE admins SET name = (SELECT 'seen' FROM pragma_database_list) WHERE id = new.id AND name <> 'seen';
+         END",
+    )
+    .unwrap();
+    drop(file);
+    let looked = checked(&home.path);
+    let told = format!("{looked:?}");
+    assert!(told.contains("unsafe use of virtual table"), "{told}");
+}
+
 #[test]
 fn root_writes_nothing_into_a_folder_of_somebody_else() {
     let home = Home::new();
