@@ -273,7 +273,7 @@ fn a_newer_schema_is_refused_by_every_command() {
     assert_ended(&stored.gateway.cli(&["store", "check", shown(&file)]), 3, &words);
     newer(&store(&stored));
     let before = fs::read(store(&stored)).unwrap();
-    assert_ended(&stored.gateway.restart_failing(), 1, &words);
+    assert_ended(&stored.gateway.restart_failing(), 3, &words);
     assert_ended(&stored.gateway.cli(&["store", "check"]), 3, &words);
     let to = stored.gateway.path().join("other.db");
     assert_ended(&stored.gateway.cli(&["store", "backup", shown(&to)]), 3, &words);
@@ -301,6 +301,10 @@ fn what_is_no_backup_of_this_gateway_is_refused_and_changes_nothing() {
     let file = backup(&stored, "backup.db");
     assert_eq!(stored.gateway.stop().code, Some(0));
     let good = fs::read(&file).unwrap();
+    let present = fs::read(store(&stored)).unwrap();
+    fs::write(store(&stored), "somebody's shopping list").unwrap();
+    assert_ended(&stored.gateway.restart_failing(), 3, &["not a leastgate store"]);
+    fs::write(store(&stored), present).unwrap();
     let bad = stored.gateway.path().join("bad.db");
     let refused = |bytes: &[u8], words: &[&str]| {
         fs::write(&bad, bytes).unwrap();

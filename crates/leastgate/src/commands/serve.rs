@@ -117,7 +117,14 @@ fn open_store(
         None => SqliteStore::in_memory(&config.environment, key),
     };
     store.map_err(|error| {
-        let is_invalid = matches!(error, StoreError::WrongPepper { .. } | StoreError::OtherEnvironment { .. });
+        let is_invalid = matches!(
+            error,
+            StoreError::WrongPepper { .. }
+                | StoreError::OtherEnvironment { .. }
+                | StoreError::Corrupt { .. }
+                | StoreError::Foreign { .. }
+                | StoreError::NewerSchema { .. }
+        );
         Failure::new(if is_invalid { Exit::Invalid } else { Exit::Failed }, error)
     })
 }
