@@ -2,7 +2,7 @@
 //! outlives it.
 
 use std::fs::{self, File};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -210,6 +210,8 @@ fn a_command_gets_its_own_token_and_nothing_of_who_started_it() {
     let world = World::start();
     world.stored.create("ci-bot", &["--role", "reader"]);
     fs::write(world.path("ann.admin"), &world.credential).unwrap();
+    // One that others could read would be told.
+    fs::set_permissions(world.path("ann.admin"), fs::Permissions::from_mode(0o600)).unwrap();
     let url = format!("https://{}", world.address());
     let mut command = Command::new(paths::leastgate());
     command

@@ -17,7 +17,7 @@ use super::{admin_tls, socket};
 use crate::cli::Global;
 use crate::exit::{Exit, Failure};
 use crate::files::NewFile;
-use crate::gateway::loading;
+use crate::gateway::{exposure, loading};
 use crate::output::{self, BOLD, Format};
 
 /// Finds the gateway: `--admin-url`, else the local one's socket. A credential goes only where it was told to go: whoever
@@ -77,6 +77,8 @@ fn credential_given(global: &Global) -> Option<&'static str> {
 
 fn credential(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
     if let Some(path) = &global.admin_token_file {
+        let given = credential_given(global).unwrap_or("--admin-token-file");
+        exposure::of_secret(given, path, path.display()).into_iter().for_each(output::warn);
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::new(Exit::Failed, format!("the admin credential in {} can't be read: {error}", path.display()))
         })?;

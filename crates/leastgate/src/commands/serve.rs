@@ -23,6 +23,9 @@ pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
     let signals = Signals::take()?;
     let mut warnings = exposure::find(&loaded.config);
     let first_admin = first_admin(arguments)?;
+    if let Some(way @ FirstAdmin::Given(source @ SecretSource::File(path))) = &first_admin {
+        warnings.extend(exposure::of_secret(&way.to_string(), path, source));
+    }
     refuse_forgotten(first_admin.as_ref(), &loaded.config)?;
     let parts = parts(loaded, flags, first_admin)?;
     let named = global.config.as_deref();
