@@ -3,10 +3,7 @@
 use leastgate_policy::token::{CodecError, inspect};
 use leastgate_policy::{Accessor, EnvironmentKey, Timestamp, TokenKind};
 use leastgate_store::draw::pepper_id;
-use leastgate_store::{
-    AdminRecord, AdminRole, InvalidName, IssuedAdmin, MayGrant, NewAdmin, StoreError, TokenName, TokenStore,
-    issue_admin,
-};
+use leastgate_store::{AdminRecord, AdminRole, InvalidName, MayGrant, NewAdmin, StoreError, TokenName, TokenStore};
 
 /// Why there is no first administrator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,30 +46,11 @@ pub enum UnfitCredential {
     Revoked,
 }
 
-/// Makes an administrator without a ceiling if the store has none that isn't revoked: the secret to be shown once,
-/// or `None` where there is one already.
+/// Makes an administrator without a ceiling of whoever has this credential, if the store has none that isn't revoked: `None`
+/// where there is one, whatever was given.
 ///
 /// # Errors
-/// The name is not one, or the store can't keep it.
-pub fn bootstrap(
-    store: &dyn TokenStore,
-    environment: &str,
-    key: &EnvironmentKey,
-    name: &str,
-    now: Timestamp,
-) -> Result<Option<IssuedAdmin>, BootstrapError> {
-    let admin = first(name, now)?;
-    if store.count_admins()? > 0 {
-        return Ok(None);
-    }
-    Ok(Some(issue_admin(store, environment, key, &admin)?))
-}
-
-/// Makes an administrator of whoever has this credential, as [`bootstrap`] does of one that it draws: `None` where there
-/// is an administrator, whatever was given.
-///
-/// # Errors
-/// As [`bootstrap`], or the credential is not fit for it.
+/// The name is not one, the credential is not fit for it, or the store can't keep it.
 pub fn bootstrap_given(
     store: &dyn TokenStore,
     environment: &str,
@@ -129,19 +107,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_first_is_made_without_one() {
-        let key = EnvironmentKey::derive(&Pepper::new(vec![1; 32]).unwrap(), "prod");
-        let store = SqliteStore::in_memory("prod", &key).unwrap();
-        let first = bootstrap(&store, "prod", &key, "root", Timestamp(1)).unwrap().unwrap();
-        let digest = key.digest(first.secret.expose().as_bytes());
-        assert_eq!(store.find_admin(&digest).unwrap().map(|admin| admin.role), Some(AdminRole::Admin));
-        assert_eq!(bootstrap(&store, "prod", &key, "root", Timestamp(2)).unwrap().map(|issued| issued.record), None);
-        store.revoke_admin(first.record.id, Timestamp(3)).unwrap();
-        assert!(bootstrap(&store, "prod", &key, "root", Timestamp(4)).unwrap().is_some());
-        assert!(matches!(bootstrap(&store, "prod", &key, "Ann", Timestamp(5)), Err(BootstrapError::Name(_))));
-    }
-
-    #[test]
     fn a_credential_that_is_given_is_the_first_ones_if_there_is_none_and_it_fits() {
         let key = EnvironmentKey::derive(&Pepper::new(vec![1; 32]).unwrap(), "prod");
         let store = SqliteStore::in_memory("prod", &key).unwrap();
@@ -169,6 +134,8 @@ mod tests {
         assert_eq!((record.role, record.name.as_str(), record.digest), (AdminRole::Admin, "root", key.digest(good)));
         assert_eq!(give(good), Ok(None), "there is one");
         assert_eq!(give(b"hunter2"), Ok(None), "it is not looked at");
+        let misnamed = bootstrap_given(&store, "prod", &key, good, "Ann", Timestamp(1));
+        assert!(matches!(misnamed, Err(BootstrapError::Name(_))));
         store.revoke_admin(record.id, Timestamp(2)).unwrap();
         assert_eq!(give(good).unwrap_err(), BootstrapError::Unfit(UnfitCredential::Revoked));
         assert_eq!(store.count_admins(), Ok(0));

@@ -30,7 +30,7 @@ mod state;
 mod turn;
 mod unsynced;
 
-pub use bootstrap::{BootstrapError, UnfitCredential, bootstrap, bootstrap_given};
+pub use bootstrap::{BootstrapError, UnfitCredential, bootstrap_given};
 pub use listener::{AdminTls, Handshake, Secure, Secured};
 pub use operations::idle::Looked;
 pub use ops::ProbeTarget;

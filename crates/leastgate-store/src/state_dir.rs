@@ -1,9 +1,9 @@
 //! The state directory: one folder, one process. Its lock is what makes "one gateway per store" true, since
 //! `SO_REUSEPORT` would let a second one bind the same port without a word.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
@@ -36,7 +36,16 @@ pub enum StateDirError {
         /// The folder.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// Root would write among somebody else's files, for [`StateDir::open_own`].
+    #[error("{} belongs to the user with uid {uid}: what root writes there that user could not use, and could lead elsewhere; run this \
+             as that user (sudo -u '#{uid}')", shown(.path))]
+    Others {
+        /// What is theirs.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
     },
 }
 
@@ -66,6 +75,22 @@ impl StateDir {
         }
     }
 
+    /// As [`StateDir::open`], for whoever puts files in the place of the gateway's: root is refused, before anything is
+    /// written, where they would not be of the user that the others are of. It is root who runs such a command by a slip,
+    /// and the gateway's own user could neither take the lock any more nor open the store. A gateway that itself runs as
+    /// root, on a volume of another user, is no slip.
+    ///
+    /// # Errors
+    /// As [`StateDir::open`], or the folder, the lock or the store is somebody else's and this is root.
+    pub fn open_own(path: impl Into<PathBuf>) -> Result<Self, StateDirError> {
+        let path = path.into();
+        match others(&path) {
+            Ok(None) => Self::open(path),
+            Ok(Some((path, uid))) => Err(StateDirError::Others { path, uid }),
+            Err(source) => Err(StateDirError::Io { path, source }),
+        }
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -85,12 +110,40 @@ impl StateDir {
     }
 }
 
+/// What root would meddle with: the folder, or the nearest one above that is there, the lock or the store.
+fn others(dir: &Path) -> io::Result<Option<(PathBuf, u32)>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let dir = std::path::absolute(dir)?;
+    let folder = dir.ancestors().find(|folder| folder.exists()).unwrap_or(&dir);
+    if let Some(uid) = of_other(fs::metadata(folder))? {
+        return Ok(Some((folder.to_owned(), uid)));
+    }
+    for name in [LOCK_FILE, STORE_FILE] {
+        let path = dir.join(name);
+        if let Some(uid) = of_other(fs::symlink_metadata(&path))? {
+            return Ok(Some((path, uid)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whose it is, if it is there and not root's.
+fn of_other(found: io::Result<fs::Metadata>) -> io::Result<Option<u32>> {
+    match found {
+        Ok(metadata) => Ok(Some(metadata.uid()).filter(|uid| *uid != 0)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 enum Lock {
     Taken(File),
     Held(Option<u32>),
 }
 
-fn lock(dir: &Path) -> std::io::Result<Lock> {
+fn lock(dir: &Path) -> io::Result<Lock> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mut file = OpenOptions::new()
         .read(true)
@@ -100,6 +153,7 @@ fn lock(dir: &Path) -> std::io::Result<Lock> {
         .mode(0o600)
         .custom_flags(nofollow())
         .open(dir.join(LOCK_FILE))?;
+    refuse_planted(&file)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Lock::Held(read_pid(&mut file))),
@@ -111,13 +165,22 @@ fn lock(dir: &Path) -> std::io::Result<Lock> {
     Ok(Lock::Taken(file))
 }
 
+/// What has another name too is a file of somebody's that was linked here, and what is no file was never ours.
+fn refuse_planted(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.nlink() <= 1 {
+        return Ok(());
+    }
+    Err(io::Error::other("`lock` in it is not a file of its own: find out who put it there, and remove it"))
+}
+
 /// A link planted in a shared folder must not choose which file is written.
 #[expect(clippy::cast_possible_wrap, reason = "open(2) takes its flags as a signed integer")]
 fn nofollow() -> i32 {
     OFlags::NOFOLLOW.bits() as i32
 }
 
-fn write_pid(file: &mut File) -> std::io::Result<()> {
+fn write_pid(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())
@@ -134,7 +197,7 @@ mod tests {
     use super::*;
 
     fn mode(path: &Path) -> u32 {
-        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
     #[test]
@@ -171,13 +234,54 @@ mod tests {
     fn a_file_in_its_place_and_a_planted_link_are_refused() {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("file");
-        std::fs::write(&file, "kept").unwrap();
+        fs::write(&file, "kept").unwrap();
         assert!(matches!(StateDir::open(&file), Err(StateDirError::Io { .. })));
 
         let dir = root.path().join("dir");
-        std::fs::create_dir(&dir).unwrap();
+        fs::create_dir(&dir).unwrap();
         std::os::unix::fs::symlink(&file, dir.join(LOCK_FILE)).unwrap();
         assert!(matches!(StateDir::open(&dir), Err(StateDirError::Io { .. })));
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+    }
+
+    #[test]
+    fn a_lock_with_another_name_is_not_written_and_a_pipe_is_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let (precious, lock) = (root.path().join("precious"), root.path().join(LOCK_FILE));
+        fs::write(&precious, "kept").unwrap();
+        fs::set_permissions(&precious, Permissions::from_mode(0o644)).unwrap();
+        fs::hard_link(&precious, &lock).unwrap();
+        let refused = StateDir::open(root.path()).unwrap_err();
+        assert!(refused.to_string().contains("remove it"), "{refused}");
+        assert_eq!((fs::read_to_string(&precious).unwrap().as_str(), mode(&precious)), ("kept", 0o644));
+        fs::remove_file(&lock).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &lock, fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        assert!(matches!(StateDir::open(root.path()), Err(StateDirError::Io { .. })));
+    }
+
+    #[test]
+    fn root_takes_no_folder_and_no_file_of_somebody_else_for_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        drop(StateDir::open_own(root.path()).unwrap());
+        fs::write(root.path().join(STORE_FILE), "").unwrap();
+        let names = || fs::read_dir(root.path()).unwrap().count();
+        for theirs in ["", LOCK_FILE, STORE_FILE] {
+            let theirs = if theirs.is_empty() { root.path().to_owned() } else { root.path().join(theirs) };
+            if std::os::unix::fs::chown(&theirs, Some(65_534), None).is_err() {
+                // Only root can give files away, and only root is refused.
+                return;
+            }
+            let before = names();
+            let refused = StateDir::open_own(root.path()).unwrap_err();
+            assert!(matches!(&refused, StateDirError::Others { path, uid: 65_534 } if *path == theirs), "{refused}");
+            assert_eq!(names(), before);
+            drop(StateDir::open(root.path()).unwrap());
+            std::os::unix::fs::chown(&theirs, Some(0), None).unwrap();
+        }
+        std::os::unix::fs::chown(root.path(), Some(65_534), None).unwrap();
+        let inner = root.path().join("not/there");
+        assert!(matches!(StateDir::open_own(&inner), Err(StateDirError::Others { path, .. }) if path == root.path()));
+        assert!(!inner.exists() && !root.path().join("not").exists());
     }
 }

@@ -6,12 +6,15 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// A file that did not exist before; it is removed again unless it is [filled](Self::fill).
+/// A file that did not exist before; it is removed again unless it is [filled](Self::fill) or something is
+/// [added](Self::add) to it.
 #[derive(Debug)]
 pub(crate) struct NewFile {
     path: PathBuf,
     file: File,
-    is_filled: bool,
+    /// What is on the disk of it, and stays.
+    length: u64,
+    is_kept: bool,
 }
 
 impl NewFile {
@@ -21,7 +24,7 @@ impl NewFile {
     /// There is something at `path` already, a link that leads nowhere included; or it can't be made.
     pub(crate) fn create(path: &Path, mode: u32) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        Ok(Self { path: path.to_owned(), file, is_filled: false })
+        Ok(Self { path: path.to_owned(), file, length: 0, is_kept: false })
     }
 
     /// Where it is.
@@ -30,24 +33,46 @@ impl NewFile {
         &self.path
     }
 
-    /// Writes its content, to the disk.
+    /// Writes its content, to the disk, and its name.
     ///
     /// # Errors
     /// It can't be written; the file is gone then.
     pub(crate) fn fill(mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.file.sync_all()?;
-        self.is_filled = true;
-        Ok(())
+        self.add(bytes)
+    }
+
+    /// Writes a part of its content, to the disk, behind what is there; from the first part on it stays.
+    ///
+    /// # Errors
+    /// It can't be written; the file has the parts before, or is gone if there were none.
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_all());
+        let written = written.and_then(|()| if self.is_kept { Ok(()) } else { sync_folder(&self.path) });
+        match &written {
+            Ok(()) => (self.length, self.is_kept) = (self.length + bytes.len() as u64, true),
+            // Half a line would be taken for a whole one.
+            Err(_) => drop(self.file.set_len(self.length)),
+        }
+        written
     }
 }
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.is_filled {
+        if !self.is_kept {
             // What is left behind where this fails is empty or cut short, and no secret's only copy.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// A file's name is as durable as its folder. One that may be written and not read can't be asked for it.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match File::open(folder) {
+        Ok(folder) => folder.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -116,6 +141,17 @@ mod tests {
         assert!(write_atomically(Path::new("/"), b"x", 0o600).is_err());
         drop(NewFile::create(&dir.path().join("unfilled"), 0o600).unwrap());
         assert_eq!(names(dir.path()), ["taken"]);
+    }
+
+    #[test]
+    fn what_is_added_stays_with_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secrets");
+        let mut file = NewFile::create(&path, 0o600).unwrap();
+        file.add(b"one\n").unwrap();
+        file.add(b"two\n").unwrap();
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) const BOLD: Style = Style::new().bold();
 
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// Whether messages are left out: `-q`.
+/// Whether notes are left out: `-q`.
 pub(crate) fn set_quiet(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
 }
@@ -100,6 +100,11 @@ pub(crate) fn note(text: impl std::fmt::Display) {
     if !QUIET.load(Ordering::Relaxed) {
         let _ = writeln!(anstream::stderr(), "{text}");
     }
+}
+
+/// What somebody may have to act on, on standard error; with `-q` too, for the exit code does not tell.
+pub(crate) fn warn(text: impl std::fmt::Display) {
+    let _ = writeln!(anstream::stderr(), "{WARN}warning{WARN:#}: {text}");
 }
 
 /// An error, on standard error.

@@ -4,6 +4,7 @@
 //! counts what is left, and does not mend damage on the way, so the check of the copy is a check of the store.
 
 use std::path::Path;
+use std::time::Duration;
 
 use leastgate_policy::Timestamp;
 
@@ -14,6 +15,9 @@ use super::snapshot::COMPANIONS;
 use super::{meta, snapshot};
 use crate::archive::{ArchiveError, Owner, Watch};
 use crate::error::{StoreError, from_io};
+
+/// So long no backup is at work without a word to its draft.
+const ABANDONED: Duration = Duration::from_secs(86_400);
 
 /// Writes a sealed copy of the store at `store` to the new file `to`, mode 0600. Whatever was acknowledged before the
 /// call is in it. The caller needs no lock, and the gateway waits for nothing.
@@ -33,6 +37,7 @@ pub fn backup(
     let compared = meta::compare_environment(&source, store, owner.environment)
         .and_then(|()| meta::compare_key(&source, store, owner.key));
     compared.map_err(|failure| failure.at(store))?;
+    Draft::remove_left(to, ABANDONED);
     let draft = Draft::of(to)?;
     draft.copy(&source, watch).map_err(|stop| whose(stop.at(to), store))?;
     // The gateway's log can begin anew from here on.

@@ -1,9 +1,10 @@
 //! A file under a name that nobody takes for a store, until it is whole and on disk.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -19,10 +20,7 @@ const SUFFIX: &str = ".partial";
 /// Root writes nothing into a folder of somebody else: its owner could put a link in the place of a file between two looks
 /// at it.
 pub(super) fn refuse_others_folder(target: &Path) -> Result<(), ArchiveError> {
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(target);
     let uid = fs::metadata(folder).map_err(|error| from_io(target, &error))?.uid();
     if rustix::process::geteuid().is_root() && uid != 0 {
         return Err(ArchiveError::OthersFolder { path: folder.to_owned(), uid });
@@ -51,14 +49,14 @@ impl Draft {
         Ok(Self { path, target: target.to_owned(), is_placed: false })
     }
 
-    /// Removes what earlier drafts of `target` left behind when they were killed. Nobody else may be writing one.
-    pub(super) fn remove_left(target: &Path) {
-        let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else { return };
+    /// Removes what earlier drafts of `target` left behind when they were killed, if nothing was written to them for so long:
+    /// who is younger may be another process's, at work.
+    pub(super) fn remove_left(target: &Path, age: Duration) {
+        let Some(name) = target.file_name() else { return };
         let begin = format!(".{}.", name.to_string_lossy());
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(&begin) && name.contains(SUFFIX) {
+        for entry in fs::read_dir(folder_of(target)).into_iter().flatten().flatten() {
+            let is_left = entry.file_name().to_str().is_some_and(|name| is_draft(name, &begin));
+            if is_left && (age.is_zero() || is_older(&entry, age)) {
                 // What stays only takes room.
                 let _ = fs::remove_file(entry.path());
             }
@@ -125,10 +123,27 @@ impl Drop for Draft {
             return;
         }
         for path in [self.path.clone()].into_iter().chain(COMPANIONS.map(|suffix| companion(&self.path, suffix))) {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {}
-                _ => {}
-            }
+            // What stays only takes room, and goes with a later draft.
+            let _ = fs::remove_file(&path);
         }
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether it is a draft's name, or that of what SQLite keeps beside it: a file whose own name begins with the target's has
+/// drafts of its own.
+fn is_draft(name: &str, begin: &str) -> bool {
+    let number_and_rest = name.strip_prefix(begin).and_then(|rest| rest.split_once(SUFFIX));
+    number_and_rest.is_some_and(|(number, rest)| {
+        let is_number = number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_number && (rest.is_empty() || COMPANIONS.contains(&rest))
+    })
+}
+
+fn is_older(entry: &fs::DirEntry, age: Duration) -> bool {
+    let written = entry.metadata().and_then(|metadata| metadata.modified());
+    written.is_ok_and(|written| written.elapsed().is_ok_and(|since| since > age))
 }

@@ -109,6 +109,7 @@ impl SqliteStore {
         let connection = place.connect()?;
         connect::keep_log_on_close(&connection, true).map_err(|failure| failure.at(path))?;
         schema::recognize(&connection, path)?;
+        refuse_others(&connection, path, environment, key).map_err(|failure| failure.at(path))?;
         connect::keep_log_on_close(&connection, false).map_err(|failure| failure.at(path))?;
         connect::restrict_file(path)?;
         Self::start(place, connection, environment, key, options)
@@ -199,6 +200,15 @@ impl SqliteStore {
             configured: token.env.clone(),
         })
     }
+}
+
+/// Before anything is changed: a release that is older than this one may be the one that goes on with it.
+fn refuse_others(connection: &Connection, path: &Path, environment: &str, key: &EnvironmentKey) -> Result<(), Failure> {
+    if schema::version(connection)? == 0 {
+        return Ok(());
+    }
+    meta::compare_environment(connection, path, environment)?;
+    meta::compare_key(connection, path, key)
 }
 
 fn prepare(

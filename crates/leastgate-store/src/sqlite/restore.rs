@@ -8,6 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -69,7 +70,7 @@ impl Restore {
         if let Some(fault) = present.as_ref().and_then(|present| present.fault.clone()).filter(|_| !may_miss_some) {
             return Err(ArchiveError::Unreadable { path: store, detail: fault });
         }
-        Draft::remove_left(&store);
+        Draft::remove_left(&store, Duration::ZERO);
         let draft = Draft::of(&store)?;
         let seal = fill(&draft, backup, owner, options, watch)?;
         let report = verified(&draft, backup, owner, watch)?;

@@ -55,7 +55,9 @@ fn grant_grace(connection: &Connection, old: &TokenRecord, end: Timestamp) -> Re
 fn adopt_children(connection: &Connection, old: Accessor, successor: Accessor) -> Result<(), Failure> {
     pending::fold_children(connection, old)?;
     connection
-        .prepare_cached("UPDATE tokens SET parent = ?2 WHERE parent = ?1 AND state <> 'revoked'")?
+        .prepare_cached(
+            "UPDATE tokens SET parent = ?2, version = version + 1 WHERE parent = ?1 AND state <> 'revoked'",
+        )?
         .execute((old.to_string(), successor.to_string()))?;
     Ok(())
 }

@@ -60,10 +60,11 @@ impl Sealed {
         watch: Watch<'_>,
     ) -> Result<Seal, Unpack> {
         // One made before the pepper was replaced is under the previous one.
-        let keys: Vec<EnvironmentKey> = std::iter::once(key.clone()).chain(key.previous()).collect();
-        let hashes = hash(&mut self.file, self.body, self.made, &keys, out, watch)?;
-        let made = Timestamp(u64::from_le_bytes(self.made));
-        Ok(if hashes.contains(&blake3::Hash::from_bytes(self.hash)) { Seal::Good(made) } else { Seal::Broken })
+        let keys = (key, key.previous());
+        let (current, previous) = hash(&mut self.file, self.body, self.made, keys, out, watch)?;
+        let (made, stored) = (Timestamp(u64::from_le_bytes(self.made)), blake3::Hash::from_bytes(self.hash));
+        let is_good = current == stored || previous.is_some_and(|previous| previous == stored);
+        Ok(if is_good { Seal::Good(made) } else { Seal::Broken })
     }
 }
 
@@ -91,36 +92,37 @@ pub(super) fn seal(path: &Path, key: &EnvironmentKey, made: Timestamp, watch: Wa
     let mut file = OpenOptions::new().read(true).append(true).open(path).map_err(Unpack::Write)?;
     let body = file.metadata().map_err(Unpack::Write)?.len();
     let made = made.0.to_le_bytes();
-    let hashes = hash(&mut file, body, made, std::slice::from_ref(key), &mut io::sink(), watch)?;
-    let hash = hashes.first().map_or(&[][..], |hash| hash.as_bytes());
-    let seal: Vec<u8> = [&MAGIC[..], &made, hash].concat();
+    let (hash, _) = hash(&mut file, body, made, (key, None), &mut io::sink(), watch)?;
+    let seal: Vec<u8> = [&MAGIC[..], &made, hash.as_bytes()].concat();
     file.write_all(&seal).map_err(Unpack::Write)
 }
 
+/// Under the current key, and under the previous one where there is one.
 fn hash(
     file: &mut File,
     body: u64,
     made: [u8; 8],
-    keys: &[EnvironmentKey],
+    (key, previous): (&EnvironmentKey, Option<EnvironmentKey>),
     out: &mut impl Write,
     watch: Watch<'_>,
-) -> Result<Vec<blake3::Hash>, Unpack> {
-    let hasher = |key: &EnvironmentKey| blake3::Hasher::new_keyed(&key.derive_for("backup seal"));
-    let mut hashers: Vec<blake3::Hasher> = keys.iter().map(hasher).collect();
-    for hasher in &mut hashers {
+) -> Result<(blake3::Hash, Option<blake3::Hash>), Unpack> {
+    let hasher = |key: &EnvironmentKey| {
+        let mut hasher = blake3::Hasher::new_keyed(&key.derive_for("backup seal"));
         hasher.update(&made);
-    }
+        hasher
+    };
+    let (mut current, mut previous) = (hasher(key), previous.as_ref().map(hasher));
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
     while done < body {
         let wanted = usize::try_from(body - done).map_or(buffer.len(), |left| left.min(buffer.len()));
         file.read_exact(&mut buffer[..wanted]).map_err(Unpack::Read)?;
-        for hasher in &mut hashers {
+        for hasher in previous.iter_mut().chain([&mut current]) {
             hasher.update(&buffer[..wanted]);
         }
         out.write_all(&buffer[..wanted]).map_err(Unpack::Write)?;
         done += wanted as u64;
         tell(watch, Step::Seal, done, body).map_err(|_| Unpack::Interrupted)?;
     }
-    Ok(hashers.iter().map(blake3::Hasher::finalize).collect())
+    Ok((current.finalize(), previous.map(|previous| previous.finalize())))
 }

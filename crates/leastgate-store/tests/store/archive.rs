@@ -10,7 +10,7 @@ use leastgate_store::archive::{
 };
 use leastgate_store::{
     AdminRole, Change, Hand, MayGrant, NewAdmin, NewToken, OldEnd, RestoredBy, Revocations, Rotation, StateDir,
-    StoreError, TokenGrant, TokenName, TokenRecord, TokenStore, issue_admin,
+    StateDirError, StoreError, TokenGrant, TokenName, TokenRecord, TokenStore, issue_admin,
 };
 use rusqlite::Connection;
 
@@ -482,6 +482,34 @@ fn a_restore_works_without_a_store_and_leaves_no_draft_of_a_killed_one() {
     assert_eq!(home.open().count_tokens().unwrap(), 1);
 }
 
+/// Whose name begins with the store's may be a backup that another process is writing.
+#[test]
+fn what_a_killed_backup_left_goes_with_time_and_no_draft_of_another_file_does() {
+    let home = Home::new();
+    home.open().create_token(record(named("a"))).unwrap();
+    let backup_file = back_up(&home);
+    let (old, fresh) = ("0123456789abcdef", "fedcba9876543210");
+    let draft = |of: &str, number: &str, more: &str| folder(&home).join(format!(".{of}.{number}.partial{more}"));
+    let of_others = [draft("store.db.bak", old, ""), draft("store.db.x", old, "-wal"), draft("backup.db", old, "")];
+    for path in &of_others {
+        fs::write(path, "being written").unwrap();
+    }
+    restore(&home, &backup_file);
+    assert!(of_others.iter().all(|path| path.exists()), "{:?}", names(folder(&home)));
+
+    let again = folder(&home).join("again.db");
+    let left = [draft("again.db", old, ""), draft("again.db", old, "-journal")];
+    for path in &left {
+        fs::write(path, "left").unwrap();
+        let days_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
+        fs::File::options().write(true).open(path).unwrap().set_modified(days_ago).unwrap();
+    }
+    fs::write(draft("again.db", fresh, ""), "being written").unwrap();
+    backup(&home.path, &again, owner(&key()), NOW, &mut go_on).unwrap();
+    assert!(draft("again.db", fresh, "").exists(), "another backup may be at it");
+    assert!(!left.iter().any(|path| path.exists()), "{:?}", names(folder(&home)));
+}
+
 /// What the first release wrote: the same rows without what came later.
 fn make_old(path: &Path) {
     Connection::open(path).unwrap().execute_batch(FIRST_LAYOUT).unwrap();
@@ -510,6 +538,32 @@ fn a_backup_of_an_older_release_is_checked_restored_and_brought_up() {
     }
 }
 
+/// A trigger of whoever made the file runs when a copy is brought up, and may reach no further than the records.
+#[test]
+fn what_an_older_file_brings_along_is_not_trusted_when_it_is_looked_at() {
+    let home = Home::new();
+    let admin = NewAdmin {
+        name: TokenName::parse("root").unwrap(),
+        role: AdminRole::Admin,
+        may_grant: MayGrant::everything(),
+        created: NOW,
+        created_by: "ann".into(),
+    };
+    issue_admin(&home.open(), ENV, &key(), &admin).unwrap();
+    make_old(&home.path);
+    let file = Connection::open(&home.path).unwrap();
+    file.execute_batch(
+        "CREATE TRIGGER looks AFTER UPDATE ON admins BEGIN
+             UPDATE admins SET name = (SELECT 'seen' FROM pragma_database_list) WHERE id = new.id AND name <> 'seen';
+         END",
+    )
+    .unwrap();
+    drop(file);
+    let looked = checked(&home.path);
+    let told = format!("{looked:?}");
+    assert!(told.contains("unsafe use of virtual table"), "{told}");
+}
+
 #[test]
 fn root_writes_nothing_into_a_folder_of_somebody_else() {
     let home = Home::new();
@@ -519,6 +573,9 @@ fn root_writes_nothing_into_a_folder_of_somebody_else() {
         // Only root can give a folder away, and only root is refused.
         return;
     }
+    let before = names(folder(&home));
+    assert!(matches!(StateDir::open_own(folder(&home)), Err(StateDirError::Others { uid: 65_534, .. })));
+    assert_eq!(names(folder(&home)), before, "no lock either");
     let restored = prepare(&home, &backup_file, RestoreOptions::default()).map(drop).unwrap_err();
     let again =
         backup(&home.path, &folder(&home).join("again.db"), owner(&key()), NOW, &mut go_on).map(drop).unwrap_err();

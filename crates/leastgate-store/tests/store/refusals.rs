@@ -34,6 +34,35 @@ fn another_environment_is_refused_by_its_name() {
     assert!(matches!(home.open().create_token(misplaced), Err(StoreError::OtherEnvironment { .. })));
 }
 
+/// The release that wrote it may be the one that goes on with it: a slip in a configuration must not take it away from that.
+#[test]
+fn a_store_of_somebody_else_is_refused_before_it_is_brought_up_or_changed() {
+    for left_by_a_kill in [false, true] {
+        let home = Home::new();
+        home.open().create_token(record(named("a"))).unwrap();
+        let theirs = Connection::open(&home.path).unwrap();
+        theirs.execute_batch(FIRST_LAYOUT).unwrap();
+        if !left_by_a_kill {
+            theirs.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).unwrap();
+        }
+        let copy = Home::new();
+        let names = ["store.db", "store.db-wal"].map(|name| [&home, &copy].map(|of| of.path.with_file_name(name)));
+        for [from, to] in &names {
+            let _ = std::fs::copy(from, to);
+        }
+        std::fs::set_permissions(&copy.path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let before = names.each_ref().map(|[_, to]| std::fs::read(to).ok());
+        assert_eq!(before[1].as_ref().is_some_and(|log| !log.is_empty()), left_by_a_kill);
+        let wrong_pepper = SqliteStore::open(&copy.path, ENV, &key_of(8, ENV), SqliteOptions::default()).unwrap_err();
+        assert_eq!(wrong_pepper, StoreError::WrongPepper { path: copy.path.clone() });
+        let other = SqliteStore::open(&copy.path, "staging", &key_of(7, "staging"), SqliteOptions::default());
+        assert!(matches!(other.unwrap_err(), StoreError::OtherEnvironment { .. }));
+        assert!(names.each_ref().map(|[_, to]| std::fs::read(to).ok()) == before, "after a kill: {left_by_a_kill}");
+        assert_eq!(mode(&copy.path), 0o644);
+        assert_eq!(copy.open().count_tokens().unwrap(), 1, "its own gateway brings it up");
+    }
+}
+
 #[test]
 fn a_file_that_is_no_database_is_left_as_it_is() {
     let home = Home::new();

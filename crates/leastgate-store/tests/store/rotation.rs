@@ -40,6 +40,18 @@ fn a_grace_never_outlives_the_old_end() {
     assert_eq!(old.expires, Some(NOW.plus(20)));
 }
 
+/// Who changes a child by its version has not seen that it stands in for another token now.
+#[test]
+fn what_stands_in_for_it_has_another_version_afterwards() {
+    let store = memory();
+    let first = store.create_token(record(named("bot"))).unwrap();
+    let child = NewToken { parent: Some(first.accessor), ..named("bot-run") };
+    let child = store.create_token(record(child)).unwrap();
+    let (second, _) = rotate(&store, &first, &OldEnd::Grace(NOW.plus(60))).unwrap();
+    let now = store.token(child.accessor).unwrap();
+    assert_eq!((now.parent, now.version), (Some(second.accessor), child.version + 1));
+}
+
 #[test]
 fn those_that_share_limits_come_in_an_order_that_leads_to_one_meter() {
     let store = memory();

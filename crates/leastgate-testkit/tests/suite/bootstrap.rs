@@ -7,10 +7,12 @@ use std::path::Path;
 use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::{Setup, TestGateway};
 use leastgate_testkit::leaks::LeakSearch;
+use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::recorder::RecorderUpstream;
 use leastgate_testkit::small_disk::{SmallDisk, where_mounts_are_private};
 use serde_json::json;
 
+use crate::fixtures::setup;
 use crate::stored::{Stored, stored_setup, take};
 
 fn bootstrapping(setup: Setup, file: &Path) -> Setup {
@@ -100,6 +102,49 @@ fn a_credential_that_could_not_be_written_does_not_count() {
         disk.free();
         gateway.restart_with(&arguments);
         let stored = Stored { gateway, upstream };
-        assert_eq!(status(&stored, &take(&file)), 200);
+        let credential = take(&file);
+        let admins = stored.api("GET", "/v1/admins", Some(&credential), None).json();
+        assert_eq!(admins["items"].as_array().map(Vec::len), Some(1), "one was never made: {admins}");
     });
+}
+
+/// They end with the process, and the file would stay: the second start could make no other.
+#[test]
+fn a_gateway_that_keeps_its_administrators_in_memory_makes_none() {
+    let upstream = RecorderUpstream::start();
+    let mut gateway = setup(&orders_tokens()).upstream("orders", &upstream.url()).start();
+    assert_eq!(gateway.stop().code, Some(0));
+    let (file, yaml) = (gateway.path().join("root.admin"), gateway.path().join("leastgate.yaml"));
+    let text = fs::read_to_string(&yaml).unwrap();
+    let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("state_dir:")).collect();
+    assert_eq!(without.len() + 1, text.lines().count());
+    fs::write(&yaml, without.join("\n")).unwrap();
+    let ended = gateway.restart_failing_with(&["--bootstrap-admin", &file.display().to_string()]);
+    assert_eq!(ended.code, Some(64), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--bootstrap-admin") && ended.stderr.contains("state_dir"), "{}", ended.stderr);
+    assert!(!fs::exists(&file).unwrap());
+}
+
+#[test]
+fn the_last_administrators_end_keeps_no_gateway_from_starting() {
+    let mut file = None;
+    let mut stored = Stored::start_with(|setup| {
+        let path = file.insert(setup.path().join("root.admin")).clone();
+        bootstrapping(setup, &path)
+    });
+    let file = file.unwrap();
+    let former = fs::read_to_string(&file).unwrap().trim().to_owned();
+    stored.cli(&["admin", "revoke", "root", "--reason", "leaked", "--yes"]);
+    assert_eq!(stored.gateway.stop().code, Some(0));
+    stored.gateway.restart();
+    until_true("the warning", PATIENCE, || {
+        let said = stored.gateway.stderr();
+        said.contains("root.admin") && said.contains("without an administrator") && said.contains("remove")
+    });
+    assert_eq!(status(&stored, &former), 401);
+    assert_eq!(take(&file), former, "left as it was");
+    assert_eq!(stored.gateway.stop().code, Some(0));
+    stored.gateway.restart();
+    assert_eq!(status(&stored, &take(&file)), 200, "another one");
+    assert_eq!(status(&stored, &former), 401);
 }

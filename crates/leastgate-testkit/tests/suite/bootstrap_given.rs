@@ -1,6 +1,7 @@
 //! A first administrator whose credential is given: by file and by variable, once, and only where it fits.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use leastgate_testkit::deadline::{PATIENCE, until, until_true};
 use leastgate_testkit::gateway::{Setup, TestGateway};
@@ -193,5 +194,30 @@ fn a_credential_is_drawn_without_a_gateway_and_shown_once() {
     ] {
         let ended = setup.cli(&[&["admin", "create"], wrong].concat());
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""), "{wrong:?}: {}", ended.stderr);
+    }
+}
+
+/// Whoever reads it is the administrator, also after the start that took it.
+#[test]
+fn a_file_that_everybody_can_read_is_told_by_whoever_reads_it() {
+    let upstream = RecorderUpstream::start();
+    let mut gateway = stopped(&upstream);
+    let credential = drawn("test");
+    let arguments = by_file(&mut gateway, &credential);
+    let file = gateway.path().join("root.given");
+    let told = |said: &str, option: &str| {
+        let words = [option, "everybody on the machine can read", "root.given", "0644", "chmod 600"];
+        words.iter().all(|word| said.contains(word))
+    };
+    for (mode, is_told) in [(0o644, true), (0o600, false)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        gateway.restart_with(&words(&arguments));
+        let (url, path) = (format!("http://{}", gateway.addresses().admin), file.display().to_string());
+        let listed = gateway.cli(&["admin", "list", "-q", "--admin-url", &url, "--admin-token-file", &path]);
+        assert_eq!(listed.code, Some(0), "{}", listed.stderr);
+        assert_eq!(told(&listed.stderr, "--admin-token-file"), is_told, "{}", listed.stderr);
+        let ended = gateway.stop();
+        assert_eq!(ended.code, Some(0));
+        assert_eq!(told(&ended.stderr, "--bootstrap-admin-from"), is_told, "{}", ended.stderr);
     }
 }

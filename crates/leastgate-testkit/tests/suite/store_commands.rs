@@ -273,11 +273,25 @@ fn a_newer_schema_is_refused_by_every_command() {
     assert_ended(&stored.gateway.cli(&["store", "check", shown(&file)]), 3, &words);
     newer(&store(&stored));
     let before = fs::read(store(&stored)).unwrap();
-    assert_ended(&stored.gateway.restart_failing(), 1, &words);
+    assert_ended(&stored.gateway.restart_failing(), 3, &words);
     assert_ended(&stored.gateway.cli(&["store", "check"]), 3, &words);
     let to = stored.gateway.path().join("other.db");
     assert_ended(&stored.gateway.cli(&["store", "backup", shown(&to)]), 3, &words);
     assert!(!to.exists() && fs::read(store(&stored)).unwrap() == before, "left untouched");
+}
+
+/// The release that wrote it goes on with it when the slip is mended: nobody may have brought it up meanwhile.
+#[test]
+fn a_start_with_another_pepper_leaves_an_older_store_as_it_was() {
+    let mut stored = Stored::start();
+    assert_eq!(stored.gateway.stop().code, Some(0));
+    let mut bytes = fs::read(store(&stored)).unwrap();
+    bytes[USER_VERSION..USER_VERSION + 4].copy_from_slice(&1_u32.to_be_bytes());
+    fs::write(store(&stored), &bytes).unwrap();
+    let pepper = stored.gateway.path().join("pepper");
+    fs::write(&pepper, "another-pepper-another-pepper-another-pepper-another").unwrap();
+    assert_ended(&stored.gateway.restart_failing(), 3, &["pepper"]);
+    assert!(fs::read(store(&stored)).unwrap() == bytes);
 }
 
 #[test]
@@ -287,6 +301,10 @@ fn what_is_no_backup_of_this_gateway_is_refused_and_changes_nothing() {
     let file = backup(&stored, "backup.db");
     assert_eq!(stored.gateway.stop().code, Some(0));
     let good = fs::read(&file).unwrap();
+    let present = fs::read(store(&stored)).unwrap();
+    fs::write(store(&stored), "somebody's shopping list").unwrap();
+    assert_ended(&stored.gateway.restart_failing(), 3, &["not a leastgate store"]);
+    fs::write(store(&stored), present).unwrap();
     let bad = stored.gateway.path().join("bad.db");
     let refused = |bytes: &[u8], words: &[&str]| {
         fs::write(&bad, bytes).unwrap();

@@ -63,7 +63,7 @@ pub struct Global {
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub output: Format,
-    /// Results only, no messages
+    /// Results and warnings only, no other messages
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Say more; twice: everything
@@ -145,7 +145,7 @@ pub struct Serve {
     /// Write the listeners' addresses into this file once all are bound
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ready_file: Option<PathBuf>,
-    /// If there is no administrator yet, make one named root and write its credential into this new file (mode 0600)
+    /// If there is no administrator yet, make one named root and write its credential into this new file (mode 0600); needs a state_dir
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub bootstrap_admin: Option<PathBuf>,
     /// The same with a credential that `admin create --declare` has drawn, from this file (or LEASTGATE_BOOTSTRAP_ADMIN holds it)

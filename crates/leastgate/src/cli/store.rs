@@ -22,6 +22,8 @@ pub enum Store {
     /// administrators, and whatever narrowed a token: ends, roles, scopes, networks, limits. Tokens and administrators made since are gone. The present store is kept beside the new one.
     ///
     /// The next start of the gateway puts it on record (audit event store.restore).
+    ///
+    /// Run it as the gateway's user: root is refused where state_dir, its lock or its store is another user's.
     Restore(StoreRestore),
     /// Read every record of the store, or of a backup, and say what is wrong
     Check {

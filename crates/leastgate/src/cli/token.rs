@@ -83,7 +83,7 @@ pub struct TokenCreate {
     /// Write the secret into this new file (mode 0600), not on the terminal
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub secret_file: Option<PathBuf>,
-    /// Make so many, alike: NAME-1, NAME-2, …; a line with name and secret for each
+    /// Make so many, alike: NAME-1, NAME-2, …; a line with name and secret for each, written as they are made
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000), conflicts_with = "declare")]
     pub count: Option<u32>,
     /// Ask no gateway: draw the secret here and print the entry for a policy file's `tokens`

@@ -72,7 +72,7 @@ fn warn_of_unknown(client: &Client, arguments: &AdminCreate) {
         [("role", &arguments.may_grant_roles, policy.roles), ("scope", &arguments.may_grant_scopes, policy.scopes)];
     for (kind, named, known) in sets {
         for name in named.iter().filter(|name| !known.contains(name)) {
-            client::warn(format_args!("the policy in force has no {kind} `{name}`; it has {}", known.join(", ")));
+            output::warn(format_args!("the policy in force has no {kind} `{name}`; it has {}", known.join(", ")));
         }
     }
 }

@@ -12,12 +12,13 @@ use leastgate_policy::token::inspect;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::interrupt::Interrupt;
 use super::{admin_tls, socket};
 use crate::cli::Global;
 use crate::exit::{Exit, Failure};
 use crate::files::NewFile;
-use crate::gateway::loading;
-use crate::output::{self, BOLD, Format, WARN};
+use crate::gateway::{exposure, loading};
+use crate::output::{self, BOLD, Format};
 
 /// Finds the gateway: `--admin-url`, else the local one's socket. A credential goes only where it was told to go: whoever
 /// listens on a socket that was found in the gateway's place must not get one.
@@ -76,6 +77,8 @@ fn credential_given(global: &Global) -> Option<&'static str> {
 
 fn credential(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
     if let Some(path) = &global.admin_token_file {
+        let given = credential_given(global).unwrap_or("--admin-token-file");
+        exposure::of_secret(given, path, path.display()).into_iter().for_each(output::warn);
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::new(Exit::Failed, format!("the admin credential in {} can't be read: {error}", path.display()))
         })?;
@@ -127,6 +130,18 @@ fn accessor(text: &str) -> Result<String, Failure> {
 
 /// Asks before what can't be undone. Without a terminal there is nobody to ask.
 pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    ask(question, yes, || {
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).ok().map(|_| answer)
+    })
+}
+
+/// The same where something has to be tidied up after a no: whoever interrupts the question has said one.
+pub(super) fn confirm_or(interrupt: &Interrupt, question: &str, yes: bool) -> Result<(), Failure> {
+    ask(question, yes, || interrupt.line())
+}
+
+fn ask(question: &str, yes: bool, answer: impl FnOnce() -> Option<String>) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
@@ -134,15 +149,11 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, format!("{question} Say so with --yes: there is no terminal to ask on")));
     }
     let _ = write!(std::io::stderr(), "{question} [y/N] ");
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    match (read, answer.trim()) {
-        (Ok(_), "y" | "Y" | "yes") => Ok(()),
-        _ => {
-            output::note("nothing was changed");
-            Err(Failure::silent(Exit::Interrupted))
-        }
+    if answer().is_some_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes")) {
+        return Ok(());
     }
+    output::note("nothing was changed");
+    Err(Failure::silent(Exit::Interrupted))
 }
 
 /// Where a new secret will go. It is made before the secret is: one that nobody can keep must not begin to live.
@@ -194,13 +205,20 @@ impl Handover {
         }
     }
 
-    /// Gives a text with many secrets, a line for each.
-    pub(super) fn give_text(self, text: &str) -> Result<(), Failure> {
-        let if_lost = self.if_lost.clone();
-        if self.file.is_some() {
-            return self.give_file(text);
+    /// Gives secrets of which more may follow, a line for each. From the first on the file stays.
+    ///
+    /// # Errors
+    /// They could not be written: those before are with their owner.
+    pub(super) fn add(&mut self, lines: &str) -> std::io::Result<()> {
+        match &mut self.file {
+            Some(file) => file.add(lines.as_bytes()),
+            None => output::sure(lines.trim_end_matches('\n')),
         }
-        output::sure(text).map_err(|error| lost(&error, &if_lost))
+    }
+
+    /// The file that they go into.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(NewFile::path)
     }
 
     fn give_file(self, secret: &str) -> Result<(), Failure> {
@@ -217,15 +235,10 @@ fn lost(error: &std::io::Error, if_lost: &str) -> Failure {
     Failure::new(Exit::Failed, format!("the secret could not be written ({error}) and is lost: {if_lost}"))
 }
 
-/// Something that is no error and hardly meant.
-pub(super) fn warn(text: impl std::fmt::Display) {
-    output::note(format_args!("{WARN}warning{WARN:#}: {text}"));
-}
-
 /// Says that a change is in force, and not on disk yet.
 pub(super) fn warn_unless(durable: bool) {
     if !durable {
-        warn("in force, but not on disk yet; the gateway tries again until it is");
+        output::warn("in force, but not on disk yet; the gateway tries again until it is");
     }
 }
 

@@ -1,6 +1,5 @@
 //! `leastgate config`: the gateway's file as it is in force.
 
-use super::client;
 use crate::cli::{Config, Global};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{Certificates, loading};
@@ -34,8 +33,8 @@ fn validate(global: &Global) -> Result<(), Failure> {
     let loaded = loading::gateway_file(global, Vec::new())?;
     loading::environment_key(&loaded)?;
     let policy = loading::first_policy(&loaded)?;
-    Certificates::first(&loaded)?.warnings().iter().for_each(client::warn);
-    loading::warnings(&loaded.config, &policy.shadows).iter().for_each(client::warn);
+    Certificates::first(&loaded)?.warnings().iter().for_each(output::warn);
+    loading::warnings(&loaded.config, &policy.shadows).iter().for_each(output::warn);
     if global.output == Format::Json {
         return output::json(&serde_json::json!({
             "valid": true,

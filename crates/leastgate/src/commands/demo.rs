@@ -12,13 +12,11 @@ use crate::demo::{ENVIRONMENT, OrdersApi, POLICY, TOKENS, Traffic};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{Certificates, Gateway, Parts, PolicyOrigin, Signals, loading};
 use crate::output::{self, BOLD, DIM};
-use crate::sandbox;
 
 /// A demo's token lives for a day.
 const TTL: u64 = 24 * 3600;
 
 pub(super) fn run(global: &Global, arguments: &Demo) -> Result<(), Failure> {
-    sandbox::forbid_core_dumps();
     output::start_log(global.verbose);
     let signals = Signals::take()?;
     let upstream = OrdersApi::start()?;

@@ -9,6 +9,7 @@ mod demo;
 mod first_steps;
 mod health;
 mod init;
+mod interrupt;
 mod manual;
 mod policy;
 mod progress;
@@ -21,10 +22,15 @@ mod token;
 use crate::cli::{Cli, Command};
 use crate::exit::Failure;
 use crate::output::{self, Format};
+use crate::sandbox;
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
+    // Secrets pass through most of them. What `run` starts may dump its core: it hides its own memory alone.
+    if !matches!(command, Command::Run(_)) {
+        sandbox::forbid_core_dumps();
+    }
     match command {
         Command::Demo(arguments) => demo::run(&global, &arguments),
         Command::Serve(arguments) => serve::run(&global, &arguments),

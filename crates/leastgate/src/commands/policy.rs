@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use leastgate_config::LoadedPolicy;
 use leastgate_policy::{CompileContext, PolicySnapshot};
 
-use super::client;
 use crate::cli::{Global, Policy};
 use crate::exit::Failure;
 use crate::gateway::loading;
@@ -28,7 +27,7 @@ fn lint(global: &Global, files: &[PathBuf], environment: Option<&str>) -> Result
         (lint_files(&loaded, environment)?, Shadow::all_of(&loaded.spec))
     };
     let warnings = loading::ended(&shadows);
-    warnings.iter().for_each(client::warn);
+    warnings.iter().for_each(output::warn);
     tell(global, &snapshot, &warnings)
 }
 

@@ -14,17 +14,20 @@ use crate::exit::{Exit, Failure};
 use crate::gateway::loading::GatewayFile;
 use crate::gateway::{Certificates, FirstAdmin, Gateway, Parts, PolicyOrigin, Signals, exposure, loading};
 use crate::output;
-use crate::sandbox;
 
 pub(super) fn run(global: &Global, arguments: &Serve) -> Result<(), Failure> {
-    sandbox::forbid_core_dumps();
     let flags: Vec<_> =
         arguments.workers.map(|workers| loading::flag("--workers", &["workers"], workers)).into_iter().collect();
     let loaded = loading::gateway_file(global, flags.clone())?;
     output::start_log(global.verbose);
     let signals = Signals::take()?;
     let mut warnings = exposure::find(&loaded.config);
-    let parts = parts(loaded, flags, first_admin(arguments)?)?;
+    let first_admin = first_admin(arguments)?;
+    if let Some(way @ FirstAdmin::Given(source @ SecretSource::File(path))) = &first_admin {
+        warnings.extend(exposure::of_secret(&way.to_string(), path, source));
+    }
+    refuse_forgotten(first_admin.as_ref(), &loaded.config)?;
+    let parts = parts(loaded, flags, first_admin)?;
     let named = global.config.as_deref();
     let wants_first_token = parts.config.tokens == TokenSource::Store;
     let steps = FirstSteps::of(&parts.policy.spec, &parts.policy.snapshot, named).filter(|_| wants_first_token);
@@ -91,6 +94,21 @@ fn first_admin(arguments: &Serve) -> Result<Option<FirstAdmin>, Failure> {
     }
 }
 
+/// Without a state_dir an administrator ends with the process, and the file stays: the next start could not write another.
+fn refuse_forgotten(first_admin: Option<&FirstAdmin>, config: &GatewayConfig) -> Result<(), Failure> {
+    match first_admin {
+        Some(way @ FirstAdmin::Write(_)) if config.state_dir.is_none() => {
+            let message = format!(
+                "{way} needs a state_dir: without one administrators are kept in memory, and the next start could not \
+                 write over this one's file; use the local admin.sock, or give the same credential to every start with \
+                 --bootstrap-admin-from"
+            );
+            Err(Failure::new(Exit::Usage, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Without a state_dir (declared tokens) administrators are kept in memory: the local socket still works.
 fn open_store(
     config: &GatewayConfig,
@@ -102,7 +120,14 @@ fn open_store(
         None => SqliteStore::in_memory(&config.environment, key),
     };
     store.map_err(|error| {
-        let is_invalid = matches!(error, StoreError::WrongPepper { .. } | StoreError::OtherEnvironment { .. });
+        let is_invalid = matches!(
+            error,
+            StoreError::WrongPepper { .. }
+                | StoreError::OtherEnvironment { .. }
+                | StoreError::Corrupt { .. }
+                | StoreError::Foreign { .. }
+                | StoreError::NewerSchema { .. }
+        );
         Failure::new(if is_invalid { Exit::Invalid } else { Exit::Failed }, error)
     })
 }

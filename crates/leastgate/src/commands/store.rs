@@ -10,15 +10,14 @@ use leastgate_store::{Hand, RestoredBy, StateDir, StoreError};
 use serde_json::{Value, json};
 
 use super::client;
+use super::interrupt::Interrupt;
 use super::progress::Line;
 use crate::cli::{Global, Store, StoreRestore};
 use crate::exit::{Exit, Failure};
 use crate::gateway::loading;
 use crate::output::{self, Format};
-use crate::sandbox;
 
 pub(super) fn run(global: &Global, command: Store) -> Result<(), Failure> {
-    sandbox::forbid_core_dumps();
     match command {
         Store::Backup { file } => backup(global, &file),
         Store::Restore(arguments) => restore(global, &arguments),
@@ -64,7 +63,8 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
     let gateway = Gateway::load(global)?;
     let store = StateDir::store_in(gateway.state_dir()?);
     let report = {
-        let line = Line::start(global)?;
+        let interrupt = Interrupt::take()?;
+        let line = Line::start(global, &interrupt);
         archive::backup(&store, file, gateway.owner(), loading::now(), &mut |now| line.show(now))
     };
     let report = report.map_err(refused)?;
@@ -84,7 +84,8 @@ fn check(global: &Global, file: Option<PathBuf>) -> Result<(), Failure> {
         (None, None) => return Err(Failure::new(Exit::Usage, "name the file to check")),
     };
     let report = {
-        let line = Line::start(global)?;
+        let interrupt = Interrupt::take()?;
+        let line = Line::start(global, &interrupt);
         archive::check(&file, gateway.as_ref().map(Gateway::owner), &mut |now| line.show(now))
     };
     let report = report.map_err(refused)?;
@@ -118,10 +119,10 @@ fn say_table(file: &Path, report: &Report) {
         output::data(format_args!("and {} more", report.faults - told));
     }
     if !report.is_compared {
-        client::warn("no gateway's file was found here: environment and pepper were not compared");
+        output::warn("no gateway's file was found here: environment and pepper were not compared");
     }
     if report.seal == Seal::Unknown {
-        client::warn("the seal needs the pepper, and was not looked at: name the gateway's file with --config");
+        output::warn("the seal needs the pepper, and was not looked at: name the gateway's file with --config");
     }
     let verdict = if report.is_fine() { "is whole".to_owned() } else { format!("has {} fault(s)", report.faults) };
     output::data(format_args!("{} {verdict}: {}", file.display(), counted(&report.holds)));
@@ -131,19 +132,21 @@ fn restore(global: &Global, arguments: &StoreRestore) -> Result<(), Failure> {
     let gateway = Gateway::load(global)?;
     let state_dir = gateway.state_dir()?;
     let file = &arguments.file;
-    let dir = StateDir::open(state_dir).map_err(|error| Failure::new(Exit::Failed, error))?;
+    let dir = StateDir::open_own(state_dir).map_err(|error| Failure::new(Exit::Failed, error))?;
     let options = RestoreOptions {
         unsealed: arguments.unsealed,
         forget_revocations: arguments.forget_revocations,
         salvage: arguments.salvage,
     };
+    // Until the end: what is made ready is a whole copy of the store, and goes again if nothing comes of it.
+    let interrupt = Interrupt::take()?;
     let ready = {
-        let line = Line::start(global)?;
+        let line = Line::start(global, &interrupt);
         Restore::prepare(&dir, file, gateway.owner(), options, &mut |now| line.show(now))
     };
     let ready = ready.map_err(refused)?;
     tell_consequences(file, &ready, options);
-    client::confirm(&format!("Replace {} with it?", dir.store_path().display()), arguments.yes)?;
+    client::confirm_or(&interrupt, &format!("Replace {} with it?", dir.store_path().display()), arguments.yes)?;
     let (report, carried) = (ready.report().clone(), ready.carried().cloned());
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string();
     let kept = ready.finish(&stamp, hand()).map_err(refused)?;
@@ -187,23 +190,23 @@ fn tell_consequences(file: &Path, ready: &Restore, options: RestoreOptions) {
     output::note(format_args!("{}{made}: {}", file.display(), counted(&report.holds)));
     let Some(carried) = ready.carried() else {
         let message = "there is no present store: what was revoked since the backup can't be known, and lives again";
-        client::warn(message);
+        output::warn(message);
         return;
     };
     tell_taken(carried, options.forget_revocations);
     if !carried.is_complete {
-        client::warn(
+        output::warn(
             "the present store could not be read whole: more may have been revoked since, and would live again",
         );
     }
     if carried.lost + carried.lost_admins > 0 {
-        client::warn(format_args!(
+        output::warn(format_args!(
             "made since the backup, and gone with the restore: {} token(s), {} administrator(s)",
             carried.lost, carried.lost_admins
         ));
     }
     if carried.unknown + carried.unknown_admins > 0 {
-        client::warn(format_args!(
+        output::warn(format_args!(
             "in the backup and not in the present store: {} token(s), {} administrator(s); they live again, though they may \
              have been revoked since and purged by an older release. Revoke those that should not: {}",
             carried.unknown,
@@ -222,7 +225,7 @@ fn tell_taken(carried: &Carried, forget: bool) {
     if revoked + disabled + rotated + shortened + narrowed + revoked_admins == 0 {
         output::note("nothing was revoked since the backup");
     } else if forget {
-        client::warn(format_args!("since the backup, and undone by the restore: {since}"));
+        output::warn(format_args!("since the backup, and undone by the restore: {since}"));
     } else {
         output::note(format_args!("since the backup, and so it stays: {since}"));
     }

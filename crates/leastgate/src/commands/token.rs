@@ -10,7 +10,7 @@ use leastgate_admin::client::{Answered, Client, ListTokens};
 use super::client::{self, Handover};
 use crate::cli::{self, Global, Token, TokenChange, TokenCreate, TokenRevoke};
 use crate::exit::Failure;
-use crate::output::{self, DIM, Format, WARN};
+use crate::output::{self, DIM, Format};
 
 /// Tokens asked for at a time.
 const PAGE: u32 = 200;
@@ -67,7 +67,7 @@ fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
     if issued.token.canary {
         output::note("this token is a bait: leave it where only somebody who should not be there finds it");
     } else if issued.token.roles.is_empty() && issued.token.grants.is_empty() {
-        client::warn("this token holds no role and no scope: it may use public rules alone");
+        output::warn("this token holds no role and no scope: it may use public rules alone");
     }
     handover.give(global, &issued.token, issued.secret.expose())
 }
@@ -233,9 +233,7 @@ fn change(global: &Global, arguments: &TokenChange, verb: &str, change: Change) 
     }
     client::warn_unless(changed.durable);
     if !changed.streams_cut_complete {
-        output::note(format_args!(
-            "{WARN}warning{WARN:#}: more of its requests may still be open; the gateway's log says why"
-        ));
+        output::warn("more of its requests may still be open; the gateway's log says why");
     }
     Ok(())
 }
@@ -263,7 +261,7 @@ fn usage(global: &Global, usage: &TokenUsage) -> Result<(), Failure> {
         }
     }
     if !usage.complete {
-        output::note(format_args!("{WARN}warning{WARN:#}: the store could not be written; the last uses are missing"));
+        output::warn("the store could not be written; the last uses are missing");
     }
     Ok(())
 }

@@ -9,14 +9,9 @@ use leastgate_config::{CertificateFiles, GatewayConfig, SecretSource};
 
 /// What stands open, one line each.
 pub(crate) fn find(config: &GatewayConfig) -> Vec<String> {
-    const OTHERS_READ: u32 = 0o004;
     const OTHERS_WRITE: u32 = 0o002;
     let mut lines = Vec::new();
-    let mut secret = |key: &str, path: &Path, shown: &dyn fmt::Display| {
-        if let Some(mode) = mode(path).filter(|mode| mode & OTHERS_READ != 0) {
-            lines.push(format!("{key}: everybody on the machine can read {shown} (mode {mode:04o}): chmod 600"));
-        }
-    };
+    let mut secret = |key: &str, path: &Path, shown: &dyn fmt::Display| lines.extend(of_secret(key, path, shown));
     for source in std::iter::once(&config.pepper.current).chain(&config.pepper.previous) {
         if let SecretSource::File(path) = source {
             secret("pepper", path, source);
@@ -34,6 +29,13 @@ pub(crate) fn find(config: &GatewayConfig) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// That others can read the secret in this file, if they can.
+pub(crate) fn of_secret(key: &str, path: &Path, shown: impl fmt::Display) -> Option<String> {
+    const OTHERS_READ: u32 = 0o004;
+    let mode = mode(path).filter(|mode| mode & OTHERS_READ != 0)?;
+    Some(format!("{key}: everybody on the machine can read {shown} (mode {mode:04o}): chmod 600"))
 }
 
 /// Every certificate with a key.

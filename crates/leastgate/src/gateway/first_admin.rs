@@ -2,11 +2,15 @@
 //! one that the operator of many gateways gives to all of them. It is on record as every change of who may do what.
 
 use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use leastgate_admin::{BootstrapError, UnfitCredential, bootstrap, bootstrap_given};
+use leastgate_admin::{BootstrapError, UnfitCredential, bootstrap_given};
 use leastgate_config::SecretSource;
+use leastgate_policy::TokenKind;
 use leastgate_store::AdminRecord;
+use leastgate_store::draw::{draw_accessor, draw_secret};
 use leastgate_telemetry::{AdminActor, AdminEvent};
 
 use super::{Shared, loading};
@@ -50,20 +54,45 @@ impl FirstAdmin {
         Ok(())
     }
 
+    /// On the disk before it is anybody's: an administrator whose credential nobody has would keep every later start from
+    /// making another.
     fn write(&self, shared: &Shared, environment: &str, path: &Path) -> Result<Option<AdminRecord>, Failure> {
-        let (store, key) = (&*shared.store, shared.authority.key());
         let failed = |error: &dyn fmt::Display| self.failed(&format!("{}: {error}", path.display()));
-        let file = NewFile::create(path, 0o600).map_err(|error| failed(&error))?;
-        let issued = bootstrap(store, environment, key, NAME, loading::now()).map_err(|error| self.failed(&error))?;
-        let Some(issued) = issued else { return Ok(None) };
-        file.fill(issued.secret.expose().as_bytes()).map_err(|error| {
-            // An administrator whose credential nobody has would keep the next start from making another.
-            match store.revoke_admin(issued.record.id, loading::now()) {
-                Ok(_) => failed(&error),
-                Err(second) => failed(&format!("{error}; its administrator remains: {second}")),
+        let file = match NewFile::create(path, 0o600) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return self.find_taken(shared, path),
+            made => made.map_err(|error| failed(&error))?,
+        };
+        let drawn = draw_accessor().and_then(|id| draw_secret(TokenKind::Admin, environment, id));
+        let secret = drawn.map_err(|error| self.failed(&error))?;
+        let credential = secret.expose().as_bytes();
+        file.fill(credential).map_err(|error| failed(&error))?;
+        let (store, key) = (&*shared.store, shared.authority.key());
+        bootstrap_given(store, environment, key, credential, NAME, loading::now()).map_err(|error| {
+            // It opens nothing, and the next start is to write another.
+            match fs::remove_file(path) {
+                Ok(()) => self.failed(&error),
+                Err(second) => self.failed(&format!("{error}; {} opens nothing: remove it ({second})", path.display())),
             }
-        })?;
-        Ok(Some(issued.record))
+        })
+    }
+
+    /// Something has the file's name. It may be what a first start wrote, whose administrator was revoked since.
+    fn find_taken(&self, shared: &Shared, path: &Path) -> Result<Option<AdminRecord>, Failure> {
+        let former = shared.store.list_admins().map_err(|error| self.failed(&error))?;
+        let path = path.display();
+        if former.is_empty() {
+            let message = format!(
+                "{path} is there already, and is not written over: name another file, or remove that one if it is what a \
+                 start left that did not get further"
+            );
+            return Err(self.failed(&message));
+        }
+        // Whoever revoked them did so for a reason, and a gateway that stays down for it serves nobody.
+        tracing::warn!(
+            "{self}: every administrator is revoked, and {path} is there already; the gateway serves without an \
+             administrator: remove the file and start again to have another one made"
+        );
+        Ok(None)
     }
 
     fn register(

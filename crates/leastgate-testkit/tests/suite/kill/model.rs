@@ -171,9 +171,12 @@ impl Operation {
                 if *now {
                     return end_of_children(tokens, old).into_iter().chain([rotated]).collect();
                 }
-                // What stands in for the old one stands in for its successor, and knows nothing of it.
+                // What stands in for the old one stands in for its successor.
                 let handed = |(accessor, child): (&String, &Record)| {
-                    (accessor.clone(), Record { parent: Some(DRAWN.to_owned()), ..child.clone() })
+                    (
+                        accessor.clone(),
+                        Record { parent: Some(DRAWN.to_owned()), version: child.version + 1, ..child.clone() },
+                    )
                 };
                 rotated.changed.extend(children(tokens, old).map(handed));
                 vec![rotated]

@@ -17,6 +17,7 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 
+use crate::commands::interrupt::ignored;
 use crate::exit::{Exit, Failure};
 
 /// What is passed on.
@@ -109,24 +110,6 @@ fn is_terminals(origin: &Origin, command: Pid) -> bool {
         && getpgid(Some(command)) == getpgid(None)
 }
 
-/// The ignored signals, as `/proc/self/status` has them: bit n - 1 is signal n. None where there is no such file.
-fn ignored(status: &str) -> u64 {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-}
-
 fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
     stage.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_ignored_is_read() {
-        let ignored = ignored("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n");
-        assert_eq!(ignored, 1 << (SIGHUP - 1) | 1 << 12);
-        assert_eq!(super::ignored(""), 0);
-    }
 }

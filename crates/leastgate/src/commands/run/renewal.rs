@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::time::Duration;
 
 use super::token::{ChildToken, Renewed, may_pass};
-use crate::commands::client::warn;
 use crate::exit::{Exit, Failure};
+use crate::output::warn;
 
 /// Between two tries while the gateway can't be asked: a fifth of the time between renewals, within these.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));

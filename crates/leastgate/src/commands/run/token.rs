@@ -8,8 +8,9 @@ use leastgate_admin::api::{CreateChild, Moment, SecretText, TokenView};
 use leastgate_admin::client::{Answered, Client, ClientError};
 use leastgate_policy::Timestamp;
 
-use crate::commands::client::{warn, warn_unless};
+use crate::commands::client::warn_unless;
 use crate::exit::Failure;
+use crate::output::warn;
 
 /// How long a gateway that can't be reached is asked to revoke, a call of it, and the pause between two.
 const REVOKING: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use leastgate_admin::client::Client;
 use crate::cli::{Global, TokenEdit, TokenGrant, TokenRestrict, TokenRotate};
 use crate::commands::client::{self, Handover};
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Format, WARN};
+use crate::output::{self, Format};
 
 pub(super) fn rotate(global: &Global, arguments: &TokenRotate) -> Result<(), Failure> {
     let token = client::subject(&arguments.token)?;
@@ -36,13 +36,13 @@ pub(super) fn rotate(global: &Global, arguments: &TokenRotate) -> Result<(), Fai
 fn revoke_instead(client: &Client, token: &str, reason: &str, refused: Failure) -> Failure {
     match client.revoke_token(token, reason) {
         Ok(changed) => {
-            client::warn(format_args!(
+            output::warn(format_args!(
                 "there is no successor, but {} ({}) is {}",
                 changed.name, changed.accessor, changed.state
             ));
             client::warn_unless(changed.durable);
         }
-        Err(error) => client::warn(format_args!("the old secret may work still; revoking it failed too: {error}")),
+        Err(error) => output::warn(format_args!("the old secret may work still; revoking it failed too: {error}")),
     }
     refused
 }
@@ -63,7 +63,7 @@ fn status(global: &Global, rotation: &RotationView) -> Result<(), Failure> {
     for old in rotation.predecessors.iter().filter(|old| old.used_since_rotation) {
         let warning =
             format!("{} was used after its successor was made: somebody has the old secret still", old.accessor);
-        output::note(format_args!("{WARN}warning{WARN:#}: {warning}"));
+        output::warn(warning);
     }
     Ok(())
 }

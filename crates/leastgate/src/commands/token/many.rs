@@ -1,63 +1,115 @@
 //! Many tokens at once: `token create --count`, `export`, `import`, and `revoke` by a filter.
 
+use std::fmt;
 use std::io::{IsTerminal as _, Read as _};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use leastgate_admin::api::{
     CreateToken, CreateTokens, ExportedToken, ImportTokens, ImportedTokens, IssuedOfMany, RevokeTokens, RevokedTokens,
 };
-use leastgate_admin::client::Client;
+use leastgate_admin::client::{Client, ClientError};
 use zeroize::Zeroizing;
 
 use crate::cli::{Global, TokenImport, TokenRevoke};
 use crate::commands::client::{self, Handover};
+use crate::commands::interrupt::Interrupt;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
 
 /// Tokens of one call.
 const BATCH: u32 = 10_000;
 
-/// What is left of a batch that failed is told by its first number: those before it are made.
+/// Each batch is with its owner before the next one is asked for: whatever ends the command, a secret that nobody has is
+/// one of a batch, and those are named.
 pub(super) fn create(
     global: &Global,
     token: &CreateToken,
     count: u32,
-    secret_file: Option<&std::path::Path>,
+    secret_file: Option<&Path>,
 ) -> Result<(), Failure> {
     let client = client::connect(global)?;
-    let if_lost =
-        format!("revoke them with `leastgate token revoke --owner OWNER`, or one by one: {}-1 and on", token.name);
-    let handover = Handover::prepare(global, secret_file, if_lost)?;
+    let mut handover = Handover::prepare(global, secret_file, String::new())?;
+    let interrupt = Interrupt::take()?;
     let progress = progress(count.into(), "tokens");
-    let mut issued: Vec<IssuedOfMany> = Vec::new();
-    let mut refused = None;
-    let mut first = 1;
-    while first <= count && refused.is_none() {
-        let batch = BATCH.min(count - first + 1);
-        match client.create_tokens(&CreateTokens { token: token.clone(), count: batch, first: Some(first) }) {
-            Ok(made) => issued.extend(made.items),
-            Err(error) => refused = Some(error),
+    let mut made = 0;
+    let ended = loop {
+        if made == count {
+            break Ok(());
         }
-        first += batch;
-        progress.set_position(issued.len() as u64);
-    }
+        if interrupt.has_come() {
+            let said = if made == 0 { "interrupted: no token was made" } else { "interrupted" };
+            break Err(Failure::new(Exit::Interrupted, said));
+        }
+        let batch = Batch { name: &token.name, first: made + 1, last: made.saturating_add(BATCH).min(count) };
+        match batch.make(global, &client, token, &mut handover) {
+            Ok(()) => made = batch.last,
+            Err(failure) => break Err(failure),
+        }
+        progress.set_position(made.into());
+    };
     progress.finish_and_clear();
-    // What was made is handed over in any case: nobody could ask for it again.
-    if !issued.is_empty() {
-        give(global, handover, &issued)?;
+    if let Some(path) = handover.path().filter(|_| made > 0) {
+        output::note(format_args!("the secrets are in {}", path.display()));
     }
-    let made = issued.len();
-    refused.map_or(Ok(()), |error| {
-        let failure = Failure::from(error);
-        if made > 0 {
-            client::warn(format_args!("{made} of {count} tokens were made, and their secrets are handed over"));
-        }
-        Err(failure)
-    })
+    if made > 0 && ended.is_err() {
+        output::warn(format_args!("{made} of {count} tokens were made, and their secrets are handed over"));
+    }
+    ended
 }
 
-fn give(global: &Global, handover: Handover, issued: &[IssuedOfMany]) -> Result<(), Failure> {
-    let mut text = Zeroizing::new(String::with_capacity(issued.len() * 160));
+/// Tokens of one call, by the numbers behind their name.
+struct Batch<'a> {
+    name: &'a str,
+    first: u32,
+    last: u32,
+}
+
+impl Batch<'_> {
+    fn make(
+        &self,
+        global: &Global,
+        client: &Client,
+        token: &CreateToken,
+        handover: &mut Handover,
+    ) -> Result<(), Failure> {
+        let (count, first) = (self.last - self.first + 1, Some(self.first));
+        let made = client.create_tokens(&CreateTokens { token: token.clone(), count, first }).map_err(|error| {
+            // Nobody knows what became of a call whose answer did not come.
+            let is_unknown = matches!(error, ClientError::Timeout { .. } | ClientError::Protocol { .. });
+            if is_unknown {
+                output::warn(format_args!(
+                    "{self} may have been made, and nobody has their secrets: {}",
+                    self.remedy()
+                ));
+            }
+            Failure::from(error)
+        })?;
+        handover.add(&lines(global, &made.items)).map_err(|error| {
+            let message =
+                format!("the secrets of {self} could not be written ({error}) and are lost: {}", self.remedy());
+            Failure::new(Exit::Failed, message)
+        })
+    }
+
+    /// Exactly these, for their owner may have others.
+    fn remedy(&self) -> String {
+        let Self { name, first, last } = self;
+        format!(
+            "revoke them with `for n in $(seq {first} {last}); do leastgate token revoke {name}-$n --reason lost --yes; done`"
+        )
+    }
+}
+
+impl fmt::Display for Batch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, first, last } = self;
+        write!(f, "{name}-{first} to {name}-{last}")
+    }
+}
+
+fn lines(global: &Global, issued: &[IssuedOfMany]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(issued.len() * 320));
     let as_json = global.output == Format::Json;
     for one in issued {
         if as_json {
@@ -73,8 +125,7 @@ fn give(global: &Global, handover: Handover, issued: &[IssuedOfMany]) -> Result<
             text.push('\n');
         }
     }
-    text.pop();
-    handover.give_text(&text)
+    text
 }
 
 pub(super) fn export(global: &Global) -> Result<(), Failure> {
@@ -105,7 +156,7 @@ pub(super) fn import(global: &Global, arguments: &TokenImport) -> Result<(), Fai
         let asked = ImportTokens { tokens: batch.to_vec(), reason: arguments.reason.clone() };
         let taken = client.import_tokens(&asked).inspect_err(|_| {
             if done.imported > 0 {
-                client::warn(format_args!(
+                output::warn(format_args!(
                     "{} tokens were taken before; a second import goes on from there",
                     done.imported
                 ));
@@ -127,7 +178,7 @@ pub(super) fn import(global: &Global, arguments: &TokenImport) -> Result<(), Fai
 
 fn read(arguments: &TokenImport) -> Result<Vec<ExportedToken>, Failure> {
     let shown = arguments.file.display();
-    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{shown} can't be read: {error}"));
+    let failed = |error: &dyn fmt::Display| Failure::new(Exit::Failed, format!("{shown} can't be read: {error}"));
     let mut text = String::new();
     if arguments.file.as_os_str() == "-" {
         std::io::stdin().lock().read_to_string(&mut text).map_err(|error| failed(&error))?;
@@ -142,6 +193,12 @@ fn read(arguments: &TokenImport) -> Result<Vec<ExportedToken>, Failure> {
 
 /// By a filter: what fits is shown before anybody is asked.
 pub(super) fn revoke(global: &Global, arguments: &TokenRevoke) -> Result<(), Failure> {
+    if global.output == Format::Name {
+        // A script that works until there are more of them than the answer names would be worse than none.
+        let message = "-o name has no list of all that a filter fits, for the gateway names a few of them: -o json says how \
+                       many there are, and `leastgate token list -o name` names every one of an owner, or made or used since";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let filter = RevokeTokens {
         owner: arguments.owner.clone(),
         role: arguments.role.clone(),
@@ -188,12 +245,11 @@ fn sample(found: &RevokedTokens) {
 fn told(global: &Global, answer: &RevokedTokens) -> Result<(), Failure> {
     match global.output {
         Format::Json => output::json(answer)?,
-        Format::Name => answer.sample.iter().for_each(|token| output::data(&token.name)),
         Format::Table if answer.dry_run => {
             sample(answer);
             output::data(format_args!("{} tokens would be revoked", answer.matched));
         }
-        Format::Table => output::data(format_args!("{} tokens are revoked", answer.revoked)),
+        Format::Name | Format::Table => output::data(format_args!("{} tokens are revoked", answer.revoked)),
     }
     client::warn_unless(answer.durable);
     Ok(())
