@@ -22,6 +22,7 @@ pub mod rotation;
 mod sqlite;
 mod state_dir;
 mod store;
+mod undo;
 pub mod usage;
 
 pub use admin::{AdminRecord, AdminRole, MayGrant, NameSet, NewAdmin};
@@ -34,4 +35,5 @@ pub use rotation::{OldEnd, Rotated, Rotation};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use state_dir::{StateDir, StateDirError};
 pub use store::TokenStore;
+pub use undo::Undo;
 pub use usage::{UsageDelta, UsageRow};

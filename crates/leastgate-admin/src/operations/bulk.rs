@@ -21,6 +21,7 @@ use crate::api::{CreateToken, CreateTokens, ExportedToken, ExportedTokens, Impor
 use crate::call::{Call, Change as Recorded, Reply, from_json, from_query};
 use crate::ceiling;
 use crate::problem::{Kind, Problem};
+use crate::turn::Held;
 
 /// Tokens of one call.
 const MOST: usize = 10_000;
@@ -50,7 +51,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         records.push(record);
     }
     let places = reserve(call, records.len())?;
-    keep(call, &records)?;
+    keep(call, &call.shared.lock_gift()?, &records)?;
     let mut body = Vec::with_capacity(items.len() + 16);
     body.extend_from_slice(b"{\"items\":[");
     body.extend_from_slice(&items);
@@ -91,10 +92,9 @@ fn push_item(items: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
 }
 
 /// The store first, all or none; then in force.
-fn keep(call: &Call<'_>, records: &[TokenRecord]) -> Result<(), Problem> {
+fn keep(call: &Call<'_>, _held: &Held<'_>, records: &[TokenRecord]) -> Result<(), Problem> {
     let given = &call.shared.given;
-    let _held = call.shared.lock_gift()?;
-    given.store.create_tokens(records.to_vec())?;
+    given.store.create_tokens(records.to_vec()).inspect_err(|error| call.shared.refused_new(error))?;
     for record in records {
         // The store has no two digests that begin alike, and the table has the store's.
         call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
@@ -184,20 +184,28 @@ pub(crate) fn import(call: &Call<'_>) -> Result<Reply, Problem> {
     if !(1..=MOST).contains(&asked.tokens.len()) {
         return Err(Problem::new(Kind::Invalid, "`tokens` has 1 to 10000 of them").hint("take more in several calls"));
     }
-    let mut fresh = Vec::with_capacity(asked.tokens.len());
-    let mut unchanged = 0;
+    let named =
+        |number: usize, problem: Problem| problem.about(&format!("tokens[{number}] ({})", asked.tokens[number].name));
+    let mut records = Vec::with_capacity(asked.tokens.len());
     for (number, token) in asked.tokens.iter().enumerate() {
-        let named = |problem: Problem| problem.about(&format!("tokens[{number}] ({})", token.name));
-        let record = record(call, token, &asked.reason).map_err(named)?;
-        check_may_give(call, Holding::from(&record)).map_err(named)?;
-        if is_here(call, &record).map_err(named)? {
+        let record = record(call, token, &asked.reason).map_err(|problem| named(number, problem))?;
+        check_may_give(call, Holding::from(&record)).map_err(|problem| named(number, problem))?;
+        records.push(record);
+    }
+    // What is here must stay: with the turn, nothing of it is still to be taken back.
+    let held = call.shared.lock_gift()?;
+    let mut fresh = Vec::with_capacity(records.len());
+    let mut unchanged = 0;
+    for (number, record) in records.into_iter().enumerate() {
+        if is_here(call, &record).map_err(|problem| named(number, problem))? {
             unchanged += 1;
         } else {
             fresh.push(record);
         }
     }
     let places = reserve(call, fresh.len())?;
-    keep(call, &fresh)?;
+    keep(call, &held, &fresh)?;
+    drop(held);
     tell_each(call, &fresh, "token.import", Some(&asked.reason), places);
     let imported = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
     let details = vec![detail("imported", imported.to_string()), detail("unchanged", unchanged.to_string())];

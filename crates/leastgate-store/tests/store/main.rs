@@ -12,4 +12,5 @@ mod peppers;
 mod refusals;
 mod rotation;
 mod round_trip;
+mod undo;
 mod usage;

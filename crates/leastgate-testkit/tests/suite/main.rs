@@ -34,6 +34,7 @@ mod fixtures;
 mod forwarding;
 mod full_disk;
 mod hostile_http2;
+mod hung_store;
 mod idle;
 mod idle_tokens;
 mod kill;
