@@ -2,6 +2,10 @@
 //!
 //! The lane of what gives access is narrow and never queued for: a stuck store makes such calls fail at once, while
 //! revocations, the question who calls, and `/metrics` go on. The runtime has a thread for every place.
+//!
+//! In the lane of what takes access away no more wait for the store than leave threads to take the next token out of force
+//! ([`crate::turn::MOST_WAITING`]); what a stuck store can't take is owed to it. So the queue for this lane moves whatever
+//! the store does, and it has a bound.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -10,6 +14,7 @@ use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::{Kind, Problem};
+use crate::turn::MOST_WAITING;
 
 /// What a thread is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,21 +40,28 @@ impl Lane {
         match self {
             Self::Identify | Self::Read => 16,
             Self::Give => 8,
-            // Each may wait for the store for seconds, its memory part done: the next must not wait for that.
-            Self::Take => 64,
+            // Some wait for the store for seconds, their memory part done: the next must not wait for that.
+            Self::Take => MOST_WAITING + 16,
             Self::Metrics => 2,
             Self::Upkeep => 1,
         }
     }
 }
 
+/// Most that are under way in the lane of takings or queue for it, whose callers may have left.
+const MOST_TAKINGS: usize = 4_096;
+
 /// The places of each lane.
 #[derive(Clone, Debug)]
-pub(crate) struct Lanes([Arc<Semaphore>; Lane::ALL.len()]);
+pub(crate) struct Lanes {
+    places: [Arc<Semaphore>; Lane::ALL.len()],
+    takings: Arc<Semaphore>,
+}
 
 impl Default for Lanes {
     fn default() -> Self {
-        Self(Lane::ALL.map(|lane| Arc::new(Semaphore::new(lane.places() as usize))))
+        let places = Lane::ALL.map(|lane| Arc::new(Semaphore::new(lane.places() as usize)));
+        Self { places, takings: Arc::new(Semaphore::new(MOST_TAKINGS)) }
     }
 }
 
@@ -74,7 +86,7 @@ impl Lanes {
         lane: Lane,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        on_thread(Arc::clone(&self.0[lane as usize]).try_acquire_owned().map_err(|_| full())?, work).await
+        on_thread(Arc::clone(&self.places[lane as usize]).try_acquire_owned().map_err(|_| full())?, work).await
     }
 
     /// The same as [`Self::run`], in a task of its own: only the wait for it ends with the caller's patience. What takes
@@ -84,10 +96,12 @@ impl Lanes {
         lane: Lane,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
+        let queued = Arc::clone(&self.takings).try_acquire_owned().map_err(|_| full())?;
         let mut place = Box::pin(self.place(lane));
         // In its queue at once: who waits for the lane to be done must find it there, if the task has had no turn by then.
         let first = poll_fn(|cx| Poll::Ready(place.as_mut().poll(cx))).await;
         let task = tokio::spawn(async move {
+            let _queued = queued;
             let place = match first {
                 Poll::Ready(place) => place,
                 Poll::Pending => place.await,
@@ -99,7 +113,7 @@ impl Lanes {
 
     /// Waits for a place of the lane.
     fn place(&self, lane: Lane) -> impl Future<Output = Result<OwnedSemaphorePermit, Problem>> + Send + use<> {
-        let place = Arc::clone(&self.0[lane as usize]).acquire_owned();
+        let place = Arc::clone(&self.places[lane as usize]).acquire_owned();
         // Only a closed semaphore has no places to wait for, and nothing closes these.
         async { place.await.map_err(|_| full()) }
     }
@@ -107,7 +121,7 @@ impl Lanes {
     /// Waits until all that was sent into the lane is done: places are given out in the order they were asked for.
     pub(crate) async fn wait_done(&self, lane: Lane) {
         // As above: it can't be closed.
-        let _ = self.0[lane as usize].acquire_many(lane.places()).await;
+        let _ = self.places[lane as usize].acquire_many(lane.places()).await;
     }
 }
 
@@ -157,7 +171,7 @@ mod tests {
         let held = Arc::new(Mutex::new(held));
         for _ in 0..lane.places() {
             let held = Arc::clone(&held);
-            let place = Arc::clone(&lanes.0[lane as usize]).try_acquire_owned().unwrap();
+            let place = Arc::clone(&lanes.places[lane as usize]).try_acquire_owned().unwrap();
             tokio::spawn(on_thread(place, move || {
                 let _ = held.lock().unwrap().recv_timeout(Duration::from_secs(30));
             }));
@@ -176,6 +190,27 @@ mod tests {
                 let ran = tokio::time::timeout(Duration::from_secs(10), lanes.run(lane, || 7)).await;
                 assert_eq!(ran.unwrap(), Ok(7), "{lane:?}");
             }
+        });
+    }
+
+    #[test]
+    fn no_more_queue_than_may_and_who_is_refused_is_told() {
+        runtime().block_on(async {
+            let lanes = Lanes::default();
+            let release = fill(&lanes, Lane::Take);
+            let mut calls = Vec::new();
+            for _ in 0..MOST_TAKINGS {
+                let mut call = Box::pin(lanes.run_to_end(Lane::Take, || ()));
+                assert!(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await.is_pending());
+                calls.push(call);
+            }
+            let refused = lanes.run_to_end(Lane::Take, || ()).await.unwrap_err();
+            assert_eq!(refused.kind, Kind::Overloaded);
+            drop(release);
+            for call in calls {
+                assert_eq!(call.await, Ok(()));
+            }
+            assert_eq!(lanes.run_to_end(Lane::Take, || 7).await, Ok(7));
         });
     }
 

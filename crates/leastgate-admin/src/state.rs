@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use leastgate_policy::{Accessor, Authority, DigestCollision, PolicySnapshot, Timestamp};
-use leastgate_store::{TokenRecord, TokenStore};
+use leastgate_store::{StoreError, TokenRecord, TokenStore, Undo};
 use leastgate_telemetry::Telemetry;
 
 use crate::api::{ListenerView, Moment, ReloadView, SinkView};
@@ -158,11 +158,34 @@ impl Shared {
     }
 
     /// The same, for what gives access and can be refused.
+    /// Nothing is given while an earlier gift is still to be taken back: the store may hold it.
     pub(crate) fn lock_gift(&self) -> Result<Held<'_>, Problem> {
-        self.lock_changes().ok_or_else(|| {
+        let held = self.lock_changes().ok_or_else(|| {
             Problem::new(Kind::Overloaded, "other changes wait for the store: nothing was changed")
                 .hint("try again; if it lasts, look at the gateway's log for what is wrong with the store")
-        })
+        })?;
+        if self.unsynced.owes_undo() {
+            self.unsynced.settle(&*self.given.store, &self.given.telemetry);
+        }
+        if self.unsynced.owes_undo() {
+            return Err(Problem::new(Kind::Store, "the store has not taken back an earlier change that was refused")
+                .hint("look at the gateway's log for what is wrong with the store, then try again"));
+        }
+        Ok(held)
+    }
+
+    /// Where a gift failed in a way that leaves it open whether it is kept, has it taken back. The caller has the turn, and
+    /// tells its own caller that the gift was not made.
+    pub(crate) fn refused(&self, error: &StoreError, undo: impl FnOnce(&[Accessor]) -> Vec<Undo>) {
+        if let StoreError::InDoubt { made, .. } = error {
+            tracing::warn!(%error, "a change was refused while the store wrote it");
+            self.unsynced.take_back(undo(made), &self.given.telemetry);
+        }
+    }
+
+    /// The same for new tokens.
+    pub(crate) fn refused_new(&self, error: &StoreError) {
+        self.refused(error, |made| made.iter().copied().map(Undo::Made).collect());
     }
 
     /// Puts a token in force as the store has it, but for what was taken from it since and the store owes. The caller

@@ -1,34 +1,40 @@
 //! Changes that are in force and that the store could not keep: tried again until it does.
 //!
-//! Only what takes access away gets here: it is never refused for a disk (audit.md). An alert metric stands meanwhile.
+//! Only what takes access away gets here: it is never refused for a disk (audit.md). An alert metric stands meanwhile. A
+//! gift that was refused while the store was writing it is taken back in the same way: it is not in force, and must not be
+//! in the store at the next start.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use leastgate_policy::{Accessor, Timestamp, TokenState};
-use leastgate_store::{Change, StateChange, StoreError, TokenRecord, TokenStore};
-use leastgate_telemetry::Telemetry;
+use leastgate_store::{Change, StateChange, StoreError, TokenRecord, TokenStore, Undo};
+use leastgate_telemetry::{LifecycleEvent, Telemetry};
 
 use crate::restriction::Restriction;
 
 /// A change the store owes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Owed {
     /// A token was revoked or disabled.
     State(StateChange),
-    /// Something was taken from a token.
-    Restriction(Restriction),
+    /// Something was taken from a token, and what stands in for it ends like this.
+    Restriction(Restriction, StateChange),
     /// An administrator was revoked.
     Admin(Timestamp),
+    /// A gift was refused that may have been kept.
+    Undo(Undo),
 }
 
 /// What the store owes of one record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Debt {
+    /// The last gift, and only it: there is no other one before it is taken back.
+    undo: Option<Undo>,
     /// The last change of state, but never a weaker one than a revocation.
     state: Option<StateChange>,
     /// All restrictions together.
-    restriction: Option<Restriction>,
+    restriction: Option<(Restriction, StateChange)>,
     admin: Option<Timestamp>,
 }
 
@@ -37,10 +43,11 @@ impl Debt {
         match owed {
             Owed::State(_) if self.is_revocation() => {}
             Owed::State(change) => self.state = Some(change),
-            Owed::Restriction(more) => match &mut self.restriction {
-                Some(restriction) => restriction.join(more),
-                None => self.restriction = Some(more),
+            Owed::Restriction(more, end) => match &mut self.restriction {
+                Some((restriction, _)) => restriction.join(more),
+                None => self.restriction = Some((more, end)),
             },
+            Owed::Undo(undo) => self.undo = Some(undo),
             Owed::Admin(at) => self.admin = self.admin.or(Some(at)),
         }
     }
@@ -50,6 +57,12 @@ impl Debt {
         self.state.as_ref().is_some_and(|change| change.change == Change::Revoke)
     }
 }
+
+/// Undone in one commit.
+const BATCH: usize = 5_000;
+
+/// Accessors that one event names.
+const EVENT: usize = 500;
 
 /// What the store owes, by record.
 #[derive(Debug, Default)]
@@ -93,27 +106,102 @@ impl Unsynced {
     /// A record as it is in force: without what was taken from it and what the store still has.
     pub(crate) fn restricted(&self, record: &TokenRecord) -> TokenRecord {
         let all = self.lock();
-        let restriction = all.get(&record.accessor).and_then(|debt| debt.restriction.as_ref());
-        restriction.map_or_else(|| record.clone(), |restriction| restriction.apply(record))
+        let Some(debt) = all.get(&record.accessor) else { return record.clone() };
+        let refused = debt.undo.as_ref().and_then(|undo| undo.apply(record));
+        let record = refused.unwrap_or_else(|| record.clone());
+        debt.restriction.as_ref().map_or(record.clone(), |(restriction, _)| restriction.apply(&record))
+    }
+
+    /// Has gifts taken back that were refused, and of which nobody knows whether they are kept.
+    pub(crate) fn take_back(&self, gifts: Vec<Undo>, telemetry: &Telemetry) {
+        let mut all = self.lock();
+        for undo in gifts {
+            let about = match &undo {
+                Undo::Made(accessor) => vec![*accessor],
+                Undo::Changed(old) => vec![old.accessor],
+                Undo::Rotated { old, successor } => vec![old.accessor, *successor],
+            };
+            for accessor in about {
+                all.entry(accessor).or_default().add(Owed::Undo(undo.clone()));
+            }
+        }
+        report(&all, telemetry);
+    }
+
+    /// Whether a gift is still to be taken back.
+    pub(crate) fn owes_undo(&self) -> bool {
+        self.lock().values().any(|debt| debt.undo.is_some())
+    }
+
+    /// A record as the store has it, without gifts that were refused; `Err`: it is one itself. Where it has another one's
+    /// name, that one's accessor.
+    pub(crate) fn without_refused(&self, record: TokenRecord) -> Result<TokenRecord, Option<Accessor>> {
+        let all = self.lock();
+        let Some(undo) = all.get(&record.accessor).and_then(|debt| debt.undo.as_ref()) else { return Ok(record) };
+        undo.apply(&record).ok_or(match undo {
+            Undo::Rotated { old, .. } => Some(old.accessor),
+            Undo::Made(_) | Undo::Changed(_) => None,
+        })
     }
 
     /// Tries each change once more, and stops at the first that shows the store itself stuck: each further one would
     /// only wait as long again, and all other changes with it. The caller has the turn to change, so that none is
     /// undone by one that came after it. Blocks.
     pub(crate) fn settle(&self, store: &dyn TokenStore, telemetry: &Telemetry) {
+        let is_moving = self.settle_undos(store, telemetry);
+        if is_moving {
+            self.settle_takings(store);
+        }
+        report(&self.lock(), telemetry);
+    }
+
+    /// `false`: the store is stuck.
+    fn settle_undos(&self, store: &dyn TokenStore, telemetry: &Telemetry) -> bool {
+        let owed = |(accessor, debt): (&Accessor, &Debt)| debt.undo.clone().map(|undo| (*accessor, undo));
+        let waiting: Vec<_> = self.lock().iter().filter_map(owed).collect();
+        for batch in waiting.chunks(BATCH) {
+            match store.undo(batch.iter().map(|(_, undo)| undo.clone()).collect()) {
+                Ok(kept) => {
+                    batch.iter().for_each(|(accessor, undo)| self.forget_undo(*accessor, undo));
+                    tell_undone(batch, kept, telemetry);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "what was refused while it was written could not be taken back yet");
+                    if is_stuck(&error) {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn forget_undo(&self, accessor: Accessor, settled: &Undo) {
+        let mut all = self.lock();
+        let Some(debt) = all.get_mut(&accessor) else { return };
+        debt.undo.take_if(|undo| undo == settled);
+        if *debt == Debt::default() {
+            all.remove(&accessor);
+        }
+    }
+
+    fn settle_takings(&self, store: &dyn TokenStore) {
         let waiting: Vec<_> = self.lock().iter().map(|(accessor, debt)| (*accessor, debt.clone())).collect();
-        let (revoked, others): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(_, debt)| debt.is_revocation() && debt.admin.is_none());
+        let (revoked, others): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|(_, debt)| debt.is_revocation() && debt.admin.is_none() && debt.undo.is_none());
         let is_moving = self.settle_revocations(store, revoked);
         for (accessor, debt) in others.into_iter().take_while(|_| is_moving) {
             let result = attempt(store, accessor, &debt);
             if is_settled(&result) {
-                self.forget(accessor, &debt);
+                // Where a gift is still to be taken back, the debt as a whole stands.
+                if debt.undo.is_none() {
+                    self.forget(accessor, &debt);
+                }
             } else if result.is_err_and(|error| is_stuck(&error)) {
                 break;
             }
         }
-        report(&self.lock(), telemetry);
     }
 
     /// Many may have been revoked in one call: they are kept in one commit. `false`: the store is stuck.
@@ -155,9 +243,10 @@ fn attempt(store: &dyn TokenStore, accessor: Accessor, debt: &Debt) -> Result<()
     if let Some(change) = &debt.state {
         store.change_state(accessor, change.clone(), None)?;
     }
-    if let Some(restriction) = &debt.restriction {
+    // Not before a gift is taken back: that would bring back what the restriction took.
+    if let Some((restriction, end)) = debt.restriction.as_ref().filter(|_| debt.undo.is_none()) {
         let record = store.token(accessor)?;
-        store.update_token(restriction.apply(&record))?;
+        store.narrow_token(restriction.apply(&record), end.clone())?;
     }
     if let Some(at) = debt.admin {
         store.revoke_admin(accessor, at)?;
@@ -172,8 +261,25 @@ fn is_settled(result: &Result<(), StoreError>) -> bool {
 
 /// A full disk is not: what is smaller may still fit.
 fn is_stuck(error: &StoreError) -> bool {
-    use StoreError::{Busy, Closed, Overloaded, Timeout};
-    matches!(error, Busy { .. } | Timeout { .. } | Overloaded | Closed)
+    use StoreError::{Busy, Closed, InDoubt, Overloaded, Timeout, Withdrawn};
+    matches!(error, Busy { .. } | Timeout { .. } | Withdrawn { .. } | InDoubt { .. } | Overloaded | Closed)
+}
+
+/// The refusals are on record; this is what became of them.
+fn tell_undone(batch: &[(Accessor, Undo)], kept: usize, telemetry: &Telemetry) {
+    tracing::warn!(records = batch.len(), kept, "what was refused while it was written is not in the store any more");
+    let detail = |name: &str, count: usize| (name.to_owned(), count.to_string());
+    for batch in batch.chunks(EVENT) {
+        let accessors: Vec<String> = batch.iter().map(|(accessor, _)| accessor.to_string()).collect();
+        telemetry.lifecycle(&LifecycleEvent {
+            operation: "store.undo".to_owned(),
+            result: "ok".to_owned(),
+            reason: Some("refused to its caller while it was written".to_owned()),
+            durable: Some(true),
+            details: vec![("accessors".to_owned(), accessors.join(" ")), detail("kept", kept)],
+            ..LifecycleEvent::default()
+        });
+    }
 }
 
 fn report(all: &BTreeMap<Accessor, Debt>, telemetry: &Telemetry) {
@@ -229,12 +335,13 @@ mod tests {
         let (unsynced, accessor) = (Unsynced::default(), Accessor::from_random(1));
         for role in ["a", "b"] {
             let restriction = Restriction { roles: [role.to_owned()].into(), ..Restriction::default() };
-            unsynced.add(accessor, Owed::Restriction(restriction), &telemetry);
+            let Owed::State(end) = change(Change::Revoke) else { continue };
+            unsynced.add(accessor, Owed::Restriction(restriction, end), &telemetry);
         }
         unsynced.add(accessor, change(Change::Disable), &telemetry);
         let all = unsynced.lock();
         let debt = &all[&accessor];
-        assert_eq!(debt.restriction.as_ref().unwrap().roles.len(), 2);
+        assert_eq!(debt.restriction.as_ref().unwrap().0.roles.len(), 2);
         assert!(debt.state.is_some());
     }
 }

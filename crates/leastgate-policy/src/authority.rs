@@ -76,7 +76,10 @@ impl Authority {
         for entry in declared {
             tokens.take_over(entry, &before)?;
         }
-        Ok(self.put_in_force(snapshot, Arc::new(tokens)))
+        let snapshot = self.put_in_force(snapshot, Arc::new(tokens));
+        // Whoever notes one of those before, by the policy before, finds it gone when it is looked at.
+        self.stragglers.retain(|digest| snapshot.tokens.get(digest).is_some());
+        Ok(snapshot)
     }
 
     fn put_in_force(&self, mut snapshot: PolicySnapshot, tokens: Arc<TokenTable>) -> Arc<PolicySnapshot> {
@@ -125,6 +128,7 @@ impl Authority {
     pub fn remove(&self, digest: &TokenDigest) -> bool {
         let moves = self.moves();
         let found = self.tokens.load().remove(&moves.place(digest));
+        self.stragglers.forget(digest);
         self.changed();
         found
     }

@@ -122,11 +122,33 @@ pub enum StoreError {
     /// The cursor is not one this list gave out.
     #[error("this cursor is not of this list: start again without one")]
     BadCursor,
-    /// The change was not acknowledged in time.
-    #[error("the store did not answer within {waited:?}: the change may still be made; look before repeating it")]
+    /// The store did not answer in time. What takes access away, or was to be closed, is done all the same.
+    #[error(
+        "the store did not answer within {waited:?}: what takes access away may still be made; look before repeating it"
+    )]
     Timeout {
         /// How long the caller waited.
         waited: Duration,
+    },
+    /// What gives access was not made in time, and is not made any more.
+    #[error(
+        "the store did not get to the change within {waited:?}, and it was withdrawn: nothing was changed; try again"
+    )]
+    Withdrawn {
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// What gives access was being written when the caller's time was over: whether it is kept, only the store's next change
+    /// knows. It is to be taken back then ([`crate::Undo`]).
+    #[error(
+        "the store did not finish within {waited:?}: the change is not in force, and is taken back if it was written after \
+             all; look at it before repeating it"
+    )]
+    InDoubt {
+        /// How long the caller waited.
+        waited: Duration,
+        /// The new records that it was about.
+        made: Vec<Accessor>,
     },
     /// More waits for the store than its bounds allow; this was not taken.
     #[error("too much waits for the store already: nothing was changed; try again")]
@@ -148,6 +170,16 @@ pub enum StoreError {
         /// What the system or SQLite says.
         detail: String,
     },
+}
+
+impl StoreError {
+    /// The same, naming the new records it is about where it is not known whether they are kept.
+    pub(crate) fn about(self, new: impl FnOnce() -> Vec<Accessor>) -> Self {
+        match self {
+            Self::InDoubt { waited, .. } => Self::InDoubt { waited, made: new() },
+            other => other,
+        }
+    }
 }
 
 /// A failure inside a job, before the store's path is known: what SQLite says, or what a rule says.

@@ -24,6 +24,7 @@ mod sqlite;
 mod state_dir;
 mod store;
 mod tombstone;
+mod undo;
 pub mod usage;
 
 pub use admin::{AdminRecord, AdminRole, MayGrant, NameSet, NewAdmin};
@@ -38,4 +39,5 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 pub use state_dir::{StateDir, StateDirError};
 pub use store::TokenStore;
 pub use tombstone::{Taken, Tombstone};
+pub use undo::Undo;
 pub use usage::{UsageDelta, UsageRow};

@@ -12,13 +12,16 @@ use crate::query::{TimeFilter, TokenPage, TokenQuery};
 use crate::record::{StateChange, TokenRecord};
 use crate::rotation::{Rotated, Rotation};
 use crate::tombstone::Tombstone;
+use crate::undo::Undo;
 use crate::usage::{UsageDelta, UsageRow};
 
 /// Keeps token and admin records.
 ///
 /// Every method blocks, for a bounded time; an async caller runs it on a thread made for blocking. A change
-/// that returns `Ok` is on disk. One that ends in [`StoreError::Timeout`] may still be made; what gives access
-/// is not made any more if it had not been begun. The store reads no clock: the time comes with each record.
+/// that returns `Ok` is on disk. One that takes access away and ends in [`StoreError::Timeout`] may still be made. One
+/// that gives access is then not made any more ([`StoreError::Withdrawn`]), unless it was just being written: that is
+/// [`StoreError::InDoubt`], and the caller's to [`TokenStore::undo`]. The store reads no clock: the time comes with each
+/// record.
 pub trait TokenStore: fmt::Debug + Send + Sync {
     /// Keeps a new token; its `version` becomes 1. A name held by a token that has expired by `created` is
     /// taken over.
@@ -83,6 +86,21 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// `NotFound`, `Conflict`, `Revoked`, or when it can't be written.
     fn update_token(&self, token: TokenRecord) -> Result<TokenRecord, StoreError>;
+
+    /// The same for a change that what stands in for the token must not survive: it is revoked in the same commit. Returns the
+    /// token and what has ended with it, as that was.
+    ///
+    /// # Errors
+    /// As [`TokenStore::update_token`].
+    fn narrow_token(&self, token: TokenRecord, end: StateChange)
+    -> Result<(TokenRecord, Vec<TokenRecord>), StoreError>;
+
+    /// Takes back gifts that may have been kept although their callers were told that they are not
+    /// ([`StoreError::InDoubt`]), in one commit: it comes behind the one that was in doubt. Returns how many had been kept.
+    ///
+    /// # Errors
+    /// When it can't be written; then none is taken back.
+    fn undo(&self, gifts: Vec<Undo>) -> Result<usize, StoreError>;
 
     /// Has a token succeeded by another one that takes its name over, both or neither.
     ///

@@ -47,22 +47,37 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     }
 }
 
-/// The system's clocks. When the wall clock is set back, [`Clock::now`] stands still until it has caught up: an event
-/// never seems older than the one before it, and an expired token does not come back to life.
+/// The system's clocks. [`Clock::now`] is the monotonic clock, set by the wall clock and only ever set forward: when the
+/// wall clock is set back, it goes on from where it was, and when that is set forward, or the machine has slept, it jumps
+/// along. So an event never seems older than the one before it, an expired token does not come back to life, and no token
+/// lives longer for the step: each has the time that is left of it, as it passes.
+///
+/// A clock that was set forward by mistake and put right keeps the later time until a restart, and tokens end that much
+/// early: a time that was wrong can only take access away.
 #[derive(Debug)]
 pub struct SystemClock {
     origin: Instant,
-    latest: AtomicU64,
+    /// The wall clock's nanoseconds at the origin, by the reading that says the most.
+    offset: AtomicU64,
 }
 
 impl SystemClock {
     /// A clock that starts counting [`Clock::elapsed`] now.
     pub fn new() -> Self {
-        Self { origin: Instant::now(), latest: AtomicU64::new(0) }
+        Self { origin: Instant::now(), offset: AtomicU64::new(0) }
     }
 
-    fn clamp(&self, wall: u64) -> Micros {
-        Micros(self.latest.fetch_max(wall, Ordering::Relaxed).max(wall))
+    /// The time by a reading of the wall clock and one of the monotonic clock, taken in this order: who is held up
+    /// between them only seems to read a wall clock that is behind.
+    fn go_on(&self, wall: Duration, elapsed: Duration) -> Micros {
+        let (wall, elapsed) = (nanos(wall), nanos(elapsed));
+        let offset = wall.saturating_sub(elapsed);
+        let mut latest = self.offset.load(Ordering::Relaxed);
+        // Only a step forward writes: every worker reads this, and they must not wait for each other's caches.
+        if offset > latest {
+            latest = self.offset.fetch_max(offset, Ordering::Relaxed).max(offset);
+        }
+        Micros(elapsed.saturating_add(latest) / 1_000)
     }
 }
 
@@ -75,12 +90,17 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Micros {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.clamp(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX))
+        self.go_on(wall, self.origin.elapsed())
     }
 
     fn elapsed(&self) -> Duration {
         self.origin.elapsed()
     }
+}
+
+/// They last until the year 2554.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A clock that moves only when told to.
@@ -116,12 +136,52 @@ impl Clock for ManualClock {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_wall_clock_set_back_stands_still() {
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What a clock says at each pair of readings, in seconds.
+    fn told<const N: usize>(readings: [(u32, u32); N]) -> [u64; N] {
         let clock = SystemClock::new();
-        assert_eq!(clock.clamp(2_000_000), Micros(2_000_000));
-        assert_eq!(clock.clamp(1_500_000), Micros(2_000_000));
-        assert_eq!(clock.clamp(2_500_000), Micros(2_500_000));
+        readings.map(|(wall, elapsed)| clock.go_on(SECOND * wall, SECOND * elapsed).timestamp().0)
+    }
+
+    #[test]
+    fn a_wall_clock_set_back_does_not_hold_time_up() {
+        assert_eq!(told([(1_000, 0), (400, 1), (401, 2), (460, 61)]), [1_000, 1_001, 1_002, 1_061]);
+        assert_eq!(told([(1_000, 0), (0, 3_600)]), [1_000, 4_600], "nor one before the epoch");
+    }
+
+    #[test]
+    fn a_wall_clock_set_forward_is_followed_and_not_back_again() {
+        assert_eq!(told([(1_000, 0), (5_000, 1), (1_002, 2)]), [1_000, 5_000, 5_001]);
+        assert_eq!(
+            told([(1_000, 0), (30_000, 10)]),
+            [1_000, 30_000],
+            "as after a sleep, which the monotonic one misses"
+        );
+    }
+
+    #[test]
+    fn who_is_held_up_between_the_readings_moves_nothing() {
+        // Both have read the wall clock at 10 s, and the first the monotonic one five seconds later than the second.
+        assert_eq!(told([(1_000, 0), (1_010, 15), (1_010, 10)]), [1_000, 1_015, 1_010]);
+    }
+
+    #[test]
+    fn time_never_goes_back_on_any_thread() {
+        let clock = SystemClock::new();
+        let latest = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        let before = latest.load(Ordering::SeqCst);
+                        let now = clock.now().0;
+                        assert!(now >= before, "{now} after {before}");
+                        latest.fetch_max(now, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
     }
 
     #[test]

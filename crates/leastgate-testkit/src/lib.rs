@@ -18,6 +18,7 @@ pub mod deadline;
 pub mod gateway;
 pub mod http2;
 pub mod http2_upstream;
+pub mod hung_disk;
 pub mod leaks;
 mod listening;
 pub mod metrics;

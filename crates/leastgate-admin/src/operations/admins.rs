@@ -38,7 +38,8 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         created_by: call.caller.subject.clone(),
     };
     let given = &call.shared.given;
-    let issued = issue_admin(&*given.store, &given.environment, given.authority.key(), &admin)?;
+    let issued = issue_admin(&*given.store, &given.environment, given.authority.key(), &admin)
+        .inspect_err(|error| take_back(call, error))?;
     let id = issued.record.id.to_string();
     let details = vec![
         detail("name", name),
@@ -54,6 +55,15 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         change: Change { target: Some(id), durable: Some(true), details, reason: None },
         version: None,
     })
+}
+
+/// Who was refused while the store wrote it is revoked, as far as it is there.
+fn take_back(call: &Call<'_>, error: &StoreError) {
+    let StoreError::InDoubt { made, .. } = error else { return };
+    for id in made {
+        call.shared.revoked_admins().insert(*id);
+        call.shared.unsynced.add(*id, Owed::Admin(call.now), &call.shared.given.telemetry);
+    }
 }
 
 /// They are kept and shown as they were written.
@@ -74,7 +84,14 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
     let id = find(call)?;
     let given = &call.shared.given;
     call.shared.revoked_admins().insert(id);
-    let durable = match given.store.revoke_admin(id, call.now) {
+    // Only for a turn at the store: no more wait for that than leave threads for others.
+    let held = call.shared.lock_changes();
+    let kept = match &held {
+        Some(_held) => given.store.revoke_admin(id, call.now),
+        None => Err(StoreError::Overloaded),
+    };
+    drop(held);
+    let durable = match kept {
         Ok(_) => true,
         Err(error @ StoreError::NotFound { .. }) => {
             call.shared.revoked_admins().remove(&id);
@@ -94,10 +111,14 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
 fn find(call: &Call<'_>) -> Result<Accessor, Problem> {
     let wanted = call.target();
     let is_id = wanted.bytes().any(|byte| byte.is_ascii_uppercase());
+    let listed = call.shared.given.store.list_admins();
     if let Some(id) = wanted.parse().ok().filter(|_| is_id) {
-        return Ok(id);
+        // Where the store can't be read, it is taken at its word.
+        let is_missing = listed.is_ok_and(|admins| !admins.iter().any(|admin| admin.id == id));
+        let missing = || StoreError::NotFound { kind: "admin", wanted: wanted.to_owned() };
+        return if is_missing { Err(missing().into()) } else { Ok(id) };
     }
-    let admins = call.shared.given.store.list_admins()?;
+    let admins = listed?;
     let found = admins.iter().find(|admin| admin.name.as_str() == wanted && admin.revoked.is_none());
     found.map(|admin| admin.id).ok_or_else(|| StoreError::NotFound { kind: "admin", wanted: wanted.to_owned() }.into())
 }

@@ -12,6 +12,7 @@ use super::{detail, no_query};
 use crate::api::{CreateToken, CreateTokens, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::problem::{Kind, Problem};
+use crate::turn::Held;
 
 /// Tokens of one call.
 pub(super) const MOST: usize = 10_000;
@@ -41,7 +42,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         records.push(record);
     }
     let places = reserve(call, records.len())?;
-    keep(call, &records)?;
+    keep(call, &call.shared.lock_gift()?, &records)?;
     let mut body = Vec::with_capacity(items.len() + 16);
     body.extend_from_slice(b"{\"items\":[");
     body.extend_from_slice(&items);
@@ -82,10 +83,9 @@ fn push_item(items: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
 }
 
 /// The store first, all or none; then in force.
-pub(super) fn keep(call: &Call<'_>, records: &[TokenRecord]) -> Result<(), Problem> {
+pub(super) fn keep(call: &Call<'_>, _held: &Held<'_>, records: &[TokenRecord]) -> Result<(), Problem> {
     let given = &call.shared.given;
-    let _held = call.shared.lock_gift()?;
-    given.store.create_tokens(records.to_vec())?;
+    given.store.create_tokens(records.to_vec()).inspect_err(|error| call.shared.refused_new(error))?;
     for record in records {
         // The store has no two digests that begin alike, and the table has the store's.
         call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;

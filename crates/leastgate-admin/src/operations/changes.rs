@@ -6,10 +6,11 @@
 use leastgate_policy::{Accessor, TokenState, Whose};
 use leastgate_store::{Change, StateChange, StoreError};
 
+use super::children::Ending;
 use super::cut::{Cut, Cutting};
 use super::find::{Found, find, find_in_force};
 use super::give::{Holding, check_may_give};
-use super::{check_text, check_version, children, no_query, view};
+use super::{check_text, check_version, no_query, view};
 use crate::api::{ReasonRequest, TokenChanged};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
@@ -36,10 +37,19 @@ pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     check_condition(call, &found)?;
     check_may_enable(call, &found)?;
     settle(call, found.accessor)?;
-    let record = call.shared.given.store.change_state(found.accessor, change.clone(), None)?;
+    let kept = call.shared.given.store.change_state(found.accessor, change.clone(), None);
+    let record = kept.inspect_err(|error| take_back(call, &found, error))?;
     let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
     call.shared.put_in_force(&record).map_err(collided)?;
     answer(call, &found, &change, (before, found.state(call.shared)), true, None)
+}
+
+/// Who was not told of it stays disabled, as it was.
+fn take_back(call: &Call<'_>, found: &Found, error: &StoreError) {
+    let before = found.record().and_then(|record| record.state_changed.clone());
+    if let (StoreError::InDoubt { .. }, Some(before)) = (error, before) {
+        owe(call.shared, found, &StateChange { change: Change::Disable, ..before }, &error.to_string());
+    }
 }
 
 /// Tokens that are declared in files are changed there; a change of one that exists is a line of its entry.
@@ -86,14 +96,15 @@ fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply
     // Once before waiting for anybody, and once more when no other change can come between memory and store.
     apply(call.shared, &found, state)?;
     cutting.in_force();
-    let children = children::of(call, found.accessor);
-    let (state, durable) = keep(call, &found, &change, state)?;
+    let ending = Ending::of(call, found.accessor);
+    let kept = keep(call, &found, &change, state);
+    let is_durable = matches!(kept, Ok((_, true)));
+    let of_children = ending.finish("the token it stands in for was taken out of use", is_durable);
+    let (state, durable) = kept?;
     let cut = cutting.finish();
     if change.change == Change::Revoke {
         call.shared.given.telemetry.revocation(cut.took);
     }
-    let reason = "the token it stands in for was taken out of use";
-    let of_children = children::end_those(call, found.accessor, children, reason);
     answer(call, &found, &change, (before, state), durable, Some(cut.and(of_children)))
 }
 

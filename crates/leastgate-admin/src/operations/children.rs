@@ -3,7 +3,7 @@
 
 use leastgate_policy::{Accessor, TokenState, Whose};
 use leastgate_store::draw::draw_accessor;
-use leastgate_store::{Change, NewToken, StateChange, StoreError, TokenName, TokenRecord};
+use leastgate_store::{Change, NewToken, StateChange, TokenName, TokenRecord};
 
 use super::changes::{check_not_declared, settle};
 use super::cut::{Cut, Cutting};
@@ -51,8 +51,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     call.shared.given.authority.share_limits(&parent.digest, &issued.record.digest);
     // Whoever took something from the parent meanwhile did not know of the child.
     if !is_as_it_was(call, &parent) {
-        let reason = "the token it stands in for was changed meanwhile";
-        end_those(call, parent.accessor, Ok(vec![issued.record]), reason);
+        end_alone(call, issued.record, "the token it stands in for was changed meanwhile");
         return Err(Problem::new(Kind::Stale, "the token was changed meanwhile").hint("try again"));
     }
     // Its parent is in use all the same, and is not to be disabled for idleness.
@@ -90,7 +89,7 @@ pub(crate) fn renew(call: &Call<'_>) -> Result<Reply, Problem> {
     let until = end(call, &parent, &asked);
     let renewed = TokenRecord { expires: child.expires.max(Some(until)), ..child.clone() };
     check_may_give(call, Holding::from(&renewed))?;
-    super::edit::keep(call, held, &child, renewed, &asked.reason)
+    super::edit::keep(call, held, &child, renewed, (&asked.reason, None))
 }
 
 fn begin(call: &Call<'_>) -> Result<CreateChild, Problem> {
@@ -128,65 +127,102 @@ fn name(parent: &TokenRecord) -> Result<TokenName, Problem> {
     TokenName::parse(&format!("{of_parent}-run-{own}")).map_err(|error| Problem::new(Kind::Internal, error.to_string()))
 }
 
-/// Ends what stands in for a token that was taken from: it holds what the token held before. Each end is on record. Says
-/// what that has cut; where the children are not known, that this is not all.
-pub(super) fn end_all(call: &Call<'_>, parent: Accessor, reason: &str) -> Cut {
-    end_those(call, parent, of(call, parent), reason)
+/// What stands in for a token that something is taken from: it holds what the token held before. Out of force from the
+/// beginning of this on, whatever the store does then; it ends in the commit that takes from the token.
+pub(super) struct Ending<'a> {
+    call: Call<'a>,
+    /// Whose other children end with these; `None`: nobody's.
+    parent: Option<Accessor>,
+    children: Vec<TokenRecord>,
+    cutting: Option<Cutting<'a>>,
+    is_known: bool,
 }
 
-/// What stands in for a token. To be asked for before the store is told to take the token out of use: it then ends these
-/// with it, and does not name them any more.
-pub(super) fn of(call: &Call<'_>, parent: Accessor) -> Result<Vec<TokenRecord>, StoreError> {
-    call.shared.given.store.children_of(parent)
-}
-
-/// The same as [`end_all`], of what [`of`] has found.
-pub(super) fn end_those(
-    call: &Call<'_>,
-    parent: Accessor,
-    children: Result<Vec<TokenRecord>, StoreError>,
-    reason: &str,
-) -> Cut {
-    let children = match children {
-        Ok(children) => children,
-        Err(error) => {
-            tracing::warn!(%parent, %error, "what stands in for a token is not known, and lives to its end");
-            return Cut { complete: false, ..Cut::NONE };
+impl<'a> Ending<'a> {
+    /// Of all that stands in for the token. To be asked for before the store is told to take the token out of use: it then
+    /// ends these with it, and does not name them any more.
+    pub(super) fn of(call: &Call<'a>, parent: Accessor) -> Self {
+        match call.shared.given.store.children_of(parent) {
+            Ok(children) => Self::those(call, Some(parent), &children),
+            Err(error) => {
+                tracing::warn!(%parent, %error, "what stands in for a token is not known, and lives to its end");
+                Self { is_known: false, ..Self::those(call, Some(parent), &[]) }
+            }
         }
-    };
-    let living: Vec<TokenRecord> = children.into_iter().filter(|child| !child.is_expired(call.now)).collect();
-    if living.is_empty() {
-        return Cut::NONE;
     }
-    let cutting = Cutting::begin(call, Whose::Tokens(living.iter().map(|child| child.accessor).collect()));
-    // All of them, before anybody is waited for.
-    for child in &living {
-        call.shared.given.authority.set_state(&child.digest, TokenState::Revoked);
+
+    /// Of these, which the store has ended, or is about to.
+    pub(super) fn those(call: &Call<'a>, parent: Option<Accessor>, children: &[TokenRecord]) -> Self {
+        let mut ending = Self { call: *call, parent, children: Vec::new(), cutting: None, is_known: true };
+        ending.also(children);
+        ending
     }
-    cutting.in_force();
-    let durable = keep_ends(call, &living, reason);
-    living.iter().for_each(|child| tell_end(call, child, reason, durable));
-    cutting.finish()
+
+    /// And of these, which may have been made meanwhile.
+    pub(super) fn also(&mut self, children: &[TokenRecord]) {
+        let known = &self.children;
+        let is_new = |child: &&TokenRecord| {
+            !child.is_expired(self.call.now) && !known.iter().any(|known| known.accessor == child.accessor)
+        };
+        let more: Vec<TokenRecord> = children.iter().filter(is_new).cloned().collect();
+        if more.is_empty() {
+            return;
+        }
+        self.children.extend(more);
+        let whose = Whose::Tokens(self.children.iter().map(|child| child.accessor).collect());
+        let cutting = self.cutting.take().unwrap_or_else(|| Cutting::begin(&self.call, whose));
+        self.silence();
+        cutting.in_force();
+        self.cutting = Some(cutting);
+    }
+
+    /// All of them, before anybody is waited for.
+    fn silence(&self) {
+        for child in &self.children {
+            self.call.shared.given.authority.set_state(&child.digest, TokenState::Revoked);
+        }
+    }
+
+    /// Each end is on record. What the store does not hold yet is owed. Says what that has cut; where the children are not
+    /// known, that this is not all.
+    pub(super) fn finish(mut self, reason: &str, is_durable: bool) -> Cut {
+        if !is_durable {
+            // The token is as it was in the store, and one that was made meanwhile with it.
+            let others = self.parent.and_then(|parent| self.call.shared.given.store.children_of(parent).ok());
+            self.also(&others.unwrap_or_default());
+            self.owe(reason);
+        }
+        self.children.iter().for_each(|child| tell_end(&self.call, child, reason, is_durable));
+        let cut = self.cutting.map_or(Cut::NONE, Cutting::finish);
+        Cut { complete: cut.complete && self.is_known, ..cut }
+    }
+
+    fn owe(&self, reason: &str) {
+        let accessors: Vec<Accessor> = self.children.iter().map(|child| child.accessor).collect();
+        if !accessors.is_empty() {
+            tracing::warn!("what stood in for a token has ended, and the store does not know it yet");
+            let telemetry = &self.call.shared.given.telemetry;
+            self.call.shared.unsynced.add_all(&accessors, &end_with(&self.call, reason), telemetry);
+        }
+        // Whoever had the turn may have put one back in force meanwhile; from here on they find the debt.
+        self.silence();
+    }
 }
 
-/// Has the store keep it in one commit. Whether it does; what it does not is owed.
-fn keep_ends(call: &Call<'_>, children: &[TokenRecord], reason: &str) -> bool {
-    let given = &call.shared.given;
-    let change = StateChange {
-        change: Change::Revoke,
-        reason: reason.to_owned(),
-        by: call.caller.subject.clone(),
-        at: call.now,
-    };
-    let accessors: Vec<Accessor> = children.iter().map(|child| child.accessor).collect();
+/// The end of what stands in for a token, as records tell it.
+pub(super) fn end_with(call: &Call<'_>, reason: &str) -> StateChange {
+    StateChange { change: Change::Revoke, reason: reason.to_owned(), by: call.caller.subject.clone(), at: call.now }
+}
+
+/// Ends a child and nothing else.
+fn end_alone(call: &Call<'_>, child: TokenRecord, reason: &str) {
+    let accessor = child.accessor;
+    let ending = Ending::those(call, None, &[child]);
     let kept = match call.shared.lock_changes() {
-        None => Err("other changes wait for the store".to_owned()),
-        Some(_held) => given.store.revoke_tokens(accessors.clone(), change.clone()).map_err(|error| error.to_string()),
+        None => false,
+        Some(_held) => call.shared.given.store.revoke_tokens(vec![accessor], end_with(call, reason)).is_ok(),
     };
-    let Err(why) = kept else { return true };
-    tracing::warn!(why, "what stood in for a token has ended, and the store does not know it yet");
-    call.shared.unsynced.add_all(&accessors, &change, &given.telemetry);
-    false
+    ending.finish(reason, kept);
 }
 
 fn tell_end(call: &Call<'_>, child: &TokenRecord, reason: &str, durable: bool) {

@@ -3,10 +3,11 @@
 //! An edit and a grant give access, or may: they go to the store first. A restriction only takes, so it is in force at once
 //! and the store hears of it as soon as it can.
 
-use leastgate_policy::{Timestamp, TokenLimits, Whose};
-use leastgate_store::{StoreError, TokenGrant, TokenRecord};
+use leastgate_policy::{Accessor, Timestamp, TokenLimits, Whose};
+use leastgate_store::{StoreError, TokenGrant, TokenRecord, Undo};
 
 use super::changes::{check_not_declared, settle};
+use super::children::Ending;
 use super::cut::{Cut, Cutting};
 use super::find::find;
 use super::give::{Holding, check_ceiling, check_policy};
@@ -31,12 +32,8 @@ pub(crate) fn patch(call: &Call<'_>) -> Result<Reply, Problem> {
     let old = editable(call)?;
     let new = patched(call, &old, &asked)?;
     check_may_widen(call, &old, &new)?;
-    let is_other = has_other_holdings(&old, &new);
-    let reply = keep(call, held, &old, new, &asked.reason)?;
-    if is_other {
-        children::end_all(call, old.accessor, "the token it stands in for was changed");
-    }
-    Ok(reply)
+    let ends = has_other_holdings(&old, &new).then_some("the token it stands in for was changed");
+    keep(call, held, &old, new, (&asked.reason, ends))
 }
 
 pub(crate) fn grant(call: &Call<'_>) -> Result<Reply, Problem> {
@@ -61,7 +58,7 @@ pub(crate) fn grant(call: &Call<'_>) -> Result<Reply, Problem> {
         Some(held) => *held = given,
         None => new.grants.push(given),
     }
-    keep(call, held, &old, new, &asked.reason)
+    keep(call, held, &old, new, (&asked.reason, None))
 }
 
 /// Judged from now on: a grant's life begins when it is given.
@@ -228,20 +225,30 @@ fn is_wider_place(old: &TokenRecord, new: &TokenRecord) -> bool {
     !old.is_empty() && (new.is_empty() || !new.iter().all(is_inside))
 }
 
-/// The store first: what gives access must be known to last. The turn goes back before workers are waited for.
+/// The store first: what gives access must be known to last. The turn goes back before workers are waited for. Given a reason
+/// for it, what stands in for the token ends in the same commit.
 pub(super) fn keep(
     call: &Call<'_>,
     held: Held<'_>,
     old: &TokenRecord,
     new: TokenRecord,
-    reason: &str,
+    (reason, ends): (&str, Option<&str>),
 ) -> Result<Reply, Problem> {
-    let kept = if new == *old { new } else { call.shared.given.store.update_token(new)? };
+    let store = &call.shared.given.store;
+    let kept = match ends {
+        _ if new == *old => Ok((new, Vec::new())),
+        Some(ends) => store.narrow_token(new, children::end_with(call, ends)),
+        None => store.update_token(new).map(|kept| (kept, Vec::new())),
+    };
+    let take_back = |_: &[Accessor]| vec![Undo::Changed(Box::new(old.clone()))];
+    let (kept, children) = kept.inspect_err(|error| call.shared.refused(error, take_back))?;
     let cutting = Cutting::begin(call, Whose::Token(old.accessor));
     call.shared.put_in_force(&kept).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
     cutting.in_force();
+    let ending = Ending::those(call, None, &children);
     drop(held);
-    answer(call, old, &kept, reason, true, cutting.finish())
+    let of_children = ending.finish(ends.unwrap_or_default(), true);
+    answer(call, old, &kept, reason, true, cutting.finish().and(of_children))
 }
 
 pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
@@ -263,11 +270,17 @@ pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
     // In force before waiting for anybody; once more when no other change can come between memory and store.
     call.shared.restrict_in_force(&less);
     cutting.in_force();
-    let (kept, durable) = keep_restricted(call, &old, &restriction, less)?;
-    let cut = cutting.finish();
-    let of_children = children::end_all(call, old.accessor, "the token it stands in for was restricted");
-    answer(call, &old, &kept, &asked.reason, durable, cut.and(of_children))
+    let mut ending = Ending::of(call, old.accessor);
+    let kept = keep_restricted(call, &old, &restriction, less);
+    if let Ok((_, Some(ended))) = &kept {
+        ending.also(ended);
+    }
+    let of_children = ending.finish(RESTRICTED, matches!(kept, Ok((_, Some(_)))));
+    let (kept, ended) = kept?;
+    answer(call, &old, &kept, &asked.reason, ended.is_some(), cutting.finish().and(of_children))
 }
+
+const RESTRICTED: &str = "the token it stands in for was restricted";
 
 fn restriction(asked: &RestrictToken) -> Result<Restriction, Problem> {
     let networks = asked.allow_cidr.as_deref().map(networks).transpose()?.unwrap_or_default();
@@ -309,34 +322,42 @@ fn check_held(old: &TokenRecord, restriction: &Restriction) -> Result<(), Proble
     })
 }
 
+/// The token as it is from now on, and what has ended with it in the store; `None`: the store owes both.
 fn keep_restricted(
     call: &Call<'_>,
     old: &TokenRecord,
     restriction: &Restriction,
     less: TokenRecord,
-) -> Result<(TokenRecord, bool), Problem> {
+) -> Result<(TokenRecord, Option<Vec<TokenRecord>>), Problem> {
     let given = &call.shared.given;
+    let end = children::end_with(call, RESTRICTED);
     let owe = |why: &str| {
         tracing::warn!(accessor = %old.accessor, why, "a restriction is in force and not in the store yet");
-        call.shared.unsynced.add(old.accessor, Owed::Restriction(restriction.clone()), &given.telemetry);
+        let owed = Owed::Restriction(restriction.clone(), end.clone());
+        call.shared.unsynced.add(old.accessor, owed, &given.telemetry);
     };
     let Some(_held) = call.shared.lock_changes() else {
         owe("other changes wait for the store");
         // Whoever had the turn may have put more in force meanwhile; from here on they find the debt.
         call.shared.restrict_in_force(&less);
-        return Ok((less, false));
+        return Ok((less, None));
     };
+    if call.shared.unsynced.owes_undo() {
+        owe("a gift that was refused is still to be taken back");
+        call.shared.restrict_in_force(&call.shared.unsynced.restricted(old));
+        return Ok((less, None));
+    }
     // What others changed meanwhile stays, without what is taken away.
-    let kept = given.store.token(old.accessor).and_then(|now| given.store.update_token(restriction.apply(&now)));
-    match kept {
-        Ok(kept) => {
+    let now = given.store.token(old.accessor);
+    match now.and_then(|now| given.store.narrow_token(restriction.apply(&now), end.clone())) {
+        Ok((kept, ended)) => {
             call.shared.restrict_in_force(&kept);
-            Ok((kept, true))
+            Ok((kept, Some(ended)))
         }
         Err(error @ (StoreError::NotFound { .. } | StoreError::Revoked { .. })) => Err(error.into()),
         Err(error) => {
             owe(&error.to_string());
-            Ok((less, false))
+            Ok((less, None))
         }
     }
 }

@@ -78,14 +78,14 @@ impl Found {
 /// The token with this name or accessor.
 pub(super) fn find(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
     match &shared.given.tokens {
-        Tokens::Store => Ok(Found::stored(shared, shared.given.store.find_token(wanted)?)),
+        Tokens::Store => Ok(Found::stored(shared, stored(shared, wanted)?)),
         Tokens::Declared { .. } => find_declared(shared, wanted),
     }
 }
 
 /// The same, and where the store can't be read, among what is in force: a broken disk keeps nobody from revoking.
 pub(super) fn find_in_force(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
-    let asked = match shared.given.store.find_token(wanted) {
+    let asked = match stored(shared, wanted) {
         Ok(record) => return Ok(Found::stored(shared, record)),
         Err(error @ StoreError::NotFound { .. }) => return Err(error.into()),
         Err(error) => error,
@@ -100,6 +100,16 @@ pub(super) fn find_in_force(shared: &Shared, wanted: &str) -> Result<Found, Prob
         }
     });
     found.map(|(_, found)| found).ok_or_else(|| asked.into())
+}
+
+/// The record in the store, without what was refused to whoever asked for it and may be kept all the same.
+fn stored(shared: &Shared, wanted: &str) -> Result<TokenRecord, StoreError> {
+    let missing = || StoreError::NotFound { kind: "token", wanted: wanted.chars().take(80).collect() };
+    match shared.unsynced.without_refused(shared.given.store.find_token(wanted)?) {
+        Ok(record) => Ok(record),
+        Err(None) => Err(missing()),
+        Err(Some(old)) => shared.unsynced.without_refused(shared.given.store.token(old)?).map_err(|_| missing()),
+    }
 }
 
 /// How well a token in force fits what was asked for: its accessor above all, then who holds the name, then who gave it away

@@ -28,9 +28,12 @@ pub(crate) fn import(call: &Call<'_>) -> Result<Reply, Problem> {
     if !(1..=MOST).contains(&asked.tokens.len()) {
         return Err(Problem::new(Kind::Invalid, "`tokens` has 1 to 10000 of them").hint("take more in several calls"));
     }
+    // What is here must stay: with the turn, nothing of it is still to be taken back.
+    let held = call.shared.lock_gift()?;
     let Sorted { fresh, unchanged } = sort(call, &asked)?;
     let places = reserve(call, fresh.len())?;
-    keep(call, &fresh).map_err(|problem| named_by(call, &asked, &fresh, problem))?;
+    keep(call, &held, &fresh).map_err(|problem| named_by(call, &asked, &fresh, problem))?;
+    drop(held);
     tell_each(call, &fresh, "token.import", Some(&asked.reason), places);
     let imported = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
     let details = vec![detail("imported", imported.to_string()), detail("unchanged", unchanged.to_string())];

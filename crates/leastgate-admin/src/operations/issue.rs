@@ -170,7 +170,8 @@ fn expires(now: Timestamp, asked: &CreateToken) -> Result<Option<Timestamp>, Pro
 pub(super) fn keep(call: &Call<'_>, token: &NewToken) -> Result<IssuedToken, Problem> {
     let given = &call.shared.given;
     let _held = call.shared.lock_gift()?;
-    let issued = issue_token(&*given.store, &given.environment, given.authority.key(), token)?;
+    let issued = issue_token(&*given.store, &given.environment, given.authority.key(), token)
+        .inspect_err(|error| call.shared.refused_new(error))?;
     if let Err(collision) = call.shared.put_in_force(&issued.record) {
         // One in 2^64: nobody gets the secret, so nothing is lost by taking the record back.
         let change = StateChange {

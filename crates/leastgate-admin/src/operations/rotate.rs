@@ -2,15 +2,16 @@
 //! or, where its secret has leaked, not for a moment.
 
 use leastgate_policy::{Accessor, Timestamp, TokenState, Whose};
-use leastgate_store::{Change, IssuedToken, NewToken, OldEnd, StateChange, TokenRecord, rotate_token};
+use leastgate_store::{Change, IssuedToken, NewToken, OldEnd, StateChange, TokenRecord, Undo, rotate_token};
 use serde_json::json;
 
 use super::changes::{apply, check_not_declared, keep, settle};
+use super::children::Ending;
 use super::cut::{Cut, Cutting};
 use super::find::{Found, find, find_in_force};
 use super::give::{Holding, check_may_give, longest_life};
 use super::issue::{ticket, with_secret};
-use super::{check_text, check_version, children, detail, no_query, scope_names, view};
+use super::{check_text, check_version, detail, no_query, scope_names, view};
 use crate::api::{LastUseView, Moment, PredecessorView, RotateToken, RotationView, Ttl};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
@@ -68,23 +69,27 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
     // for it is looked for after that: none is made for a token that is out of force.
     apply(call.shared, &found, TokenState::Revoked)?;
     cutting.in_force();
-    let of_children = children::end_all(call, found.accessor, "the token it stands in for has leaked");
+    let ending = Ending::of(call, found.accessor);
     let rotated = stored(&found).cloned().and_then(|old| {
         let _held = call.shared.lock_gift()?;
         hand_over(call, &old, &OldEnd::Revoked(change.clone()))
     });
+    let mut is_durable = rotated.is_ok();
     let rotated = rotated.map_err(|problem| {
         let taken = apply(call.shared, &found, TokenState::Revoked)
             .and_then(|()| keep(call, &found, &change, TokenState::Revoked));
         let told = match taken {
             Ok((_, durable)) => {
+                is_durable = durable;
                 call.tell("token.revoke", &revoked(&found, &change, before, durable), None);
                 "the old token is revoked all the same; create another one when this is mended"
             }
             Err(_) => "the old token is as it was",
         };
         problem.and_hint(told)
-    })?;
+    });
+    let of_children = ending.finish("the token it stands in for has leaked", is_durable);
+    let rotated = rotated?;
     cutting.in_force();
     let cut = cutting.finish();
     call.shared.given.telemetry.revocation(cut.took);
@@ -117,7 +122,11 @@ fn hand_over(call: &Call<'_>, old: &TokenRecord, end: &OldEnd) -> Result<Rotated
     let token = successor(call, old)?;
     check_may_give(call, Holding::from(&token))?;
     let given = &call.shared.given;
-    let (issued, old) = rotate_token(&*given.store, given.authority.key(), old, &token, end)?;
+    let rotated = rotate_token(&*given.store, given.authority.key(), old, &token, end);
+    let (issued, old) = rotated.inspect_err(|error| {
+        let taken_back = |successor: &Accessor| Undo::Rotated { old: Box::new(old.clone()), successor: *successor };
+        call.shared.refused(error, |made| made.iter().map(taken_back).collect());
+    })?;
     // The successor first: at no moment is there none of the two.
     for record in [&issued.record, &old] {
         call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;

@@ -3,7 +3,7 @@
 //!
 //! A request only leaves a note here, and only if that takes no waiting: the next use of the token leaves it again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::accessor::Accessor;
@@ -11,6 +11,8 @@ use super::digest::TokenDigest;
 
 /// Most that wait: each is one fsync's share away from being done.
 const MOST: usize = 4096;
+/// Most that are remembered of those that nothing can be done about. One that is not is noted, and told, again.
+const MOST_LEFT: usize = 65_536;
 
 /// What was found under the previous key. There is no secret in it: both digests were made when it was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,51 +38,67 @@ pub enum StragglerKind {
 
 /// Those that were noted, each once.
 #[derive(Debug, Default)]
-pub struct Stragglers(Mutex<HashMap<[u8; 32], Noted>>);
+pub struct Stragglers(Mutex<Noted>);
 
-#[derive(Debug)]
+/// By the digest under the previous key. What is only remembered takes no place from those that wait.
+#[derive(Debug, Default)]
 struct Noted {
-    straggler: Straggler,
-    /// Whether something is still to be done about it.
-    is_waiting: bool,
+    waiting: HashMap<[u8; 32], Straggler>,
+    left: HashSet<[u8; 32]>,
 }
 
 impl Stragglers {
     /// Notes one. Never waits: where another note is being taken, or too many wait, it is left for its next use.
     pub fn note(&self, straggler: Straggler) {
-        let Ok(mut all) = self.0.try_lock() else { return };
+        let Ok(mut noted) = self.0.try_lock() else { return };
         let key = straggler.previous.as_bytes();
-        if all.len() < MOST && !all.contains_key(key) {
-            all.insert(*key, Noted { straggler, is_waiting: true });
+        if noted.waiting.len() < MOST && !noted.left.contains(key) {
+            noted.waiting.entry(*key).or_insert(straggler);
         }
     }
 
     /// Some of those that wait. They stay noted until they are told to be [`Self::done`] or [`Self::left`].
     #[must_use]
     pub fn waiting(&self, most: usize) -> Vec<Straggler> {
-        self.lock().values().filter(|noted| noted.is_waiting).map(|noted| noted.straggler).take(most).collect()
+        self.lock().waiting.values().copied().take(most).collect()
     }
 
     /// Forgets one: it is kept under the current key, or gone.
     pub fn done(&self, straggler: &Straggler) {
-        self.lock().remove(straggler.previous.as_bytes());
+        self.forget(&straggler.previous);
     }
 
-    /// Nothing can be done about this one; noting it again changes nothing.
+    /// Nothing can be done about this one; noting it again changes nothing, unless too many are remembered already.
     pub fn left(&self, straggler: &Straggler) {
-        if let Some(noted) = self.lock().get_mut(straggler.previous.as_bytes()) {
-            noted.is_waiting = false;
+        let (mut noted, key) = (self.lock(), straggler.previous.as_bytes());
+        if noted.waiting.remove(key).is_some() && noted.left.len() < MOST_LEFT {
+            noted.left.insert(*key);
         }
     }
 
     /// Whether the one with this digest was noted.
     #[must_use]
     pub fn has(&self, previous: &TokenDigest) -> bool {
-        self.lock().contains_key(previous.as_bytes())
+        let (noted, key) = (self.lock(), previous.as_bytes());
+        noted.waiting.contains_key(key) || noted.left.contains(key)
+    }
+
+    /// Forgets tokens that are not there any more. Administrators stay: they wait for the store, which has them.
+    pub(crate) fn retain(&self, is_there: impl Fn(&TokenDigest) -> bool) {
+        let mut noted = self.lock();
+        noted.waiting.retain(|_, straggler| straggler.kind == StragglerKind::Admin || is_there(&straggler.previous));
+        noted.left.retain(|previous| is_there(&TokenDigest::from_bytes(*previous)));
+    }
+
+    /// Forgets whoever has this digest.
+    pub(crate) fn forget(&self, previous: &TokenDigest) {
+        let mut noted = self.lock();
+        noted.waiting.remove(previous.as_bytes());
+        noted.left.remove(previous.as_bytes());
     }
 
     /// No code panics while it holds the lock, so a poisoned one is still in order.
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Noted>> {
+    fn lock(&self) -> MutexGuard<'_, Noted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,5 +140,25 @@ mod tests {
         fresh.note(straggler(1));
         drop(held);
         assert_eq!(fresh.waiting(1), []);
+    }
+
+    #[test]
+    fn those_that_are_left_take_no_place_from_those_that_wait_and_are_not_remembered_for_ever() {
+        let stragglers = Stragglers::default();
+        for number in 0..MOST_LEFT + 10 {
+            stragglers.note(straggler(number));
+            stragglers.left(&straggler(number));
+        }
+        let left = || stragglers.lock().left.len();
+        assert_eq!((left(), stragglers.waiting(9).len()), (MOST_LEFT, 0));
+        let admin = Straggler { kind: StragglerKind::Admin, ..straggler(MOST_LEFT + 100) };
+        let token = straggler(MOST_LEFT + 101);
+        stragglers.note(admin);
+        stragglers.note(token);
+        assert_eq!(stragglers.waiting(9).len(), 2);
+        stragglers.retain(|previous| *previous == straggler(3).previous);
+        assert_eq!((left(), stragglers.waiting(9)), (1, vec![admin]));
+        stragglers.forget(&straggler(3).previous);
+        assert_eq!(left(), 0);
     }
 }

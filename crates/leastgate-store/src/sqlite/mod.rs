@@ -8,6 +8,7 @@ mod check;
 mod connect;
 mod decode;
 mod draft;
+mod fate;
 mod list;
 mod meta;
 mod pending;
@@ -21,6 +22,7 @@ mod schema;
 mod seal;
 mod snapshot;
 mod tokens;
+mod undo;
 mod usage;
 mod writer;
 
@@ -50,6 +52,7 @@ use crate::restored::Restored;
 use crate::rotation::{Rotated, Rotation};
 use crate::store::TokenStore;
 use crate::tombstone::Tombstone;
+use crate::undo::Undo;
 use crate::usage::{UsageDelta, UsageRow};
 
 /// The bounds of a store.
@@ -244,17 +247,20 @@ impl Drop for Shared {
 impl TokenStore for SqliteStore {
     fn create_token(&self, token: TokenRecord) -> Result<TokenRecord, StoreError> {
         self.check_environment(&token)?;
-        let env = self.environment();
+        let (env, accessor) = (self.environment(), token.accessor);
         self.write(Abandoned::Skip, move |connection| tokens::create(connection, &env, &token))
+            .map_err(|error| error.about(|| vec![accessor]))
     }
 
     fn create_tokens(&self, all: Vec<TokenRecord>) -> Result<usize, StoreError> {
         all.iter().try_for_each(|token| self.check_environment(token))?;
         let env = self.environment();
-        self.write(Abandoned::Skip, move |connection| {
+        let accessors: Vec<Accessor> = all.iter().map(|token| token.accessor).collect();
+        let kept = self.write(Abandoned::Skip, move |connection| {
             all.iter().try_for_each(|token| tokens::create(connection, &env, token).map(drop))?;
             Ok(all.len())
-        })
+        });
+        kept.map_err(|error| error.about(|| accessors))
     }
 
     fn token(&self, accessor: Accessor) -> Result<TokenRecord, StoreError> {
@@ -297,10 +303,25 @@ impl TokenStore for SqliteStore {
         self.write(Abandoned::Skip, move |connection| tokens::update(connection, &env, &token))
     }
 
+    fn narrow_token(
+        &self,
+        token: TokenRecord,
+        end: StateChange,
+    ) -> Result<(TokenRecord, Vec<TokenRecord>), StoreError> {
+        let env = self.environment();
+        self.write(Abandoned::Skip, move |connection| tokens::narrow(connection, &env, &token, &end))
+    }
+
+    fn undo(&self, gifts: Vec<Undo>) -> Result<usize, StoreError> {
+        let env = self.environment();
+        self.write(Abandoned::MakeAnyway, move |connection| undo::undo(connection, &env, &gifts))
+    }
+
     fn rotate_token(&self, rotation: Rotation) -> Result<Rotated, StoreError> {
         self.check_environment(&rotation.successor)?;
-        let env = self.environment();
+        let (env, successor) = (self.environment(), rotation.successor.accessor);
         self.write(Abandoned::Skip, move |connection| rotate::rotate(connection, &env, &rotation))
+            .map_err(|error| error.about(|| vec![successor]))
     }
 
     fn predecessors_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError> {
@@ -357,7 +378,9 @@ impl TokenStore for SqliteStore {
     }
 
     fn create_admin(&self, admin: AdminRecord) -> Result<AdminRecord, StoreError> {
+        let id = admin.id;
         self.write(Abandoned::Skip, move |connection| admins::create(connection, &admin))
+            .map_err(|error| error.about(|| vec![id]))
     }
 
     fn find_admin(&self, digest: &TokenDigest) -> Result<Option<AdminRecord>, StoreError> {

@@ -7,6 +7,7 @@ use super::decode::{
     ENTRY_COLUMNS, Entries, RECORD_COLUMNS, change_name, grants_text, list_text, networks_text, record, seconds,
 };
 use super::pending::{self, PENDING};
+use super::rotate::children_of;
 use crate::error::{Failure, StoreError};
 use crate::record::{Change, StateChange, TokenName, TokenRecord};
 
@@ -135,9 +136,11 @@ pub(super) fn change_state(
     expected: Option<u64>,
 ) -> Result<TokenRecord, Failure> {
     let mut token = by_accessor(connection, env, accessor)?;
-    let Some(state) = next_state(&token, asked.change)? else {
-        return Ok(token);
-    };
+    let next = next_state(&token, asked.change)?;
+    if asked.change != Change::Enable {
+        end_children(connection, accessor, &StateChange { reason: OUT_OF_USE.to_owned(), ..asked.clone() })?;
+    }
+    let Some(state) = next else { return Ok(token) };
     check_version(&token, expected)?;
     connection
         .prepare_cached(
@@ -153,9 +156,6 @@ pub(super) fn change_state(
             &asked.by,
             seconds(asked.at),
         ))?;
-    if asked.change != Change::Enable {
-        end_children(connection, accessor, asked)?;
-    }
     token.state = state;
     token.state_changed = Some(asked.clone());
     token.version += 1;
@@ -171,7 +171,7 @@ fn end_children(connection: &Connection, parent: Accessor, asked: &StateChange) 
                  holds_name = 0, version = version + 1
              WHERE parent = ?1 AND state <> 'revoked'",
         )?
-        .execute((parent.to_string(), OUT_OF_USE, &asked.by, seconds(asked.at)))?;
+        .execute((parent.to_string(), &asked.reason, &asked.by, seconds(asked.at)))?;
     Ok(())
 }
 
@@ -219,6 +219,19 @@ pub(super) fn update(connection: &Connection, env: &str, new: &TokenRecord) -> R
             ":note": new.note,
         })?;
     by_accessor(connection, env, new.accessor)
+}
+
+/// What stands in for the token holds what it held before, and ends in the same commit.
+pub(super) fn narrow(
+    connection: &Connection,
+    env: &str,
+    new: &TokenRecord,
+    end: &StateChange,
+) -> Result<(TokenRecord, Vec<TokenRecord>), Failure> {
+    let narrowed = update(connection, env, new)?;
+    let ended = children_of(connection, env, new.accessor)?;
+    end_children(connection, new.accessor, end)?;
+    Ok((narrowed, ended))
 }
 
 pub(super) fn check_living(token: &TokenRecord) -> Result<(), StoreError> {

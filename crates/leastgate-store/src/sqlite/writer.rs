@@ -4,6 +4,10 @@
 //! each change in a savepoint of its own. When the group fails (a full disk undoes all of it), every change is
 //! made again alone: one that is too large for the disk must not take a revocation beside it down. What can wait
 //! ([`Upkeep`]) is done while nothing else does.
+//!
+//! Who gives access and waits no longer takes the change back by leaving. Right before a commit the writer asks whether
+//! anybody of the group has left, and if so makes it again without theirs; from there until the commit has succeeded or
+//! failed, who leaves is in doubt, and knows it.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -13,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::fate::{Fate, Left};
 use super::queue::{Queue, Refused, Taken};
 use crate::error::{Failure, StoreError, from_io};
 
@@ -22,7 +27,7 @@ const GROUP: usize = 512;
 /// Whether a change is still made when nobody waits for its answer any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Abandoned {
-    /// It gives something: a secret that nobody will see must not become valid.
+    /// It gives something: what was refused to the caller must not become valid.
     Skip,
     /// It only takes access away, or only counts.
     MakeAnyway,
@@ -84,16 +89,24 @@ impl Writer {
     {
         let deadline = Instant::now() + patience;
         let (reply, answer) = sync_channel(1);
-        let expiry = (abandoned == Abandoned::Skip).then_some(deadline);
-        let change = Box::new(Work { work, expiry, done: None, reply });
+        let fate = (abandoned == Abandoned::Skip).then(|| Arc::new(Fate::default()));
+        let change = Box::new(Work { work, fate: fate.clone(), done: None, reply });
         self.queue.push(change, deadline).map_err(|refused| match refused {
             Refused::Full => StoreError::Overloaded,
             Refused::Closed => StoreError::Closed,
         })?;
-        match answer.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => Err(StoreError::Timeout { waited: patience }),
-            Err(RecvTimeoutError::Disconnected) => Err(StoreError::Closed),
+        let gone = match answer.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(result) => return result,
+            Err(gone) => gone,
+        };
+        match (fate.map(|fate| fate.leave()), gone) {
+            // The answer may have come while the caller was leaving.
+            (Some(Left::InDoubt), _) => {
+                answer.try_recv().unwrap_or(Err(StoreError::InDoubt { waited: patience, made: Vec::new() }))
+            }
+            (_, RecvTimeoutError::Disconnected) => Err(StoreError::Closed),
+            (Some(Left::Withdrawn), RecvTimeoutError::Timeout) => Err(StoreError::Withdrawn { waited: patience }),
+            (None, RecvTimeoutError::Timeout) => Err(StoreError::Timeout { waited: patience }),
         }
     }
 
@@ -129,8 +142,8 @@ impl Drop for AbandonOnExit<'_> {
 
 /// One change in the queue, its type erased.
 trait Change: Send + std::fmt::Debug {
-    /// Nobody waits for it, and it is one that then isn't made.
-    fn is_abandoned(&self, now: Instant) -> bool;
+    /// Where it stands, if it is one that isn't made when nobody waits for it.
+    fn fate(&self) -> Option<&Fate>;
     /// Does the work; says whether its writes are to be kept.
     fn attempt(&mut self, connection: &Connection, path: &Path) -> Kept;
     /// Tells the caller, who may have left.
@@ -145,14 +158,14 @@ enum Kept {
 
 struct Work<T, F> {
     work: F,
-    expiry: Option<Instant>,
+    fate: Option<Arc<Fate>>,
     done: Option<Result<T, StoreError>>,
     reply: SyncSender<Result<T, StoreError>>,
 }
 
 impl<T, F> std::fmt::Debug for Work<T, F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Work").field("expiry", &self.expiry).finish_non_exhaustive()
+        f.debug_struct("Work").field("fate", &self.fate).finish_non_exhaustive()
     }
 }
 
@@ -161,8 +174,8 @@ where
     T: Send,
     F: Fn(&Connection) -> Result<T, Failure> + Send,
 {
-    fn is_abandoned(&self, now: Instant) -> bool {
-        self.expiry.is_some_and(|expiry| expiry <= now)
+    fn fate(&self) -> Option<&Fate> {
+        self.fate.as_deref()
     }
 
     fn attempt(&mut self, connection: &Connection, path: &Path) -> Kept {
@@ -197,9 +210,7 @@ fn run(connection: &Connection, queue: &Queue<Box<dyn Change>>, path: &Path, upk
             }
             Taken::Closed => return,
         };
-        let now = Instant::now();
-        due.get_or_insert(now);
-        group.retain(|change| !change.is_abandoned(now));
+        due.get_or_insert_with(Instant::now);
         match commit_group(connection, &mut group, path) {
             Ok(()) => group.into_iter().for_each(|change| change.answer(Ok(()))),
             // Behind a foreign lock each further attempt would only wait as long again.
@@ -212,26 +223,44 @@ fn run(connection: &Connection, queue: &Queue<Box<dyn Change>>, path: &Path, upk
 }
 
 fn commit_alone(connection: &Connection, change: Box<dyn Change>, path: &Path) {
-    let mut group = [change];
+    let mut group = vec![change];
     let committed = commit_group(connection, &mut group, path);
-    let [change] = group;
-    change.answer(committed);
+    group.into_iter().for_each(|change| change.answer(committed.clone()));
 }
 
-/// All changes of the group in one transaction; on an error none of them is made.
-fn commit_group(connection: &Connection, group: &mut [Box<dyn Change>], path: &Path) -> Result<(), StoreError> {
-    let outcome = in_transaction(connection, group, path);
-    if outcome.is_err() && !connection.is_autocommit() {
-        // SQLite has often rolled back by itself; if this fails too, the next BEGIN says so.
-        let _ = connection.execute_batch("ROLLBACK");
+/// All changes of the group in one transaction, but for those whose callers have left; on an error none of them is made.
+fn commit_group(connection: &Connection, group: &mut Vec<Box<dyn Change>>, path: &Path) -> Result<(), StoreError> {
+    loop {
+        group.retain(|change| !change.fate().is_some_and(Fate::is_left));
+        if group.is_empty() {
+            return Ok(());
+        }
+        let outcome = in_transaction(connection, group, path);
+        if let Ok(Outcome::Committed) = outcome {
+            return Ok(());
+        }
+        if !connection.is_autocommit() {
+            // SQLite has often rolled back by itself; if this fails too, the next BEGIN says so.
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+        group.retain(|change| change.fate().is_none_or(Fate::end_commit));
+        // Each time somebody has left there is one less.
+        outcome.map_err(|failure| failure.at(path))?;
     }
-    outcome.map_err(|failure| failure.at(path))
 }
 
-fn in_transaction(connection: &Connection, group: &mut [Box<dyn Change>], path: &Path) -> Result<(), Failure> {
+/// How far a transaction came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Committed,
+    /// Somebody has left whose change is in it.
+    SomebodyLeft,
+}
+
+fn in_transaction(connection: &Connection, group: &mut [Box<dyn Change>], path: &Path) -> Result<Outcome, Failure> {
     // IMMEDIATE: a transaction that begins as a reader can be refused when it comes to write.
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    for change in group {
+    for change in &mut *group {
         connection.prepare_cached("SAVEPOINT change")?.execute([])?;
         if change.attempt(connection, path) == Kept::No {
             // Fails when the error has already undone the whole transaction, which then fails as a whole.
@@ -239,8 +268,11 @@ fn in_transaction(connection: &Connection, group: &mut [Box<dyn Change>], path: 
         }
         connection.prepare_cached("RELEASE change")?.execute([])?;
     }
+    if !group.iter().all(|change| change.fate().is_none_or(Fate::begin_commit)) {
+        return Ok(Outcome::SomebodyLeft);
+    }
     connection.execute_batch("COMMIT")?;
-    Ok(())
+    Ok(Outcome::Committed)
 }
 
 #[cfg(test)]
@@ -298,7 +330,7 @@ mod tests {
         F: Fn(&Connection) -> Result<T, Failure> + Send + 'static,
     {
         let (reply, answer) = sync_channel(1);
-        let change = Work { work, expiry: None, done: None, reply };
+        let change = Work { work, fate: None, done: None, reply };
         queue.push(Box::new(change), Instant::now() + PATIENCE).unwrap();
         answer
     }
@@ -399,12 +431,56 @@ mod tests {
         let writer = Arc::new(writer());
         let (release, held) = hold(&writer);
         let short = Duration::from_millis(5);
+        let withdrawn = Err(StoreError::Withdrawn { waited: short });
+        assert_eq!(writer.submit(insert(1), Abandoned::Skip, short), withdrawn);
         let timeout = Err(StoreError::Timeout { waited: short });
-        assert_eq!(writer.submit(insert(1), Abandoned::Skip, short), timeout);
         assert_eq!(writer.submit(insert(2), Abandoned::MakeAnyway, short), timeout);
         drop(release);
         held.join().unwrap();
         assert_eq!(count(&writer), 1);
+    }
+
+    #[test]
+    fn what_was_begun_when_its_caller_left_is_not_committed_and_the_rest_of_its_group_is() {
+        let writer = Arc::new(writer());
+        let (release, held) = sync_channel::<()>(1);
+        let (entered, inside) = sync_channel(1);
+        let held = Mutex::new(held);
+        let gift = move |connection: &Connection| {
+            connection.execute("INSERT INTO t VALUES (1)", [])?;
+            let _ = entered.try_send(());
+            let _ = held.lock().unwrap().recv_timeout(PATIENCE);
+            Ok(())
+        };
+        let giver = Arc::clone(&writer);
+        let short = Duration::from_millis(50);
+        let giving = std::thread::spawn(move || giver.submit(gift, Abandoned::Skip, short));
+        inside.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(giving.join().unwrap(), Err(StoreError::Withdrawn { waited: short }));
+        drop(release);
+        assert_eq!(writer.submit(insert(2), Abandoned::Skip, PATIENCE), Ok(1));
+        assert_eq!(count(&writer), 1);
+    }
+
+    /// Without a write-ahead log a commit waits for every reader: one that hangs, for as long as it is wanted.
+    #[test]
+    fn who_leaves_while_the_commit_is_under_way_is_in_doubt_and_what_comes_next_knows_better() {
+        let dir = tempfile::tempdir().unwrap();
+        let [connection, reader] = [0, 1].map(|_| Connection::open(dir.path().join("t.db")).unwrap());
+        connection.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT").unwrap();
+        connection.busy_timeout(PATIENCE).unwrap();
+        let writer = Writer::start(connection, Path::new("t.db"), 64, Nothing).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM t").unwrap();
+        assert!(rows(&reader).is_empty());
+        let short = Duration::from_millis(200);
+        let doubt = Err(StoreError::InDoubt { waited: short, made: vec![] });
+        assert_eq!(writer.submit(insert(1), Abandoned::Skip, short), doubt);
+        // One that waits behind it is not begun, so there is no doubt about it.
+        let withdrawn = Err(StoreError::Withdrawn { waited: short });
+        assert_eq!(writer.submit(insert(2), Abandoned::Skip, short), withdrawn);
+        reader.execute_batch("COMMIT").unwrap();
+        assert_eq!(count(&writer), 1);
+        assert_eq!(rows(&reader), [1]);
     }
 
     #[test]

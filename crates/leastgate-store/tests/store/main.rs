@@ -15,4 +15,5 @@ mod refusals;
 mod rotation;
 mod round_trip;
 mod tombstones;
+mod undo;
 mod usage;

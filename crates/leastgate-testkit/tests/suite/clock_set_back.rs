@@ -1,6 +1,7 @@
 //! The machine's clock is set back under a running gateway: what was over stays over.
 
 use leastgate_testkit::clock;
+use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::recorder::RecorderUpstream;
 use leastgate_testkit::shifted_clock::ShiftedClock;
 use serde_json::{Value, json};
@@ -74,6 +75,23 @@ fn what_has_ended_stays_ended_when_the_clock_is_set_back() {
     };
     assert_eq!((states("expired"), states("active")), (2, 2), "the API says the same");
     let events = shifted.stored.gateway.wait_decisions("each request", 20, |_| true);
+    let is_past = |event: &Value| *event["time"].as_str().unwrap() < *started;
+    assert!(!events.iter().any(is_past), "no event is dated to before the start: {events:?}");
+}
+
+#[test]
+fn a_life_passes_although_the_clock_was_set_back() {
+    let started = clock::rfc3339(clock::now()).trim_end_matches('Z').to_owned();
+    let shifted = Shifted::start();
+    let [before, long] = [("before", "3s"), ("long", "2d")].map(|(name, ttl)| shifted.make(name, ttl));
+    shifted.clock.shift("-2h");
+    let after = shifted.make("after", "2s");
+    assert_eq!(shifted.status(&after), 200);
+    for secret in [&before, &after] {
+        until_true("the end of its life", PATIENCE, || shifted.status(secret) == 401);
+    }
+    assert_eq!(shifted.status(&long), 200);
+    let events = shifted.stored.gateway.wait_decisions("each request", 4, |_| true);
     let is_past = |event: &Value| *event["time"].as_str().unwrap() < *started;
     assert!(!events.iter().any(is_past), "no event is dated to before the start: {events:?}");
 }

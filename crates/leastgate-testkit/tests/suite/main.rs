@@ -38,6 +38,7 @@ mod forwarding;
 mod full_disk;
 mod handover;
 mod hostile_http2;
+mod hung_store;
 mod idle;
 mod idle_tokens;
 mod kill;

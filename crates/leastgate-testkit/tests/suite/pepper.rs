@@ -4,14 +4,14 @@ use std::fs;
 
 use leastgate_testkit::clock;
 use leastgate_testkit::deadline::{PATIENCE, until_true};
-use leastgate_testkit::gateway::TestGateway;
+use leastgate_testkit::gateway::{TestGateway, request};
 use leastgate_testkit::raw::Reply;
 use leastgate_testkit::small_disk::where_mounts_are_private;
-use leastgate_testkit::token::PEPPER;
+use leastgate_testkit::token::{PEPPER, Token};
 use serde_json::{Value, json};
 
 use crate::fixtures::Orders;
-use crate::stored::Stored;
+use crate::stored::{Stored, administrator, api};
 
 const NEW: &str = "another-pepper-0123456789abcdef-0123456789abcdef";
 const THIRD: &str = "a-third-pepper-0123456789abcdef-0123456789abcdef";
@@ -268,4 +268,28 @@ fn a_declared_token_is_found_under_the_former_pepper_and_told_as_a_straggler() {
     set(&orders.gateway, NEW, None);
     orders.gateway.restart();
     refused(&orders.gateway.get(orders.reader(), "/v1/orders"));
+}
+
+/// Nothing can be done about them but to tell: they must not take the places of those that something is done about.
+#[test]
+fn a_large_declared_fleet_under_the_former_pepper_keeps_no_administrator_from_going_over() {
+    let fleet: Vec<Token> = (0..4_200).map(|number| Token::new(&format!("t{number}"), &["reader"])).collect();
+    let mut orders = Orders::start_with(|setup| setup.tokens(&fleet));
+    let root = administrator(&orders.gateway, "root-2", "admin");
+    restart(&mut orders.gateway, NEW, Some(PEPPER));
+    // Twice: a note is left only where that takes no waiting.
+    for tokens in fleet.chunks(100).chain(fleet.chunks(100)) {
+        let mut client = orders.gateway.client();
+        for token in tokens {
+            client.send(request("GET", "/v1/orders", Some(token)));
+            assert_eq!(client.read().unwrap().status, 200);
+        }
+    }
+    let counts =
+        |orders: &Orders| api(&orders.gateway, "GET", "/v1/status", Some(&root), None).json()["stragglers"].clone();
+    until_true("the administrator, under the new pepper", PATIENCE, || counts(&orders)["admins"] == 0);
+    assert!(counts(&orders)["tokens"].as_u64().unwrap() > 4_096, "{}", counts(&orders));
+    assert_eq!(orders.gateway.stop().code, Some(0));
+    let said = orders.gateway.stderr();
+    assert!(said.contains("only a new token replaces one"), "{said}");
 }

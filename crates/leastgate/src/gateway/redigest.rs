@@ -20,6 +20,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const REST: Duration = Duration::from_secs(5);
 /// Kept in one commit, so that no other change waits long for it.
 const BATCH: usize = 256;
+/// Declared tokens that one line names.
+const NAMES: usize = 20;
 /// How often it is told what was done. Moves are forgotten after twice as long.
 const TELL: Duration = Duration::from_secs(60);
 
@@ -40,8 +42,9 @@ struct Tasks {
 struct Done {
     tokens: u64,
     admins: u64,
-    /// Declared tokens that were used, by accessor and name.
-    declared: BTreeMap<String, String>,
+    /// Declared tokens that were used: how many, and the names of some by their accessors.
+    declared: u64,
+    names: BTreeMap<String, String>,
     error: Option<StoreError>,
 }
 
@@ -83,6 +86,16 @@ impl Redigester {
     }
 }
 
+impl Done {
+    /// A declared token was used.
+    fn used(&mut self, accessor: String, name: &str) {
+        self.declared += 1;
+        if self.names.len() < NAMES {
+            self.names.insert(accessor, name.to_owned());
+        }
+    }
+}
+
 impl Tasks {
     /// All that wait, and how long to rest then.
     fn run(&mut self) -> Duration {
@@ -107,9 +120,14 @@ impl Tasks {
         match (straggler.kind, self.source) {
             (StragglerKind::Admin, _) => true,
             (StragglerKind::Token, TokenSource::Declared) => {
-                let name = authority.token(&straggler.previous).map(|token| token.name.to_string());
-                self.done.declared.extend(name.map(|name| (straggler.accessor.to_string(), name)));
-                authority.stragglers().left(straggler);
+                match authority.token(&straggler.previous) {
+                    Some(token) => {
+                        self.done.used(straggler.accessor.to_string(), &token.name);
+                        authority.stragglers().left(straggler);
+                    }
+                    // A reload has taken it away meanwhile.
+                    None => authority.stragglers().done(straggler),
+                }
                 false
             }
             (StragglerKind::Token, TokenSource::Store) => match authority.begin_redigest(straggler) {
@@ -179,7 +197,7 @@ impl Tasks {
 
     /// One line and one event for all: a rotation touches every token once.
     fn tell(&mut self) {
-        let Done { tokens, admins, declared, error } = std::mem::take(&mut self.done);
+        let Done { tokens, admins, declared, names, error } = std::mem::take(&mut self.done);
         if let Some(error) = error {
             tracing::warn!(%error, "tokens found under the previous pepper could not be kept under the current one yet");
         }
@@ -192,9 +210,10 @@ impl Tasks {
                 ..LifecycleEvent::default()
             });
         }
-        if !declared.is_empty() {
-            let names: Vec<String> = declared.into_values().take(20).collect();
+        if declared > 0 {
+            let names: Vec<String> = names.into_values().collect();
             tracing::warn!(
+                tokens = declared,
                 "declared tokens were used that are made under pepper.previous, and only a new token replaces one: {}",
                 names.join(", ")
             );

@@ -140,7 +140,7 @@ impl Operation {
         }
     }
 
-    /// The steps it is made in, in this order. Only what ends tokens that stand in for another one has more than one.
+    /// What it does to tokens, in one commit: with a token that something is taken from, what stands in for it ends.
     pub(crate) fn steps(&self, tokens: &Tokens, owner: &str, reason: &str) -> Vec<Step> {
         let one = |token: &str, change: &dyn Fn(&mut Record)| Step {
             changed: [(token.to_owned(), tokens[token].changed(change))].into(),
@@ -169,7 +169,7 @@ impl Operation {
                 let successor = Record { version: 1, ..tokens[old].clone() };
                 rotated.new.push((DRAWN.to_owned(), successor));
                 if *now {
-                    return end_of_children(tokens, old).into_iter().chain([rotated]).collect();
+                    return with_children(tokens, old, rotated);
                 }
                 // What stands in for the old one stands in for its successor.
                 let handed = |(accessor, child): (&String, &Record)| {
@@ -186,7 +186,7 @@ impl Operation {
                 vec![one(token, &|record| drop(record.scopes.insert(GRANTED.to_owned(), reason.to_owned())))]
             }
             Self::Restrict { token } => {
-                then_children(tokens, token, one(token, &|record| drop(record.scopes.remove(GRANTED))))
+                with_children(tokens, token, one(token, &|record| drop(record.scopes.remove(GRANTED))))
             }
             Self::Disable { token } => with_children(tokens, token, one(token, &state("disabled"))),
             Self::Enable { token } => vec![one(token, &state("active"))],
@@ -234,21 +234,9 @@ impl Operation {
         }
     }
 
-    /// What may be found of it after a kill: nothing, all of it, and of what ends several tokens one after the other, what
-    /// its order permits.
-    pub(crate) fn possible<'a>(&self, steps: &'a [Step]) -> Vec<Vec<&'a Step>> {
-        let subsets = (0_u32..1 << steps.len())
-            .map(|bits| steps.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, step)| step).collect());
-        subsets.filter(|subset: &Vec<&Step>| self.is_in_order(steps, subset)).collect()
-    }
-
-    fn is_in_order(&self, steps: &[Step], made: &[&Step]) -> bool {
-        let has = |step: Option<&Step>| made.iter().any(|made| step.is_some_and(|step| std::ptr::eq(*made, step)));
-        match self {
-            // A leaked token's children end before it does.
-            Self::Rotate { now: true, .. } => !has(steps.last()) || made.len() == steps.len(),
-            _ => made.is_empty() || has(steps.first()),
-        }
+    /// What may be found of it after a kill: nothing, or all of it.
+    pub(crate) fn possible(steps: &[Step]) -> Vec<Vec<&Step>> {
+        vec![Vec::new(), steps.iter().collect()]
     }
 }
 
@@ -282,10 +270,6 @@ fn exported(token: &Token, owner: &str, pepper_id: &str) -> Value {
         "digest": made::digest(token.secret(), "test", made::PEPPER), "roles": ["reader"],
         "created": clock::rfc3339(now - 60), "expires": clock::rfc3339(now + 3600),
     })
-}
-
-fn then_children(tokens: &Tokens, parent: &str, first: Step) -> Vec<Step> {
-    [first].into_iter().chain(end_of_children(tokens, parent)).collect()
 }
 
 /// Its children end with it.
