@@ -340,9 +340,10 @@ fn keep_restricted(
     let Some(_held) = call.shared.lock_changes() else {
         return Ok((owe("other changes wait for the store"), false));
     };
-    // What others changed meanwhile stays, without what is taken away.
-    let kept = given.store.token(old.accessor).and_then(|now| given.store.update_token(restriction.apply(&now)));
-    match kept {
+    // What others changed meanwhile stays, without what is taken away. They may have rotated the token.
+    let now = given.store.token(old.accessor);
+    now.as_ref().map_or(Ok(()), |now| check_governs(now, restriction))?;
+    match now.and_then(|now| given.store.update_token(restriction.apply(&now))) {
         Ok(kept) => {
             call.shared.restrict_in_force(&old.digest, restriction);
             Ok((kept, true))
