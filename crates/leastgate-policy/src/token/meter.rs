@@ -197,7 +197,8 @@ const NO_LIMIT: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     rate: u32,
-    /// One request. Rounded up: what passes is never above the rate, and below it by a millionth at a thousand a second.
+    /// One request. Rounded up: what passes is never above the rate, and below it by a millionth at a thousand a second, by a
+    /// thousandth at a million.
     interval: u64,
     /// All of the burst: below 2^32 seconds.
     size: u64,

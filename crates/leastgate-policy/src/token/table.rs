@@ -281,10 +281,10 @@ impl TokenTable {
     pub fn share_limits(&self, of: &TokenDigest, with: &TokenDigest) {
         let Some(of) = self.get(of) else { return };
         let Some(meter) = of.terms.as_ref().and_then(|terms| terms.meter()) else { return };
-        if let Some(mut record) = self.records.get_mut(&key_of(with)).filter(|record| record.has_digest(with)) {
-            if let Some(terms) = &mut record.terms {
-                Arc::make_mut(terms).share(meter, of.state == TokenState::Rotating);
-            }
+        if let Some(mut record) = self.records.get_mut(&key_of(with)).filter(|record| record.has_digest(with))
+            && let Some(terms) = &mut record.terms
+        {
+            Arc::make_mut(terms).share(meter, of.state == TokenState::Rotating);
         }
     }
 
