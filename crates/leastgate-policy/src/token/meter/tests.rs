@@ -249,13 +249,15 @@ fn an_edit_of_the_rate_counts_what_was_used_in_requests() {
 fn edits_under_way_fill_nothing() {
     let burst = 50_000;
     let meter = Arc::new(Meter::new(&limited(10, Some(burst))));
-    let passed = thread::scope(|scope| {
-        let count = || (0..60_000).filter(|_| meter.take(Duration::ZERO).is_ok()).count();
-        let threads: Vec<_> = (0..3).map(|_| scope.spawn(count)).collect();
-        let mut rates = (10..17).cycle();
-        while !threads.iter().all(thread::ScopedJoinHandle::is_finished) {
-            meter.govern(&limited(rates.next().unwrap(), Some(burst)));
+    let attempt = |number: &u32| {
+        if number.is_multiple_of(97) {
+            meter.govern(&limited(10 + number % 7, Some(burst)));
         }
+        meter.take(Duration::ZERO).is_ok()
+    };
+    let count = || (0..60_000).filter(attempt).count();
+    let passed = thread::scope(|scope| {
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(count)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
     });
     // The very first ones may be counted by a rate that has just ended.
