@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
-use leastgate_policy::{Timestamp, TokenLimits};
+use leastgate_policy::{Restrictions, Timestamp, TokenEntry, TokenLimits};
 use leastgate_store::TokenRecord;
 
 /// What is taken away.
@@ -26,12 +26,23 @@ impl Restriction {
         let mut less = record.clone();
         less.roles.retain(|role| !self.roles.contains(role));
         less.grants.retain(|grant| !self.scopes.contains(&grant.scope));
-        less.expires = least(record.expires, self.expires);
-        if !self.networks.is_empty() {
-            less.restrictions.source_ip = within(&self.networks, &record.restrictions.source_ip);
-        }
-        less.limits = tighter(record.limits, self.limits);
+        self.bind(&mut less.expires, &mut less.restrictions, &mut less.limits);
         less
+    }
+
+    /// The same of a token as it is in force.
+    pub(crate) fn apply_in_force(&self, token: &mut TokenEntry) {
+        token.roles.retain(|role| !self.roles.contains(&**role));
+        token.grants.retain(|(scope, _)| !self.scopes.contains(&**scope));
+        self.bind(&mut token.expires, &mut token.restrictions, &mut token.limits);
+    }
+
+    fn bind(&self, expires: &mut Option<Timestamp>, restrictions: &mut Restrictions, limits: &mut TokenLimits) {
+        *expires = least(*expires, self.expires);
+        if !self.networks.is_empty() {
+            restrictions.source_ip = within(&self.networks, &restrictions.source_ip);
+        }
+        *limits = tighter(*limits, self.limits);
     }
 
     /// Takes away what either does.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use leastgate_policy::{Accessor, Authority, DigestCollision, PolicySnapshot, Timestamp};
+use leastgate_policy::{Accessor, Authority, DigestCollision, PolicySnapshot, Timestamp, TokenDigest};
 use leastgate_store::{StoreError, TokenRecord, TokenStore, Undo};
 use leastgate_telemetry::Telemetry;
 
@@ -16,6 +16,7 @@ use crate::lanes::Lanes;
 use crate::ops::ProbeTarget;
 use crate::problem::{Kind, Problem};
 use crate::replays::Replays;
+use crate::restriction::Restriction;
 use crate::turn::{Held, Turn};
 use crate::unsynced::Unsynced;
 
@@ -198,9 +199,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Puts less of a token in force, whoever has the turn: neither its state nor a nearer end is undone.
-    pub(crate) fn restrict_in_force(&self, record: &TokenRecord) {
-        self.given.authority.restrict(self.unsynced.restricted(record).entry());
+    /// Takes something from a token in force, whoever has the turn: from what it is by now, so that nothing is undone that
+    /// others have done since the caller looked.
+    pub(crate) fn restrict_in_force(&self, digest: &TokenDigest, restriction: &Restriction) {
+        self.given.authority.restrict(digest, |token| restriction.apply_in_force(token));
     }
 
     pub(crate) fn revoked_admins(&self) -> MutexGuard<'_, HashSet<Accessor>> {

@@ -12,6 +12,7 @@ use crate::reason::Reason;
 use crate::snapshot::{Cors, PolicySnapshot};
 use crate::spec::CorsSpec;
 use crate::time::Timestamp;
+use crate::token::Allowance;
 
 /// Where a caller asks about its own token, in this one spelling (RFC 8615).
 pub const OWN_TOKEN_PATH: &str = "/.well-known/leastgate";
@@ -70,6 +71,7 @@ impl Preflight {
 #[derive(Clone, Debug)]
 pub struct OwnToken {
     pub(crate) case: Case,
+    pub(crate) allowance: Option<Allowance>,
 }
 
 impl OwnToken {
@@ -77,6 +79,12 @@ impl OwnToken {
     #[must_use]
     pub fn case(&self) -> &Case {
         &self.case
+    }
+
+    /// What is left of its limits: the question has used its rate.
+    #[must_use]
+    pub fn allowance(&self) -> Option<&Allowance> {
+        self.allowance.as_ref()
     }
 
     /// The token; there always is one.

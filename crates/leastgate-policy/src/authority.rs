@@ -103,10 +103,10 @@ impl Authority {
         Ok(())
     }
 
-    /// Puts less of a token in, as [`TokenTable::restrict`] does.
-    pub fn restrict(&self, entry: TokenEntry) {
+    /// Takes something from a token, as [`TokenTable::restrict`] does.
+    pub fn restrict(&self, digest: &TokenDigest, less: impl Fn(&mut TokenEntry)) {
         let moves = self.moves();
-        self.tokens.load().restrict(TokenEntry { digest: moves.place(&entry.digest), ..entry });
+        self.tokens.load().restrict(&moves.place(digest), less);
         self.changed();
     }
 

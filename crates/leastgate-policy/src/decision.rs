@@ -53,13 +53,13 @@ pub struct AuthorizedRequest<B> {
 }
 
 impl<B> Verdict<B> {
-    /// The case of a request that was judged by its token.
+    /// The case that was judged, whatever it came to.
     #[must_use]
-    pub fn case(&self) -> Option<&Case> {
+    pub fn case(&self) -> &Case {
         match self {
-            Self::Allow(authorized) => Some(authorized.permit().case()),
-            Self::Deny(denial, _) => Some(denial.case()),
-            Self::Answer(..) => None,
+            Self::Allow(authorized) => authorized.permit().case(),
+            Self::Deny(denial, _) => denial.case(),
+            Self::Answer(answer, _) => answer.case(),
         }
     }
 }
@@ -122,7 +122,10 @@ fn judged(facts: &RequestFacts, snapshot: &Arc<PolicySnapshot>, now: Timestamp, 
         Finding::Granted => Decision::Allow(Permit { basis: Basis::Granted, is_websocket: facts.is_websocket, case }),
         Finding::Public => Decision::Allow(Permit { basis: Basis::Public, is_websocket: facts.is_websocket, case }),
         Finding::Preflight(cors) => Decision::Answer(OwnAnswer::Preflight(Preflight { cors, case })),
-        Finding::OwnToken => Decision::Answer(OwnAnswer::OwnToken(OwnToken { case })),
+        Finding::OwnToken => {
+            let allowance = metering.metered.as_ref().map(|metered| metered.allowance);
+            Decision::Answer(OwnAnswer::OwnToken(OwnToken { case, allowance }))
+        }
         Finding::Refused(Refusal { reason, detail, expired_at, over }) => {
             let is_advisory = case.mode == Mode::Shadow && reason.is_advisory_in_shadow();
             let denial = Denial { reason, detail, expired_at, over, case };

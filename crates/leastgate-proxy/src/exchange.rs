@@ -109,9 +109,10 @@ impl Refused {
         }
     }
 
-    /// Whether it was refused for what it is, and not for the state of the gateway or of an upstream.
+    /// Whether it was refused for what it is, and not for when it came or for the state of the gateway or of an upstream.
     fn is_of_request(&self) -> bool {
-        self.reason().status().is_some_and(|status| (400..500).contains(&status))
+        let is_early = self.denial().is_some_and(|denial| denial.over.is_some());
+        !is_early && self.reason().status().is_some_and(|status| (400..500).contains(&status))
     }
 
     /// After bytes whose meaning is in doubt, nothing more is read from the connection (P16, P18).
@@ -266,9 +267,9 @@ impl Exchange {
     }
 
     /// Sends an answer of the gateway's own. It is small, and done with when it is handed over: as long as its client does
-    /// not take it, it is no request in flight that others could not have.
+    /// not take it, it is no request in flight that others could not have, and none under way that could be cut.
     fn send(mut self, Authored { mut response, status }: Authored, is_clean: bool) -> Response<ProxyBody> {
-        (self.metered, self.place) = (None, None);
+        (self.entry, self.metered, self.place) = (None, None, None);
         if !is_clean {
             self.connection.0.client_is_sending();
         }

@@ -118,7 +118,7 @@ impl Gateway {
         let declared = body.size_hint();
         let elapsed = self.worker.clock.elapsed();
         let verdict = authorize(Request::from_parts(parts, body), &facts, &snapshot, now, elapsed);
-        if let Some(straggler) = verdict.case().and_then(|case| facts.straggler(case)) {
+        if let Some(straggler) = facts.straggler(verdict.case()) {
             authority.stragglers().note(straggler);
         }
         match verdict {

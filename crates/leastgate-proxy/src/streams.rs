@@ -59,9 +59,9 @@ pub(crate) struct Underway {
     record: RecordHandle,
     began: Instant,
     /// When the client was last known to be there.
-    looked: Cell<Instant>,
+    looked_at: Cell<Instant>,
     /// When it was last said that its token is in use.
-    used: Cell<Instant>,
+    used_at: Cell<Instant>,
     /// Whether it was decided again on entering.
     entered: Cell<bool>,
     reported: Cell<bool>,
@@ -70,9 +70,9 @@ pub(crate) struct Underway {
     /// Whether that response has an end in which can be said why.
     has_last_word: Cell<bool>,
     /// When that has taken too long.
-    due: Cell<Option<Instant>>,
+    due_at: Cell<Option<Instant>>,
     /// When saying why has taken too long.
-    told: Cell<Option<Instant>>,
+    told_at: Cell<Option<Instant>>,
     denial: RefCell<Option<Denial>>,
     waiting: RefCell<Option<Waker>>,
 }
@@ -193,14 +193,14 @@ impl Underway {
             stream,
             record,
             began,
-            looked: Cell::new(began),
-            used: Cell::new(began),
+            looked_at: Cell::new(began),
+            used_at: Cell::new(began),
             entered: Cell::new(false),
             reported: Cell::new(false),
             streaming: Cell::new(false),
             has_last_word: Cell::new(false),
-            due: Cell::new(None),
-            told: Cell::new(None),
+            due_at: Cell::new(None),
+            told_at: Cell::new(None),
             denial: RefCell::new(None),
             waiting: RefCell::new(None),
         }
@@ -209,12 +209,12 @@ impl Underway {
     fn review(&self, look: &Look<'_>) {
         let now = look.now;
         self.look_after_client(now);
-        if self.due.get().is_some_and(|due| due <= now) {
-            self.due.set(None);
+        if self.due_at.get().is_some_and(|due| due <= now) {
+            self.due_at.set(None);
             self.record.failed(Reason::UpstreamTimeout.as_str());
             self.break_off();
         }
-        if self.told.get().is_some_and(|told| told + LAST_WORD <= now) {
+        if self.told_at.get().is_some_and(|told| told + LAST_WORD <= now) {
             self.break_off();
         }
         if self.denial.borrow().is_some() {
@@ -229,18 +229,18 @@ impl Underway {
         if age >= STREAM && !self.reported.replace(true) {
             self.record.stream_open();
         }
-        if now - self.used.get() >= USE && self.denial.borrow().is_none() {
-            self.used.set(now);
+        if now - self.used_at.get() >= USE && self.denial.borrow().is_none() {
+            self.used_at.set(now);
             self.record.goes_on();
         }
     }
 
     /// hyper notices that a client is gone only if nothing else had come from it, and a write only if there is one.
     fn look_after_client(&self, now: Instant) {
-        if now - self.looked.get() < LOOK {
+        if now - self.looked_at.get() < LOOK {
             return;
         }
-        self.looked.set(now);
+        self.looked_at.set(now);
         if self.connection.is_client_gone() {
             self.connection.cut();
         }
@@ -268,7 +268,7 @@ impl Underway {
             None => self.connection.refuse_tunnel(),
         };
         if is_told {
-            self.told.set(Some(Instant::now()));
+            self.told_at.set(Some(Instant::now()));
         } else {
             self.break_off();
         }
@@ -302,7 +302,7 @@ impl Entry {
     pub(crate) fn streams(&self, due: Option<Instant>, has_last_word: bool) {
         self.underway.streaming.set(true);
         self.underway.has_last_word.set(has_last_word);
-        self.underway.due.set(due);
+        self.underway.due_at.set(due);
         if self.underway.denial.borrow().is_some() {
             self.underway.cut();
         }

@@ -19,7 +19,7 @@ pub struct UsageDelta {
     pub count: u64,
     /// When last.
     pub last_used: Timestamp,
-    /// Where that came from.
+    /// Where that came from, or the last one before that came from somewhere.
     pub last_source: Option<IpAddr>,
 }
 
@@ -28,7 +28,7 @@ pub struct UsageDelta {
 pub struct LastUsed {
     /// When.
     pub at: Timestamp,
-    /// From where.
+    /// From where; where nothing came from anywhere then (another token stood in for it), from where last before.
     pub source: Option<IpAddr>,
     /// By which rule; `None`: no rule let it through.
     pub rule: Option<RuleKey>,
@@ -68,7 +68,7 @@ impl Counter {
         if let Ok(mut last) = self.last_source.try_lock()
             && last.0 <= now
         {
-            *last = (now, source);
+            *last = (now, source.or(last.1));
         }
     }
 
@@ -147,7 +147,11 @@ impl Usage {
 
     /// The last use of a token, as far as it is in memory.
     pub fn last_of(&self, accessor: Accessor) -> Option<LastUsed> {
-        self.tokens.get(&accessor)?.iter().map(Counter::last).max_by_key(|last| (last.at, last.rule.is_some()))
+        let counters = self.tokens.get(&accessor)?;
+        let order = |last: &LastUsed| (last.at, last.rule.is_some());
+        let last = counters.iter().map(Counter::last).max_by_key(order)?;
+        let known = || counters.iter().map(Counter::last).filter(|last| last.source.is_some()).max_by_key(order);
+        Some(LastUsed { source: last.source.or_else(|| known()?.source), ..last })
     }
 
     /// Uses that were not counted for want of room.
@@ -230,6 +234,21 @@ mod tests {
         assert_eq!(usage.last_of(token(1)), last(31, None));
         let refused: Vec<_> = usage.drain().into_iter().filter(|delta| delta.rule.is_none()).collect();
         assert_eq!(refused, [delta(1, None, 2, 31)]);
+    }
+
+    #[test]
+    fn a_use_from_nowhere_moves_the_time_and_not_the_source() {
+        let usage = Usage::new(100);
+        let nowhere = |at| usage.record(token(1), None, Timestamp(at), None);
+        nowhere(1);
+        assert_eq!(usage.last_of(token(1)).unwrap().source, None);
+        record(&usage, 1, 7, 5);
+        nowhere(9);
+        let last = LastUsed { at: Timestamp(9), source: Some(source(5)), rule: None };
+        assert_eq!(usage.last_of(token(1)), Some(last));
+        record(&usage, 1, None, 10);
+        nowhere(12);
+        assert_eq!(usage.last_of(token(1)), Some(LastUsed { at: Timestamp(12), source: Some(source(10)), rule: None }));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! An edit and a grant give access, or may: they go to the store first. A restriction only takes, so it is in force at once
 //! and the store hears of it as soon as it can.
 
-use leastgate_policy::{Accessor, Timestamp, TokenLimits, Whose};
+use leastgate_policy::{Accessor, Timestamp, TokenLimits, TokenState, Whose};
 use leastgate_store::{StoreError, TokenGrant, TokenRecord, Undo};
 
 use super::changes::{check_not_declared, settle};
@@ -88,7 +88,7 @@ fn editable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
     settle(call, found.accessor)?;
     let found = find(call.shared, call.target())?;
     let Some(record) = found.record() else { return Err(revoked(found.accessor)) };
-    if found.state(call.shared) == leastgate_policy::TokenState::Revoked {
+    if found.state(call.shared) == TokenState::Revoked {
         return Err(revoked(found.accessor));
     }
     if record.is_expired(call.now) {
@@ -98,7 +98,7 @@ fn editable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
         let problem = Problem::new(Kind::Conflict, "the token stands in for another one for a while");
         return Err(problem.hint("change the one it stands in for"));
     }
-    if record.state == leastgate_policy::TokenState::Rotating {
+    if record.state == TokenState::Rotating {
         let problem = Problem::new(Kind::Conflict, "the token was rotated and is in its grace");
         return Err(problem.hint("change its successor, which has the name"));
     }
@@ -257,6 +257,7 @@ pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
     let restriction = restriction(&asked)?;
     let old = restrictable(call)?;
     check_held(&old, &restriction)?;
+    check_governs(&old, &restriction)?;
     check_version(call, &old)?;
     let less = restriction.apply(&old);
     if let Some(name) = opened_by(call, &old, &less)? {
@@ -268,10 +269,10 @@ pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
     }
     let cutting = Cutting::begin(call, Whose::Token(old.accessor));
     // In force before waiting for anybody; once more when no other change can come between memory and store.
-    call.shared.restrict_in_force(&less);
+    call.shared.restrict_in_force(&old.digest, &restriction);
     cutting.in_force();
     let mut ending = Ending::of(call, old.accessor);
-    let kept = keep_restricted(call, &old, &restriction, less);
+    let kept = keep_restricted(call, &old, &restriction);
     if let Ok((_, Some(ended))) = &kept {
         ending.also(ended);
     }
@@ -303,7 +304,7 @@ fn restriction(asked: &RestrictToken) -> Result<Restriction, Problem> {
 
 fn restrictable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
     let found = find(call.shared, call.target())?;
-    if found.state(call.shared) == leastgate_policy::TokenState::Revoked {
+    if found.state(call.shared) == TokenState::Revoked {
         return Err(revoked(found.accessor));
     }
     let record = found.record().ok_or_else(|| revoked(found.accessor))?;
@@ -322,12 +323,23 @@ fn check_held(old: &TokenRecord, restriction: &Restriction) -> Result<(), Proble
     })
 }
 
+/// What shares a rate has one of them: its limits are those of the token that has the name.
+fn check_governs(record: &TokenRecord, restriction: &Restriction) -> Result<(), Problem> {
+    let (why, whom) = match record {
+        _ if restriction.limits == TokenLimits::default() => return Ok(()),
+        TokenRecord { parent: Some(_), .. } => ("stands in for another one", "the one it stands in for"),
+        TokenRecord { state: TokenState::Rotating, .. } => ("was rotated and is in its grace", "its successor"),
+        _ => return Ok(()),
+    };
+    let problem = Problem::new(Kind::Conflict, format!("the token {why}, and both have their limits together"));
+    Err(problem.hint(format!("restrict the limits of {whom}: they hold for this one too")))
+}
+
 /// The token as it is from now on, and what has ended with it in the store; `None`: the store owes both.
 fn keep_restricted(
     call: &Call<'_>,
     old: &TokenRecord,
     restriction: &Restriction,
-    less: TokenRecord,
 ) -> Result<(TokenRecord, Option<Vec<TokenRecord>>), Problem> {
     let given = &call.shared.given;
     let end = children::end_with(call, RESTRICTED);
@@ -335,30 +347,28 @@ fn keep_restricted(
         tracing::warn!(accessor = %old.accessor, why, "a restriction is in force and not in the store yet");
         let owed = Owed::Restriction(restriction.clone(), end.clone());
         call.shared.unsynced.add(old.accessor, owed, &given.telemetry);
+        // Whoever had the turn may have put more in force meanwhile; from here on they find the debt.
+        call.shared.restrict_in_force(&old.digest, restriction);
+        // And may have changed the record, if they had the store.
+        let now = given.store.token(old.accessor);
+        call.shared.unsynced.restricted(now.as_ref().unwrap_or(old))
     };
     let Some(_held) = call.shared.lock_changes() else {
-        owe("other changes wait for the store");
-        // Whoever had the turn may have put more in force meanwhile; from here on they find the debt.
-        call.shared.restrict_in_force(&less);
-        return Ok((less, None));
+        return Ok((owe("other changes wait for the store"), None));
     };
     if call.shared.unsynced.owes_undo() {
-        owe("a gift that was refused is still to be taken back");
-        call.shared.restrict_in_force(&call.shared.unsynced.restricted(old));
-        return Ok((less, None));
+        return Ok((owe("a gift that was refused is still to be taken back"), None));
     }
-    // What others changed meanwhile stays, without what is taken away.
+    // What others changed meanwhile stays, without what is taken away. They may have rotated the token.
     let now = given.store.token(old.accessor);
+    now.as_ref().map_or(Ok(()), |now| check_governs(now, restriction))?;
     match now.and_then(|now| given.store.narrow_token(restriction.apply(&now), end.clone())) {
         Ok((kept, ended)) => {
-            call.shared.restrict_in_force(&kept);
+            call.shared.restrict_in_force(&old.digest, restriction);
             Ok((kept, Some(ended)))
         }
         Err(error @ (StoreError::NotFound { .. } | StoreError::Revoked { .. })) => Err(error.into()),
-        Err(error) => {
-            owe(&error.to_string());
-            Ok((less, None))
-        }
+        Err(error) => Ok((owe(&error.to_string()), None)),
     }
 }
 

@@ -16,9 +16,10 @@ pub(super) fn freshen(shared: &Shared, accessor: Accessor, token: &mut TokenView
     let Some(last) = shared.given.telemetry.usage().last_of(accessor) else { return };
     if token.last_used.as_ref().is_none_or(|known| known.at.0 <= last.at) {
         let rule = last.rule.and_then(|rule| shared.given.authority.rule_id(rule));
+        let known = token.last_used.take().and_then(|known| known.source);
         token.last_used = Some(LastUseView {
             at: Moment(last.at),
-            source: last.source.map(|source| source.to_string()),
+            source: last.source.map(|source| source.to_string()).or(known),
             rule: rule.map(|rule| rule.to_string()),
         });
     }

@@ -1,6 +1,7 @@
 //! Limits of a token through the API: what may be asked for, what is shown, what stands on record.
 
 use leastgate_policy::TokenLimits;
+use leastgate_store::UsageDelta;
 use serde_json::{Value, json};
 
 use crate::fixture::{operator, start};
@@ -38,6 +39,8 @@ fn limits_that_can_t_be_are_refused_in_words() {
         (json!({"concurrent": 0}), "`concurrent` of a token's limits must be at least 1"),
         (json!({"burst": 5}), "give the `rate` too"),
         (json!({"burst": 5, "concurrent": 1}), "give the `rate` too"),
+        (json!({"rate": 1_000_001}), "must be at most 1000000 a second"),
+        (json!({"rate": 1, "burst": 86_401}), "at most what the rate gives in a day, 86400 for each request a second"),
     ] {
         let refused = plane.post(&plane.root, "/v1/tokens", &bot("bot", &limits));
         refused.refused(422, "invalid-value");
@@ -87,4 +90,48 @@ fn more_at_once_is_more_and_takes_a_ceiling_that_covers_the_token() {
     };
     assert_eq!(patch(json!({"rate": 50, "burst": 100})), 403);
     assert_eq!(patch(json!({"rate": 50, "burst": 10})), 200);
+}
+
+/// What it has together with another one is not its own to be restricted.
+#[test]
+fn limits_that_are_shared_are_restricted_where_the_name_is() {
+    let plane = start();
+    let (old, _) = plane.make(&json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "12h",
+        "limits": {"rate": 50}}));
+    let child = plane.post(&plane.root, "/v1/tokens/bot/children", &json!({"ttl": "5m", "reason": "x"}));
+    let child = child.json()["token"]["accessor"].as_str().unwrap().to_owned();
+    plane.post(&plane.root, "/v1/tokens/bot/rotate", &json!({"grace": "1m", "reason": "x"}));
+    let restrict = |token: &str, body: &Value| plane.post(&plane.root, &format!("/v1/tokens/{token}/restrict"), body);
+    let limits = json!({"limits": {"rate": 5}, "allow_cidr": ["127.0.0.0/8"], "reason": "x"});
+    for (token, whom) in [(old.as_str(), "its successor"), (child.as_str(), "the one it stands in for")] {
+        let refused = restrict(token, &limits);
+        refused.refused(409, "conflict");
+        assert!(refused.body.contains(whom), "{refused:?}");
+        let record = plane.store.token(token.parse().unwrap()).unwrap();
+        assert_eq!((record.limits.rate, record.restrictions.source_ip.len()), (Some(50), 0), "nothing is changed");
+        assert_eq!(restrict(token, &json!({"allow_cidr": ["127.0.0.0/8"], "reason": "x"})).status, 200);
+    }
+    assert_eq!(restrict("bot", &limits).json()["token"]["limits"]["rate"], 5);
+}
+
+/// A token that is stood in for is in use, and comes from nowhere for that.
+#[test]
+fn what_stands_in_for_a_token_leaves_where_it_was_last_used_from() {
+    let plane = start();
+    let source = || Some("192.0.2.7".parse().unwrap());
+    for (name, is_stored) in [("memory", false), ("store", true)] {
+        let (accessor, _) = plane.make(&bot(name, &json!({})));
+        let accessor = accessor.parse().unwrap();
+        let now = plane.telemetry.clock().timestamp();
+        if is_stored {
+            let use_of = UsageDelta { accessor, rule: None, count: 1, last_used: now, last_source: source() };
+            plane.store.record_usage(vec![use_of]).unwrap();
+        } else {
+            plane.telemetry.usage().record(accessor, None, now, source());
+        }
+        let child = json!({"ttl": "5m", "reason": "x"});
+        assert_eq!(plane.post(&plane.root, &format!("/v1/tokens/{name}/children"), &child).status, 201);
+        let last = &plane.get(&plane.root, &format!("/v1/tokens/{name}")).json()["last_used"];
+        assert_eq!(last["source"], "192.0.2.7", "{name}: {last}");
+    }
 }

@@ -10,7 +10,7 @@ use leastgate_policy::{Timestamp, TokenState};
 use leastgate_store::{SqliteOptions, SqliteStore, TokenStore};
 use serde_json::{Value, json};
 
-use crate::fixture::{Plane, Setup, key, raw, raw_unix};
+use crate::fixture::{Plane, Setup, ask, key, raw, raw_unix};
 
 fn on_disk(path: &Path) -> (Plane, Arc<dyn TokenStore>) {
     let store: Arc<dyn TokenStore> =
@@ -49,6 +49,44 @@ fn a_disable_after_a_revocation_does_not_replace_it() {
     }
     let kept = store.find_token("bot").unwrap();
     assert_eq!((kept.state, kept.state_changed.unwrap().reason.as_str()), (TokenState::Revoked, "leaked"));
+}
+
+/// The second has read the token before the store knows what the first has taken from it.
+#[test]
+fn of_two_restrictions_at_a_time_neither_undoes_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let (plane, store) = on_disk(&path);
+    let bot = json!({"name": "bot", "owner": "team", "roles": ["reader"], "scopes": ["orders:refund"], "ttl": "20m"});
+    let (accessor, secret) = plane.make(&bot);
+    let digest = key().digest(secret.as_bytes());
+    let is_bound = || plane.authority.token(&digest).unwrap().terms.is_some();
+    let browser = lock(&path);
+    let until = Instant::now() + Duration::from_secs(30);
+    std::thread::scope(|scope| {
+        let restrict = |body: Value| {
+            let (admin, root) = (plane.admin, plane.root.clone());
+            scope.spawn(move || ask(admin, &root, "POST", "/v1/tokens/bot/restrict", "", Some(&body.to_string())))
+        };
+        let one = restrict(json!({"remove_roles": ["reader"], "reason": "too much"}));
+        while plane.decide(&secret) == "scope_granted" {
+            assert!(Instant::now() < until, "what is taken is gone at once");
+            std::thread::yield_now();
+        }
+        let other = restrict(json!({"allow_cidr": ["127.0.0.0/8"], "limits": {"rate": 5}, "reason": "too wide"}));
+        while !is_bound() {
+            assert!(Instant::now() < until, "what is taken is gone at once");
+            std::thread::yield_now();
+        }
+        assert_eq!(plane.decide(&secret), "insufficient_scope", "the second puts back what the first has taken");
+        browser.execute_batch("ROLLBACK").unwrap();
+        for answer in [one, other] {
+            assert_eq!(answer.join().unwrap().status, 200);
+        }
+    });
+    assert_eq!((plane.decide(&secret).as_str(), is_bound()), ("insufficient_scope", true));
+    let kept = store.token(accessor.parse().unwrap()).unwrap();
+    assert_eq!((kept.roles.len(), kept.restrictions.source_ip.len(), kept.limits.rate), (0, 1, Some(5)));
 }
 
 #[test]

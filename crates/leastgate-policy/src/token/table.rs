@@ -9,7 +9,6 @@ use smol_str::SmolStr;
 
 use super::accessor::Accessor;
 use super::digest::{Digests, TokenDigest};
-use super::meter::Meter;
 use super::terms::{Restrictions, Terms, TokenLimits};
 use crate::case::Bait;
 use crate::entitlement::{Entitlement, Entitlements, GrantKey, Holdings};
@@ -94,6 +93,28 @@ pub struct TokenView {
     pub is_canary: bool,
 }
 
+impl TokenView {
+    /// What has to be put into a table for this to be seen there.
+    fn entry(&self, digest: &TokenDigest) -> TokenEntry {
+        let Holdings { owner, roles, grants } = self.entitlement.holdings().clone();
+        let (restrictions, limits) =
+            self.terms.as_ref().map(|terms| (terms.restrictions.clone(), terms.limits)).unwrap_or_default();
+        TokenEntry {
+            digest: *digest,
+            accessor: self.accessor,
+            name: self.name.clone(),
+            owner,
+            roles,
+            grants,
+            restrictions,
+            limits,
+            expires: self.expires,
+            state: self.state,
+            is_canary: self.is_canary,
+        }
+    }
+}
+
 /// Another token's digest begins with the same 64 bits: draw the secret again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("another token's digest begins with the same 64 bits; draw a new secret")]
@@ -173,36 +194,44 @@ impl TokenTable {
         self.put(entry, None)
     }
 
-    /// Puts less of a token in, in place of what there is: its state stays, and its end comes no later. Who takes from a token
-    /// may have looked at it before others did. Nothing is done where there is no such token any more.
-    pub fn restrict(&self, entry: TokenEntry) {
-        let digest = entry.digest;
-        let mut record = Box::new(self.record(entry));
-        if let Some(mut place) = self.records.get_mut(&key_of(&digest)).filter(|place| place.has_digest(&digest)) {
-            record.goes_on_with(place.meter().cloned());
-            record.state = place.state;
-            record.expires = record.expires.min(place.expires);
-            *place = record;
+    /// Takes something from a token, from what it is at this moment: who takes may have looked at it before others did, and
+    /// nothing of theirs is undone. `less` changes what the token holds and where, when and how much it may be used; what it is
+    /// and its state stay, and its end comes no later. It may be called again. Nothing is done where there is no such token.
+    pub fn restrict(&self, digest: &TokenDigest, less: impl Fn(&mut TokenEntry)) {
+        while let Some(seen) = self.get(digest) {
+            let mut entry = seen.entry(digest);
+            less(&mut entry);
+            let mut record = Box::new(self.record(TokenEntry { digest: *digest, state: seen.state, ..entry }));
+            let Some(mut place) = self.records.get_mut(&key_of(digest)).filter(|place| place.has_digest(digest)) else {
+                return;
+            };
+            // Nothing is worked out under the lock that requests wait for; so another may have been here meanwhile.
+            if place.is_still(&seen) {
+                record.expires = record.expires.min(place.expires);
+                record.follows(place.terms.as_deref());
+                *place = record;
+                return;
+            }
         }
     }
 
     /// Puts a token in that another table may have had before: what was used of its limits there is used here.
     pub(crate) fn take_over(&self, entry: TokenEntry, before: &Self) -> Result<(), DigestCollision> {
-        let meter = before.get(&entry.digest).and_then(|token| token.terms?.meter().cloned());
-        self.put(entry, meter)
+        let before = before.get(&entry.digest).and_then(|token| token.terms);
+        self.put(entry, before.as_deref())
     }
 
-    fn put(&self, entry: TokenEntry, meter: Option<Arc<Meter>>) -> Result<(), DigestCollision> {
+    fn put(&self, entry: TokenEntry, before: Option<&Terms>) -> Result<(), DigestCollision> {
         let digest = entry.digest;
         let mut record = Box::new(self.record(entry));
-        record.goes_on_with(meter);
+        record.follows(before);
         match self.records.entry(key_of(&digest)) {
             Entry::Vacant(place) => {
                 place.insert(record);
             }
             Entry::Occupied(place) if !place.get().has_digest(&digest) => return Err(DigestCollision),
             Entry::Occupied(mut place) => {
-                record.goes_on_with(place.get().meter().cloned());
+                record.follows(place.get().terms.as_deref());
                 // Final: whoever read the record before that must not undo it.
                 if place.get().state == TokenState::Revoked {
                     record.state = TokenState::Revoked;
@@ -247,15 +276,15 @@ impl TokenTable {
         Ok(self.remove(from))
     }
 
-    /// Has the second token use the limits of the first from now on, where both have some: what either uses is used by both.
+    /// Has the second token use the limits of the first from now on, where both have some: what either uses is used by both,
+    /// and one rate governs both. It is that of the first, or of the second if that is the successor of the first.
     pub fn share_limits(&self, of: &TokenDigest, with: &TokenDigest) {
-        let meter = self
-            .records
-            .get(&key_of(of))
-            .filter(|record| record.has_digest(of))
-            .and_then(|record| record.meter().cloned());
-        if let Some(mut record) = self.records.get_mut(&key_of(with)).filter(|record| record.has_digest(with)) {
-            record.goes_on_with(meter);
+        let Some(of) = self.get(of) else { return };
+        let Some(meter) = of.terms.as_ref().and_then(|terms| terms.meter()) else { return };
+        if let Some(mut record) = self.records.get_mut(&key_of(with)).filter(|record| record.has_digest(with))
+            && let Some(terms) = &mut record.terms
+        {
+            Arc::make_mut(terms).share(meter, of.state == TokenState::Rotating);
         }
     }
 
@@ -297,7 +326,7 @@ impl TokenTable {
             name,
             entitlement: self.entitlements.intern(Holdings { owner, roles, grants }),
             terms: Terms::new(entry.restrictions, entry.limits).map(Arc::new),
-            expires: expires.map_or(NEVER, |end| u32::try_from(end.0).unwrap_or(LATEST).min(LATEST)),
+            expires: expiry(expires),
             state,
             is_canary,
         }
@@ -316,15 +345,22 @@ impl Record {
         self.digest(key_of(digest)) == *digest
     }
 
-    fn meter(&self) -> Option<&Arc<Meter>> {
-        self.terms.as_ref()?.meter()
+    /// Goes on with what was used of the limits that were there before.
+    fn follows(&mut self, before: Option<&Terms>) {
+        if let (Some(terms), Some(before)) = (&mut self.terms, before) {
+            Arc::make_mut(terms).follow(before);
+        }
     }
 
-    /// Uses this meter in place of its own.
-    fn goes_on_with(&mut self, meter: Option<Arc<Meter>>) {
-        if let (Some(terms), Some(meter)) = (&mut self.terms, meter) {
-            Arc::make_mut(terms).goes_on_with(meter);
-        }
+    /// Whether nothing was changed since it was seen. What was seen holds on to its parts, so others have other addresses.
+    fn is_still(&self, seen: &TokenView) -> bool {
+        let has_same_terms = match (&self.terms, &seen.terms) {
+            (Some(own), Some(seen)) => Arc::ptr_eq(own, seen),
+            (own, seen) => own.is_none() && seen.is_none(),
+        };
+        has_same_terms
+            && Arc::ptr_eq(&self.entitlement, &seen.entitlement)
+            && (self.expires, self.state) == (expiry(seen.expires), seen.state)
     }
 
     fn view(&self) -> TokenView {
@@ -338,6 +374,10 @@ impl Record {
             is_canary: self.is_canary,
         }
     }
+}
+
+fn expiry(end: Option<Timestamp>) -> u32 {
+    end.map_or(NEVER, |end| u32::try_from(end.0).unwrap_or(LATEST).min(LATEST))
 }
 
 fn key_of(digest: &TokenDigest) -> u64 {

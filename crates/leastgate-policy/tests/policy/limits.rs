@@ -54,7 +54,7 @@ fn facts(example: &Example, engine: &Engine, line: &str) -> RequestFacts {
 fn at(engine: &Engine, facts: &RequestFacts, elapsed: Duration) -> (Reason, Option<Metered>) {
     match authorize(Request::new(()), facts, engine.snapshot(), Timestamp(NOW), elapsed) {
         Verdict::Allow(mut authorized) => (authorized.permit().reason(), authorized.take_metered()),
-        Verdict::Answer(..) => (Reason::Preflight, None),
+        Verdict::Answer(answer, _) => (answer.reason(), None),
         Verdict::Deny(denial, _) => {
             let is_of_limits = matches!(denial.reason, Reason::TokenRateLimited | Reason::TokenConcurrencyLimited);
             assert_eq!(denial.over.as_ref().map(|over| over.reason), is_of_limits.then_some(denial.reason));
@@ -156,7 +156,7 @@ fn an_edit_of_a_token_neither_fills_its_bucket_nor_forgets_what_is_under_way() {
     let (reason, held) = at(&engine, &facts, Duration::ZERO);
     assert_eq!(reason, Reason::ScopeGranted, "one more in the burst is one more");
     let left = held.expect("it is metered").allowance;
-    assert_eq!(left.rate, Some(RateLeft { quota: 4, window: 4, left: 0, reset: 1 }));
+    assert_eq!(left.rate, Some(RateLeft { rate: 1, left: 0, reset: 1 }));
     assert_eq!(left.concurrent, Some(ConcurrentLeft { quota: 2, left: 1 }));
 }
 

@@ -1,6 +1,12 @@
 //! `/.well-known/leastgate`, and the end of a token that its caller is told of: the engine and the reference say the same.
 
-use leastgate_policy::Reason;
+use std::time::Duration;
+
+use leastgate_policy::token::mint;
+use leastgate_policy::{
+    Accessor, Authority, EnvironmentKey, OWN_TOKEN_PATH, Pepper, Reason, RequestFacts, Source, Straggler, Timestamp,
+    TokenEntry, TokenKind, TokenState, authorize,
+};
 
 use crate::engine::compile;
 use crate::generate::NOW;
@@ -98,6 +104,45 @@ fn what_is_not_exactly_that_question_is_a_request_like_others() {
             ("nor by anybody", "GET /.well-known/leastgate | as nobody", Reason::TokenUnknown),
         ],
     );
+}
+
+/// Otherwise who does nothing but ask would be kept under the former pepper until it is taken away.
+#[test]
+fn whoever_asks_is_seen_under_the_former_key() {
+    let key = |byte| EnvironmentKey::derive(&Pepper::new(vec![byte; 32]).unwrap(), "prod");
+    let text = mint(TokenKind::Token, "prod", Accessor::from_random(1), &[7; 32]);
+    let example = Example::new("gateway well_known=true\napi a hosts=a.test cors=*\nscope s\n allow GET /x");
+    let authority = Authority::new(key(2).replacing(&key(1)));
+    let snapshot = authority.replace(compile(&example.policy, &example.gateway, NOW).unwrap());
+    let straggler = |method: &str, path: &str| {
+        let request = http::Request::builder().method(method).uri(path).header("host", "a.test").header("origin", "x");
+        let request = request.header("authorization", format!("Bearer {}", text.expose()));
+        let request = request.header("access-control-request-method", "GET").body(()).unwrap();
+        let source = Source { peer: "192.0.2.1".parse().unwrap(), port: 1 };
+        let (parts, ()) = request.into_parts();
+        let facts = RequestFacts::parse(&parts, &source, &snapshot, authority.key(), Timestamp(NOW)).unwrap();
+        let verdict = authorize(http::Request::new(()), &facts, &snapshot, Timestamp(NOW), Duration::ZERO);
+        facts.straggler(verdict.case())
+    };
+    assert_eq!(straggler("GET", OWN_TOKEN_PATH), None, "nobody's");
+    let entry = TokenEntry {
+        digest: key(1).digest(text.expose().as_bytes()),
+        accessor: Accessor::from_random(1),
+        name: "bot".into(),
+        owner: None,
+        roles: vec![],
+        grants: vec![("s".into(), None)],
+        restrictions: Default::default(),
+        limits: Default::default(),
+        expires: None,
+        state: TokenState::Active,
+        is_canary: false,
+    };
+    authority.upsert(entry).unwrap();
+    let kept = |straggler: Option<Straggler>| straggler.map(|straggler| straggler.accessor);
+    assert_eq!(kept(straggler("GET", OWN_TOKEN_PATH)), Some(Accessor::from_random(1)));
+    assert_eq!(kept(straggler("GET", "/x")), Some(Accessor::from_random(1)));
+    assert_eq!(straggler("OPTIONS", "/x"), None, "a preflight is nobody's");
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod table;
 mod translate;
 mod websocket;
 
+use http::header::HeaderName;
+
 pub(crate) use allowance::tell_allowance;
 pub(crate) use caller::Caller;
 pub(crate) use request::{Framing, Identity, Outgoing, client_request_id, prepare_request};
@@ -21,6 +23,9 @@ pub(crate) use response::{
 pub(crate) use screen::{Screen, expects_continue, screen};
 pub(crate) use translate::{clean_trailers, is_grpc, own_request, rewrite_host, to_http2};
 pub(crate) use websocket::{Handshake, name_upgrade};
+
+/// A request's id, as its client gave it or we did: on its way up, on its answer, and on answers of our own.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[cfg(test)]
 mod tests {

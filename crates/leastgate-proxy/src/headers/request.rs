@@ -7,11 +7,11 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 use smallvec::SmallVec;
 
+use super::REQUEST_ID;
 use super::forwarding::{forwarding, insert_text, via};
 use super::table::{self, Kind, Names};
 use crate::trace::Trace;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const SUBJECT: HeaderName = HeaderName::from_static("x-leastgate-subject");

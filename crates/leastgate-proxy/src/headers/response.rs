@@ -5,11 +5,11 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 use leastgate_policy::Timestamp;
 
+use super::REQUEST_ID;
 use super::forwarding::via;
 use super::table::{self, Kind, Names};
 use crate::moment::rfc3339;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// When the caller's token ends.
 const TOKEN_EXPIRES: HeaderName = HeaderName::from_static("x-leastgate-token-expires");
 

@@ -7,8 +7,8 @@ use http::{Response, StatusCode};
 use leastgate_policy::Preflight;
 use leastgate_policy::spec::CorsSpec;
 
-use super::{Answering, REQUEST_ID, insert};
-use crate::headers;
+use super::{Answering, insert};
+use crate::headers::{self, REQUEST_ID};
 
 /// What the answers to preflights depend on: caches must know, whoever asked first.
 const VARY: HeaderValue =

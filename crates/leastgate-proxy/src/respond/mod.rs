@@ -22,10 +22,9 @@ use serde_json::Value;
 
 pub(crate) use self::grpc::trailers;
 use self::problem::{concealed, problem};
-use crate::headers;
+use crate::headers::{self, REQUEST_ID};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 

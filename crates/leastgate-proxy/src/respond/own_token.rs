@@ -7,8 +7,8 @@ use http::header::{self, HeaderValue};
 use leastgate_policy::{GrantKey, OwnToken, Timestamp};
 use serde_json::{Map, Value, json};
 
-use super::{Answering, NO_STORE, REQUEST_ID};
-use crate::headers;
+use super::{Answering, NO_STORE};
+use crate::headers::{self, REQUEST_ID};
 use crate::moment::rfc3339;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -21,6 +21,9 @@ pub(super) fn own_token(own: &OwnToken, answering: &Answering<'_>) -> Response<B
     fields.insert(header::CACHE_CONTROL, NO_STORE);
     fields.insert(REQUEST_ID, answering.request_id.clone());
     headers::tell_end(fields, own.case().ending());
+    if let Some(allowance) = own.allowance() {
+        headers::tell_allowance(fields, allowance);
+    }
     if answering.close {
         headers::close_after(fields);
     }

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use http::{Method, header};
 use leastgate_policy::spec::Disclose;
-use leastgate_policy::token::RateLeft;
 use leastgate_policy::{Denial, OverLimit, Reason};
 use serde_json::{Map, Value, json};
 
@@ -121,10 +120,10 @@ fn needs(denial: &Denial, method: &Method) -> String {
 fn over(over: &OverLimit) -> Option<String> {
     Some(match over.reason {
         Reason::TokenRateLimited => {
-            let RateLeft { quota, window, .. } = over.allowance.rate?;
+            let rate = over.allowance.rate?.rate;
             format!(
-                "Nothing was forwarded: the token has used up its rate, {} in {window} s. Wait as Retry-After says.",
-                requests(quota)
+                "Nothing was forwarded: the token has used up its rate, {} a second. Wait as Retry-After says.",
+                requests(rate)
             )
         }
         _ => {

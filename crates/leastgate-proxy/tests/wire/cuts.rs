@@ -144,8 +144,30 @@ fn an_upload_over_http2_is_answered_and_its_neighbours_go_on() {
     assert_eq!(answer.status, 401);
     assert!(answer.text().contains("invalid-token"), "{answer:?}");
     harness.upstream.wait_for("[closed]");
-    let next = request(&harness, &mut client, "GET", "/healthz");
-    assert_ne!(client.so_far(next).map(|answer| answer.reset), Some(Some(CANCEL)));
+    canary_is_refused(&harness, &mut client, stream);
+}
+
+/// It is nobody's request under way any more, however slowly its client takes it.
+#[test]
+fn an_answer_of_the_gateways_own_is_not_cut() {
+    let harness = harness(|upstream| {
+        upstream.read_until("\r\n\r\n");
+    });
+    let mut client = connect(&harness, &[(WINDOW, 0)]);
+    client.takes = false;
+    let stream = request(&harness, &mut client, "GET", "/v1/a");
+    while client.so_far(stream).is_none_or(|answer| answer.status != 502) {
+        client.read().unwrap();
+    }
+    let mine = watch(&harness, Whose::Everybody);
+    revoke(&harness);
+    reviewed(&harness);
+    assert_eq!(mine.requests(), 0, "nothing was cut");
+    client.send(frame(8, 0, stream, &10_000_u32.to_be_bytes()));
+    let answer = client.answer(stream);
+    assert!(answer.is_whole && answer.text().contains("upstream"), "{answer:?}");
+    let event = harness.events(1).remove(0);
+    assert!(event.contains("\"error\":\"upstream_") && !event.contains("\"cut\""), "{event}");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn a_burst_passes_then_the_rate_and_whoever_waits_as_told_passes() {
         let reply = ask();
         assert_eq!(reply.status, 200, "{}", reply.head);
         let left = format!("ratelimit: \"token-rate\";r={left};t=1");
-        assert_has(&reply, &[&left, "ratelimit-policy: \"token-rate\";q=3;w=2"]);
+        assert_has(&reply, &[&left, "ratelimit-policy: \"token-rate\";q=2;w=1"]);
     }
     let refused = ask();
     assert_eq!(refused.status, 429, "{}", refused.head);
@@ -115,12 +115,12 @@ fn a_burst_passes_then_the_rate_and_whoever_waits_as_told_passes() {
         &[
             "retry-after: 1",
             "ratelimit: \"token-rate\";r=0;t=1",
-            "ratelimit-policy: \"token-rate\";q=3;w=2",
+            "ratelimit-policy: \"token-rate\";q=2;w=1",
             "proxy-status: leastgate; error=http_request_denied",
             "cache-control: no-store",
         ],
     );
-    for part in ["urn:leastgate:problem:rate-limited", "used up its rate, 3 requests in 2 s"] {
+    for part in ["urn:leastgate:problem:rate-limited", "used up its rate, 2 requests a second"] {
         assert!(refused.body.contains(part), "{part} in {}", refused.body);
     }
     limited.clock.advance(Duration::from_millis(499));
@@ -161,10 +161,41 @@ fn the_same_holds_over_http2() {
     let told = answers.each_ref().map(|answer| answer.field("ratelimit").unwrap_or_default());
     assert_eq!(told, ["\"token-rate\";r=1;t=1", "\"token-rate\";r=0;t=1", "\"token-rate\";r=0;t=1"]);
     assert_eq!(answers[2].field("retry-after"), Some("1"));
-    assert_eq!(answers[2].field("ratelimit-policy"), Some("\"token-rate\";q=2;w=2"));
+    assert_eq!(answers[2].field("ratelimit-policy"), Some("\"token-rate\";q=1;w=1"));
     assert!(answers[2].text().contains("urn:leastgate:problem:rate-limited"), "{}", answers[2].text());
     limited.clock.advance(Duration::from_secs(1));
     assert_eq!(ask().status, 200);
+}
+
+/// Who has to wait gets to keep the connection for when it has; who is refused for what it asks does not.
+#[test]
+fn being_over_a_limit_costs_no_http2_connection() {
+    let (_end, script) = holding();
+    let limited = limited(TokenLimits { concurrent: Some(1), ..rate(1, 25) }, POLICY, script);
+    let held = limited.hold();
+    let mut client = http2::connect(&limited.harness, &[]);
+    let mut ask = |method: &str, path: &str| {
+        let stream = http2::request(&limited.harness, &mut client, method, path);
+        let status = client.answer(stream).status;
+        (status, client.goaway)
+    };
+    for n in 0..50 {
+        assert_eq!(ask("GET", "/v1/a"), (429, None), "at {n}");
+    }
+    drop(held);
+    limited.harness.until_in_flight(0);
+    limited.clock.advance(Duration::from_secs(15));
+    assert_eq!(ask("GET", "/v1/a"), (200, None));
+    for n in 0..14 {
+        assert_eq!(ask("POST", "/refunds"), (403, None), "at {n}");
+    }
+    // Neither counted nor let through.
+    assert_eq!(ask("POST", "/refunds"), (429, None));
+    limited.clock.advance(Duration::from_secs(2));
+    assert_eq!([ask("POST", "/refunds").0, ask("POST", "/refunds").0], [403; 2]);
+    while client.goaway.is_none() {
+        client.read().expect("the sixteenth in a row ends it, and that is said");
+    }
 }
 
 #[test]
@@ -224,8 +255,13 @@ fn public_rules_have_no_token_and_so_no_limit() {
 #[test]
 fn the_question_about_a_token_is_a_request_with_it() {
     let limited = limited(TokenLimits { concurrent: Some(1), ..rate(1, 2) }, POLICY, answers);
-    let ask = || limited.ask("GET /.well-known/leastgate").status;
-    assert_eq!([ask(), ask(), ask()], [200, 200, 429], "its rate counts, and it holds no place");
+    let ask = || limited.ask("GET /.well-known/leastgate");
+    let answers = [ask(), ask(), ask()];
+    assert_eq!(answers.each_ref().map(|reply| reply.status), [200, 200, 429], "its rate counts, and it holds no place");
+    for (reply, left) in answers.iter().zip([1, 0, 0]) {
+        assert_has(reply, &["ratelimit-policy: \"token-rate\";q=1;w=1, \"token-concurrent\";q=1"]);
+        assert_has(reply, &[&format!("ratelimit: \"token-rate\";r={left};t=1")]);
+    }
     assert_eq!(limited.ask(GET).status, 429);
 }
 

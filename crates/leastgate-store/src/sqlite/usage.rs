@@ -18,10 +18,11 @@ pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(
     let mut add = connection.prepare_cached(
         "INSERT INTO usage (accessor, rule_id, count, last_used, last_source) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET count = count + excluded.count, last_used = max(last_used, excluded.last_used),
-             last_source = iif(excluded.last_used >= last_used, excluded.last_source, last_source)",
+             last_source = iif(excluded.last_used >= last_used, coalesce(excluded.last_source, last_source), last_source)",
     )?;
     let mut note = connection.prepare_cached(
-        "UPDATE tokens SET last_used = ?2, last_source = ?3 WHERE accessor = ?1 AND coalesce(last_used, 0) <= ?2",
+        "UPDATE tokens SET last_used = ?2, last_source = coalesce(?3, last_source)
+         WHERE accessor = ?1 AND coalesce(last_used, 0) <= ?2",
     )?;
     for delta in deltas {
         let (accessor, at) = (delta.accessor.to_string(), seconds(delta.last_used));

@@ -53,6 +53,26 @@ fn a_token_knows_its_last_use_whatever_the_rule() {
     assert_eq!(store.token(token.accessor).unwrap().version, 1, "being used changes nothing about it");
 }
 
+/// As when another token stands in for it: that comes from nowhere.
+#[test]
+fn a_use_from_nowhere_moves_the_time_and_not_the_source() {
+    let home = Home::new();
+    let store = home.open();
+    let token = store.create_token(record(named("used"))).unwrap();
+    let nowhere = |rule: Option<&str>| UsageDelta {
+        accessor: token.accessor,
+        rule: rule.map(Into::into),
+        count: 1,
+        last_used: NOW.plus(9),
+        last_source: None,
+    };
+    store.record_usage(vec![delta(token.accessor, "r", 1, NOW)]).unwrap();
+    store.record_usage(vec![nowhere(None), nowhere(Some("r"))]).unwrap();
+    let last = LastUse { at: NOW.plus(9), source: source_at(NOW) };
+    assert_eq!(store.token(token.accessor).unwrap().last_use, Some(last));
+    assert_eq!(store.usage_of(token.accessor).unwrap()[0].last_source, source_at(NOW));
+}
+
 #[test]
 fn a_use_that_no_rule_let_through_moves_the_token_and_no_row() {
     let home = Home::new();

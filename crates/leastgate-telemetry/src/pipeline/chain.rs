@@ -55,6 +55,11 @@ impl Chain {
         self.events == 0
     }
 
+    /// The number of the last line.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.next_seq - 1
+    }
+
     /// Whether a line of this size still belongs into the batch.
     pub(crate) fn fits(&self, line: usize) -> bool {
         self.is_empty() || self.bytes.len() + line + PREFIX_MAX <= BATCH

@@ -86,6 +86,8 @@ struct State {
     /// Since when the batch in front has been in front.
     moved_on: Micros,
     missed: Option<Missed>,
+    /// The number of the event that tells what was missed before, until it is written; the greatest: it has none yet.
+    telling: Option<u64>,
     moved: Option<Moved>,
     /// When the last event happened that is written, with all before it or word of their loss.
     kept: Option<Micros>,
@@ -162,11 +164,18 @@ impl SinkQueue {
         self.lock().kept
     }
 
-    /// What was missed since the last call, once there is room to say so. `at_any_rate`: also without room.
+    /// What was missed since the last call, once there is room to say so. `at_any_rate`: also without room. Whoever takes it
+    /// says in which event it is told ([`Self::told_in`]).
     pub(crate) fn take_missed(&self, at_any_rate: bool) -> Option<Missed> {
         let mut state = self.lock();
         let room = state.queued < self.capacity / 2 + 1;
-        if room || at_any_rate { state.missed.take() } else { None }
+        let missed = if room || at_any_rate { state.missed.take() } else { None }?;
+        state.telling = Some(u64::MAX);
+        Some(missed)
+    }
+
+    pub(crate) fn told_in(&self, seq: u64) {
+        self.lock().telling = Some(seq);
     }
 
     /// The file that vanished since the last call.
@@ -250,8 +259,10 @@ impl SinkQueue {
         if state.failing.take().is_some() {
             tracing::info!(sink = %self.name, "the audit sink writes again");
         }
-        if state.missed.is_none() {
+        // The word of a loss may stand behind batches that were taken after it.
+        if state.missed.is_none() && state.telling.is_none_or(|seq| seq <= delivery.span.last_seq) {
             state.kept = Some(delivery.span.last);
+            state.telling = None;
         }
         self.pop(&mut state);
     }

@@ -150,6 +150,7 @@ impl Writer {
                     first: missed.span.first,
                     last: missed.span.last,
                 });
+                sink.told_in(self.chain.last_seq());
             }
             if let Some(moved) = sink.take_moved() {
                 self.append_moved(&sink.name, moved.as_str());
@@ -257,7 +258,8 @@ impl Writer {
         self.shared.set_position(position);
     }
 
-    /// `None`: some sink has written nothing yet.
+    /// Up to when every sink has written all, or word of what it missed. `None`: there is no sink, or one of which that
+    /// can't be said of anything yet.
     fn kept_by_all(&self) -> Option<Micros> {
         let kept = self.shared.sinks.iter().map(|sink| sink.kept());
         kept.min().flatten()

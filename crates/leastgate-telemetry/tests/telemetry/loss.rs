@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use leastgate_telemetry::{
-    AuditFull, ClassPolicy, Classes, Clock, FileSinkConfig, SinkConfig, SinkKind, Telemetry, TelemetryConfig,
+    AuditFull, ClassPolicy, Classes, Clock, FileSinkConfig, Micros, SinkConfig, SinkKind, Telemetry, TelemetryConfig,
 };
 use serde_json::Value;
 
@@ -207,6 +207,17 @@ fn numbers_go_on_after_a_stop_and_a_crash_leaves_a_gap() {
     assert!(gap["gap"]["first_time"].as_str() <= gap["gap"]["last_time"].as_str());
 }
 
+/// Whether the gap of a crash, found by the next start, covers this moment.
+#[track_caller]
+fn assert_gap_covers(dir: &Path, lost: Micros) {
+    let captured = Captured::default();
+    assert!(with_state(dir, &captured).shut_down(DEADLINE));
+    let events = lines(&captured);
+    let gap = events.iter().find(|event| event["gap"]["cause"] == "crash").unwrap();
+    let begin: jiff::Timestamp = gap["gap"]["first_time"].as_str().unwrap().parse().unwrap();
+    assert!(begin.as_microsecond().cast_unsigned() <= lost.0, "{gap}");
+}
+
 /// A batch has its numbers before a sink has it: what is lost in between lies in the window all the same.
 #[test]
 fn the_gap_of_a_crash_begins_before_what_no_sink_had_written() {
@@ -222,13 +233,45 @@ fn the_gap_of_a_crash_begins_before_what_no_sink_had_written() {
     requests(&world, &first, 1);
     first.flush(DEADLINE);
     // Not shut down: as after kill -9.
-    let captured = Captured::default();
-    assert!(with_state(dir.path(), &captured).shut_down(DEADLINE));
-    let events = lines(&captured);
-    let gap = events.iter().find(|event| event["gap"]["cause"] == "crash").unwrap();
-    let begin: jiff::Timestamp = gap["gap"]["first_time"].as_str().unwrap().parse().unwrap();
-    assert!(begin.as_microsecond().cast_unsigned() <= lost.0, "{gap}");
+    assert_gap_covers(dir.path(), lost);
     hanging.let_go();
+}
+
+/// What a full sink missed is on record when the word of it is written, not when it is handed over: batches that were taken
+/// before that are written first.
+#[test]
+fn the_gap_of_a_crash_begins_before_what_was_missed_and_never_told() {
+    let (world, dir, sink) = (World::new(), tempfile::tempdir().unwrap(), Hanging::default());
+    let (first, clock) = telemetry(|config| {
+        config.sinks.push(custom("main", Box::new(sink.clone())));
+        config.state_dir = Some(dir.path().to_owned());
+        config.classes.allow = ClassPolicy::Drop;
+        config.sink_queue = 10;
+    });
+    // Each batch has a checkpoint too: the second has no room, the third has.
+    let batch = |events| {
+        clock.advance(Duration::from_secs(5));
+        requests(&world, &first, events);
+        assert!(first.flush(DEADLINE));
+        clock.now()
+    };
+    batch(6);
+    let missed = batch(6);
+    batch(1);
+    let written = |events| eventually("it writes", || lines(&sink.captured).len() == events);
+    sink.let_one_through();
+    written(7);
+    // There is room for the word now; and what stands before it in the queue is written.
+    eventually("the word is handed over", || {
+        first.flush(DEADLINE);
+        metric(&first, "leastgate_audit_queue_depth{sink=\"main\"}") > 2.0
+    });
+    sink.let_one_through();
+    written(9);
+    // The position is written with the next batch.
+    batch(1);
+    assert_gap_covers(dir.path(), missed);
+    sink.let_go();
 }
 
 #[test]

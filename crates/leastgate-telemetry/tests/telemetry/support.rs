@@ -208,16 +208,22 @@ pub(crate) fn custom(name: &str, sink: Box<dyn Sink>) -> SinkConfig {
     SinkConfig { name: name.into(), kind: SinkKind::Custom(sink), classes: None }
 }
 
-/// A sink that hangs until it is let go.
+/// A sink that hangs until it is let go, for good or for a batch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hanging {
     pub(crate) captured: Captured,
-    open: Arc<(Mutex<bool>, Condvar)>,
+    /// Batches it may write.
+    open: Arc<(Mutex<usize>, Condvar)>,
 }
 
 impl Hanging {
     pub(crate) fn let_go(&self) {
-        *self.open.0.lock().unwrap() = true;
+        *self.open.0.lock().unwrap() = usize::MAX;
+        self.open.1.notify_all();
+    }
+
+    pub(crate) fn let_one_through(&self) {
+        *self.open.0.lock().unwrap() += 1;
         self.open.1.notify_all();
     }
 }
@@ -225,7 +231,9 @@ impl Hanging {
 impl Sink for Hanging {
     fn write(&mut self, batch: &[u8]) -> Result<(), SinkError> {
         let open = self.open.0.lock().unwrap();
-        drop(self.open.1.wait_while(open, |open| !*open).unwrap());
+        let mut open = self.open.1.wait_while(open, |open| *open == 0).unwrap();
+        *open -= 1;
+        drop(open);
         self.captured.write_all(batch).map_err(SinkError::Lost)
     }
 }

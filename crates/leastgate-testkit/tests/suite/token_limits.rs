@@ -7,7 +7,7 @@ use leastgate_testkit::curl::curl;
 use leastgate_testkit::deadline::until_true;
 use leastgate_testkit::gateway::Setup;
 use leastgate_testkit::policies::ORDERS;
-use leastgate_testkit::raw::Reply;
+use leastgate_testkit::raw::{Reply, exchange};
 use leastgate_testkit::recorder::RecorderUpstream;
 use serde_json::{Value, json};
 
@@ -116,6 +116,39 @@ fn a_token_its_successor_and_what_stands_in_for_it_have_one_rate_together_over_a
         assert_eq!(stored.gateway.stop().code, Some(0));
         stored.gateway.restart();
     }
+}
+
+/// Each by its own limits, the old one would use up in long intervals what its successor has.
+#[test]
+fn the_limits_of_a_successor_govern_its_predecessor_too_over_a_restart_as_well() {
+    let mut stored = Stored::start();
+    let old = stored.create("limited", &["--role", "reader", "--rate", "1"]);
+    let root = stored.administrator("root", "admin");
+    let rotated = json!({"grace": "1h", "reason": "a test"});
+    let answer = stored.api("POST", "/v1/tokens/limited/rotate", Some(&root), Some(rotated)).json();
+    let secrets = [old, answer["secret"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()];
+    let body = json!({"limits": {"rate": 1000, "burst": 1000}, "reason": "a test"}).to_string();
+    let admin = stored.gateway.addresses().admin;
+    let head = format!("Host: {admin}\r\nAuthorization: Bearer {root}\r\nIf-Match: *\r\nConnection: close\r\n");
+    let edit = format!(
+        "PATCH /v1/tokens/limited HTTP/1.1\r\n{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(exchange(admin, edit).status, 200);
+    let asked =
+        |stored: &Stored| statuses((0..40).flat_map(|_| &secrets).map(|secret| stored.ask(secret, "/v1/orders")));
+    assert_eq!(asked(&stored), (80, 0), "edited here");
+    assert_eq!(stored.gateway.stop().code, Some(0));
+    stored.gateway.restart();
+    assert_eq!(asked(&stored), (80, 0), "loaded");
+    let less = json!({"limits": {"rate": 1, "burst": 1}, "reason": "a test"});
+    let started = Instant::now();
+    assert_eq!(stored.api("POST", "/v1/tokens/limited/restrict", Some(&root), Some(less)).status, 200);
+    let (passed, limited) = asked(&stored);
+    assert!(
+        passed as f64 <= 1.0 + started.elapsed().as_secs_f64() && limited > 0,
+        "{passed} passed, {limited} did not"
+    );
 }
 
 #[test]

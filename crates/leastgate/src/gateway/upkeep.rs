@@ -236,7 +236,8 @@ impl Shared {
             let use_of = unwritten.entry((delta.accessor, rule)).or_default();
             use_of.count += delta.count;
             if delta.last_used >= use_of.last_used {
-                (use_of.last_used, use_of.last_source) = (delta.last_used, delta.last_source);
+                use_of.last_used = delta.last_used;
+                use_of.last_source = delta.last_source.or(use_of.last_source);
             }
         }
         while let Some(error) = self.store_usage(&mut unwritten).err() {

@@ -44,7 +44,7 @@ fn nothing_leads_away_from_revoked() {
     let digest = TokenDigest::from_bytes([1; 32]);
     table.set_state(&digest, TokenState::Revoked);
     table.upsert(entry([1; 32])).unwrap();
-    table.restrict(entry([1; 32]));
+    table.restrict(&digest, |token| token.state = TokenState::Active);
     table.set_state(&digest, TokenState::Active);
     assert_eq!(table.get(&digest).unwrap().state, TokenState::Revoked);
 }
@@ -53,14 +53,42 @@ fn nothing_leads_away_from_revoked() {
 fn a_restriction_changes_no_state_and_puts_no_end_off() {
     let table = TokenTable::default();
     let digest = TokenDigest::from_bytes([1; 32]);
-    table.restrict(entry([1; 32]));
+    table.restrict(&digest, |_| {});
     assert!(table.is_empty(), "what is gone does not come back");
     let rotating = TokenEntry { state: TokenState::Rotating, expires: Some(Timestamp(7)), ..entry([1; 32]) };
     table.upsert(rotating).unwrap();
-    table.restrict(TokenEntry { roles: vec!["less".into()], ..entry([1; 32]) });
+    table.restrict(&digest, |token| {
+        *token = TokenEntry { roles: vec!["less".into()], digest: TokenDigest::from_bytes([2; 32]), ..entry([1; 32]) };
+    });
     let token = table.get(&digest).unwrap();
     assert_eq!((token.state, token.expires), (TokenState::Rotating, Some(Timestamp(7))));
-    assert_eq!(token.entitlement.holdings().roles.len(), 1);
+    assert_eq!((token.entitlement.holdings().roles.len(), table.len()), (1, 1));
+}
+
+/// Each of them has looked at the token before the other one changed it.
+#[test]
+fn what_others_have_done_meanwhile_is_not_undone_by_a_restriction() {
+    let table = TokenTable::default();
+    let digest = TokenDigest::from_bytes([1; 32]);
+    table.upsert(TokenEntry { roles: vec!["x".into(), "y".into()], ..entry([1; 32]) }).unwrap();
+    let role = |name: &'static str| move |token: &mut TokenEntry| token.roles.retain(|role| &**role != name);
+    table.restrict(&digest, role("x"));
+    table.restrict(&digest, |token| token.restrictions.source_ip = vec!["10.0.0.0/8".parse().unwrap()]);
+    let given = vec!["y".into(), "z".into()];
+    table.upsert(TokenEntry { roles: given, expires: Some(Timestamp(9)), ..entry([1; 32]) }).unwrap();
+    let calls = std::cell::Cell::new(0);
+    table.restrict(&digest, |token| {
+        role("y")(token);
+        // Somebody comes between the look and the change.
+        if calls.replace(calls.get() + 1) == 0 {
+            let nearer =
+                TokenEntry { roles: vec!["y".into(), "new".into()], expires: Some(Timestamp(8)), ..entry([1; 32]) };
+            table.upsert(nearer).unwrap();
+        }
+    });
+    let token = table.get(&digest).unwrap();
+    assert_eq!((token.expires, calls.get()), (Some(Timestamp(8)), 2));
+    assert_eq!(token.entitlement.holdings().roles, ["new".into()]);
 }
 
 #[test]
@@ -159,4 +187,35 @@ fn tokens_that_share_their_limits_have_them_once() {
     table.share_limits(&free, &child);
     table.share_limits(&TokenDigest::from_bytes([9; 32]), &child);
     assert_eq!(take(&child), Some(false));
+}
+
+/// A token in its grace and its successor: whoever of them had longer intervals would use up what the other has.
+#[test]
+fn one_rate_governs_all_that_share_it() {
+    let limits = |rate| TokenLimits { rate: Some(rate), burst: Some(1), concurrent: None };
+    let [old, new] = [1, 2].map(|byte| TokenDigest::from_bytes([byte; 32]));
+    // As it comes about: the successor begins with the same, and is edited then. And as it is found after a start.
+    for (begun, governs) in [(1, 1000), (1000, 1)] {
+        for is_started in [false, true] {
+            let table = TokenTable::default();
+            let rotating = TokenEntry { state: TokenState::Rotating, limits: limits(begun), ..entry([1; 32]) };
+            table.upsert(rotating.clone()).unwrap();
+            let first = if is_started { governs } else { begun };
+            table.upsert(TokenEntry { limits: limits(first), ..entry([2; 32]) }).unwrap();
+            table.share_limits(&old, &new);
+            table.upsert(TokenEntry { limits: limits(governs), ..entry([2; 32]) }).unwrap();
+            // What is put in again as it was governs nothing: an enable, a grace that ends earlier.
+            table.upsert(TokenEntry { expires: Some(Timestamp(9)), ..rotating }).unwrap();
+            let wait = |digest| {
+                let terms = table.get(digest).unwrap().terms.unwrap();
+                terms.take(std::time::Duration::from_secs(1)).unwrap().map(drop).map_err(|over| over.wait().as_millis())
+            };
+            let told = (begun, governs, is_started);
+            assert_eq!(
+                [wait(&old), wait(&new), wait(&old)],
+                [Ok(()), Err(1000 / u128::from(governs)), Err(1000 / u128::from(governs))],
+                "{told:?}"
+            );
+        }
+    }
 }
