@@ -50,7 +50,7 @@ pub(crate) fn grant(call: &Call<'_>) -> Result<Reply, Problem> {
     let end = asked.ttl.map(|ttl| call.now.plus(ttl.seconds()));
     let given = TokenGrant { scope: asked.scope.clone(), expires: end, reason: Some(asked.reason.clone()) };
     check_may_grant(call, &old, &given)?;
-    let mut new = TokenRecord { grants: living(&old, call.now), ..old.clone() };
+    let mut new = old.clone();
     match new.grants.iter_mut().find(|held| held.scope == given.scope) {
         // Whoever has it for longer keeps it: a grant never takes.
         Some(held) if held.expires.is_none() || end.is_some() && held.expires >= end => {
@@ -85,7 +85,8 @@ fn begin<T: serde::de::DeserializeOwned>(call: &Call<'_>) -> Result<T, Problem> 
     from_json(call.body)
 }
 
-/// The record, of a token that lives, as the store has it and nothing is owed of it. The caller has the turn.
+/// The record, of a token that lives, as the store has it and nothing is owed of it, without grants that have ended: they
+/// are neither held any more, nor are they anybody's to give again for nothing. The caller has the turn.
 fn editable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
     let found = find(call.shared, call.target())?;
     settle(call, found.accessor)?;
@@ -106,16 +107,13 @@ fn editable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
         return Err(problem.hint("change its successor, which has the name"));
     }
     check_version(call, record)?;
-    Ok(record.clone())
-}
-
-/// Grants that have ended are gone.
-fn living(record: &TokenRecord, now: Timestamp) -> Vec<TokenGrant> {
-    record.grants.iter().filter(|grant| grant.expires.is_none_or(|end| end > now)).cloned().collect()
+    let mut held = record.clone();
+    held.grants.retain(|grant| grant.expires.is_none_or(|end| end > call.now));
+    Ok(held)
 }
 
 fn patched(call: &Call<'_>, old: &TokenRecord, asked: &PatchToken) -> Result<TokenRecord, Problem> {
-    let mut new = TokenRecord { grants: living(old, call.now), ..old.clone() };
+    let mut new = old.clone();
     for (name, text) in [("owner", &asked.owner), ("note", &asked.note)] {
         text.iter().flatten().try_for_each(|text| check_text(name, text))?;
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{ask, operator, start};
+use crate::fixture::{Plane, ask, operator, start, until};
 
 fn bot() -> Value {
     json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "1h"})
@@ -58,17 +58,47 @@ fn a_scope_is_given_for_a_while_and_goes_by_itself() {
     assert_eq!(granted.status, 200, "{granted:?}");
     let held = &granted.json()["token"]["grants"][0];
     assert_eq!((&held["scope"], &held["reason"]), (&json!("orders:refund"), &json!("INC-42")));
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while plane.decide_about(REFUND.0, REFUND.1, &secret) == "scope_granted" {
-        assert!(std::time::Instant::now() < until, "the grant ends");
-        std::thread::yield_now();
-    }
+    until("the grant ends", || plane.decide_about(REFUND.0, REFUND.1, &secret) != "scope_granted");
     assert_eq!(plane.get(&plane.root, "/v1/tokens/bot").json()["grants"], json!([]), "and nobody is shown it any more");
     assert_eq!(plane.events("token.grant")[0]["change"]["reason"], "INC-42");
     // The scope's own longest life binds the grant.
     grant(json!({"scope": "orders:refund", "ttl": "31m", "reason": "x"})).refused(422, "token-rules");
     grant(json!({"scope": "orders:refund", "reason": "x"})).refused(422, "token-rules");
     grant(json!({"scope": "orders:nothing", "ttl": "1m", "reason": "x"})).refused(422, "token-rules");
+}
+
+/// Gives `orders:refund` to the token for a moment, and comes back when the moment is over.
+fn lend(plane: &Plane, token: &str, secret: &str) {
+    let body = json!({"scope": "orders:refund", "ttl": "1s", "reason": "INC-42"});
+    let granted = plane.post(&plane.root, &format!("/v1/tokens/{token}/grants"), &body);
+    assert_eq!(granted.status, 200, "{granted:?}");
+    until("the grant ends", || plane.decide_about(REFUND.0, REFUND.1, secret) != "scope_granted");
+}
+
+#[test]
+fn a_grant_that_has_ended_is_given_again_by_nobody_below_it() {
+    let plane = start();
+    let operator = operator(&plane);
+    let (accessor, secret) = plane.make(&json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "20m"}));
+    lend(&plane, "bot", &secret);
+    let again = json!({"scopes": ["orders:refund"], "reason": "x"});
+    plane.patch(&operator, "/v1/tokens/bot", "*", &again).refused(403, "above-ceiling");
+    assert_eq!(plane.decide_about(REFUND.0, REFUND.1, &secret), "insufficient_scope");
+    let kept = plane.store.token(accessor.parse().unwrap()).unwrap();
+    assert!(kept.grants.iter().all(|grant| grant.expires.is_some()), "{kept:?}");
+}
+
+#[test]
+fn an_edit_that_takes_nothing_ends_nothing_because_a_grant_has_ended() {
+    let plane = start();
+    let (_, secret) = plane.make(&bot());
+    lend(&plane, "bot", &secret);
+    let child = plane.post(&plane.root, "/v1/tokens/bot/children", &json!({"ttl": "5m", "reason": "nightly"}));
+    let child = child.json()["secret"].as_str().unwrap().to_owned();
+    let edited = plane.patch(&plane.root, "/v1/tokens/bot", "*", &json!({"note": "n", "reason": "x"}));
+    assert_eq!(edited.status, 200, "{edited:?}");
+    assert_eq!(plane.decide(&child), "scope_granted", "its command goes on");
+    assert!(!plane.events("token.edit")[0].to_string().contains("scopes.before"), "nothing of it has changed");
 }
 
 #[test]
