@@ -115,7 +115,7 @@ pub(crate) struct Shared {
     pub(crate) lanes: Lanes,
     /// The plane's own listeners, as they are bound.
     pub(crate) bound: Vec<ListenerView>,
-    /// Administrators whose revocation the store does not hold yet.
+    /// Administrators who were revoked since the start, whether the store holds it or not.
     revoked_admins: Mutex<HashSet<Accessor>>,
     /// Held while a token's state changes in memory and in the store: two changes must not interleave, or a token
     /// would end up in one state here and in another there.
@@ -152,17 +152,9 @@ impl Shared {
         })
     }
 
-    /// Waits for the turn to change tokens. `None`: others have it for too long, most likely at a store that hangs.
+    /// Waits for the turn to change tokens; what gives access takes it with [`crate::call::Call::lock_gift`]. `None`: others have it for too long, most likely at a store that hangs.
     pub(crate) fn lock_changes(&self) -> Option<Held<'_>> {
         self.changes.take(TURN_PATIENCE)
-    }
-
-    /// The same, for what gives access and can be refused.
-    pub(crate) fn lock_gift(&self) -> Result<Held<'_>, Problem> {
-        self.lock_changes().ok_or_else(|| {
-            Problem::new(Kind::Overloaded, "other changes wait for the store: nothing was changed")
-                .hint("try again; if it lasts, look at the gateway's log for what is wrong with the store")
-        })
     }
 
     /// Puts a token in force as the store has it, but for what was taken from it since and the store owes. The caller

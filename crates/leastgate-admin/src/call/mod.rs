@@ -26,6 +26,7 @@ use crate::lanes::Lane;
 use crate::listener::Peer;
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
+use crate::turn::Held;
 
 /// A call of the API: its name in metrics and events, and who may make it.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +98,16 @@ impl<'a> Call<'a> {
         event.result = "ok".to_owned();
         change.tell(&mut event);
         self.shared.given.telemetry.admin(&event, reservation);
+    }
+
+    /// Waits for the turn to give access, which can be refused. Who was revoked meanwhile gives nothing any more.
+    pub(crate) fn lock_gift(&self) -> Result<Held<'a>, Problem> {
+        let held = self.shared.lock_changes().ok_or_else(|| {
+            Problem::new(Kind::Overloaded, "other changes wait for the store: nothing was changed")
+                .hint("try again; if it lasts, look at the gateway's log for what is wrong with the store")
+        })?;
+        caller::check_standing(self.shared, self.caller)?;
+        Ok(held)
     }
 
     /// A place on record for an event that tells more of a gift.
@@ -233,6 +244,10 @@ async fn read(
 
 fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller: &Caller, body: &[u8]) -> Response {
     let recorded = Recorded { operation, caller: Some(caller), peer: parts.extensions.get(), uri: &parts.uri };
+    if let Err(problem) = caller::check_standing(shared, caller) {
+        recorded.record(shared, &Err(problem.clone()), None);
+        return problem.into_response();
+    }
     let reservation = match operation.effect {
         Effect::Gives => match shared.given.telemetry.reserve_admin() {
             Ok(reservation) => Some(reservation),
@@ -297,4 +312,61 @@ fn event(shared: &Shared, operation: &str, caller: Option<&Caller>, peer: Option
 
 fn nobody() -> AdminActor {
     AdminActor { subject: "unknown".to_owned(), ..AdminActor::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use leastgate_policy::{Accessor, Authority, EnvironmentKey, Pepper};
+    use leastgate_store::{MayGrant, SqliteStore};
+    use leastgate_telemetry::{SystemClock, Telemetry, TelemetryConfig};
+
+    use super::*;
+    use crate::state::{AdminState, Hooks, Tokens};
+
+    fn shared() -> Shared {
+        let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "test");
+        let given = AdminState {
+            store: Arc::new(SqliteStore::in_memory("test", &key).unwrap()),
+            authority: Arc::new(Authority::new(key)),
+            telemetry: Telemetry::start(TelemetryConfig::default(), Arc::new(SystemClock::new())).unwrap(),
+            environment: "test".to_owned(),
+            version: String::new(),
+            tokens: Tokens::Store,
+            probes: vec![],
+            hooks: Hooks::default(),
+        };
+        Shared::new(given, vec![])
+    }
+
+    #[test]
+    fn who_was_revoked_while_waiting_gives_nothing() {
+        let (shared, id) = (shared(), Accessor::from_random(1));
+        let caller = Caller {
+            subject: "gone".to_owned(),
+            identity: Identity::Admin(id),
+            role: AdminRole::Admin,
+            may_grant: MayGrant::everything(),
+        };
+        let (uri, headers) = (Uri::from_static("/v1/tokens"), HeaderMap::new());
+        let call = Call {
+            shared: &shared,
+            caller: &caller,
+            uri: &uri,
+            headers: &headers,
+            body: b"",
+            peer: None,
+            now: shared.now(),
+        };
+        assert!(call.lock_gift().is_ok());
+        let held = shared.lock_changes();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| call.lock_gift().map(drop));
+            shared.revoked_admins().insert(id);
+            drop(held);
+            assert_eq!(waiting.join().unwrap().unwrap_err().kind, Kind::InvalidCredential);
+        });
+        assert!(shared.lock_changes().is_some(), "and the turn is the next one's");
+    }
 }

@@ -38,6 +38,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         created_by: call.caller.subject.clone(),
     };
     let given = &call.shared.given;
+    let _held = call.lock_gift()?;
     let issued = issue_admin(&*given.store, &given.environment, given.authority.key(), &admin)?;
     let id = issued.record.id.to_string();
     let details = vec![
@@ -74,6 +75,8 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
     let id = find(call)?;
     let given = &call.shared.given;
     call.shared.revoked_admins().insert(id);
+    // Whoever has the turn may have been asked before: what this administrator gives is given when this is answered.
+    let _held = call.shared.lock_changes();
     let durable = match given.store.revoke_admin(id, call.now) {
         Ok(_) => true,
         Err(error @ StoreError::NotFound { .. }) => {

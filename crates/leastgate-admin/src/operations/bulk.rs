@@ -93,7 +93,7 @@ fn push_item(items: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
 /// The store first, all or none; then in force.
 fn keep(call: &Call<'_>, records: &[TokenRecord]) -> Result<(), Problem> {
     let given = &call.shared.given;
-    let _held = call.shared.lock_gift()?;
+    let _held = call.lock_gift()?;
     given.store.create_tokens(records.to_vec())?;
     for record in records {
         // The store has no two digests that begin alike, and the table has the store's.

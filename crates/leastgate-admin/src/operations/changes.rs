@@ -27,7 +27,7 @@ pub(crate) fn disable(call: &Call<'_>) -> Result<Reply, Problem> {
 
 pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     let change = asked(call, Change::Enable)?;
-    let _held = call.shared.lock_gift()?;
+    let _held = call.lock_gift()?;
     let found = find(call.shared, call.target())?;
     let before = found.state(call.shared);
     if before == TokenState::Revoked {

@@ -27,7 +27,7 @@ pub(crate) fn patch(call: &Call<'_>) -> Result<Reply, Problem> {
         let problem = Problem::new(Kind::ConditionRequired, "a change needs `If-Match` with the ETag of the token");
         return Err(problem.hint("read the token first: its answer has an ETag"));
     }
-    let held = call.shared.lock_gift()?;
+    let held = call.lock_gift()?;
     let old = editable(call)?;
     let new = patched(call, &old, &asked)?;
     check_may_widen(call, &old, &new)?;
@@ -42,7 +42,7 @@ pub(crate) fn patch(call: &Call<'_>) -> Result<Reply, Problem> {
 pub(crate) fn grant(call: &Call<'_>) -> Result<Reply, Problem> {
     let asked: GrantScope = begin(call)?;
     check_text("reason", &asked.reason)?;
-    let held = call.shared.lock_gift()?;
+    let held = call.lock_gift()?;
     let old = editable(call)?;
     if old.is_canary {
         return Err(Problem::new(Kind::Conflict, "the token is a bait, and holds nothing on purpose"));

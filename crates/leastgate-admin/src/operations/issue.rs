@@ -169,7 +169,7 @@ fn expires(now: Timestamp, asked: &CreateToken) -> Result<Option<Timestamp>, Pro
 /// What gives access goes to the store first.
 pub(super) fn keep(call: &Call<'_>, token: &NewToken) -> Result<IssuedToken, Problem> {
     let given = &call.shared.given;
-    let _held = call.shared.lock_gift()?;
+    let _held = call.lock_gift()?;
     let issued = issue_token(&*given.store, &given.environment, given.authority.key(), token)?;
     if let Err(collision) = call.shared.put_in_force(&issued.record) {
         // One in 2^64: nobody gets the secret, so nothing is lost by taking the record back.

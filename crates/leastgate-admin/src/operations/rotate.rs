@@ -47,7 +47,7 @@ pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
 
 fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
     let end = OldEnd::Grace(call.now.plus(asked.grace.unwrap_or(GRACE).seconds()));
-    let _held = call.shared.lock_gift()?;
+    let _held = call.lock_gift()?;
     let old = stored(&find(call.shared, call.target())?)?.clone();
     Ok((hand_over(call, &old, &end)?, Cut::NONE))
 }
@@ -70,7 +70,7 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
     cutting.in_force();
     let of_children = children::end_all(call, found.accessor, "the token it stands in for has leaked");
     let rotated = stored(&found).cloned().and_then(|old| {
-        let _held = call.shared.lock_gift()?;
+        let _held = call.lock_gift()?;
         hand_over(call, &old, &OldEnd::Revoked(change.clone()))
     });
     let rotated = rotated.map_err(|problem| {

@@ -350,7 +350,7 @@ pub(crate) fn raw_unix(path: &std::path::Path, request: &str) -> Reply {
     read(stream)
 }
 
-fn read(mut stream: impl std::io::Read) -> Reply {
+pub(crate) fn read(mut stream: impl std::io::Read) -> Reply {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     let text = String::from_utf8(bytes).unwrap();

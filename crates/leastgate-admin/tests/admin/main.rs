@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod many;
 mod over_client;
+mod revoked_admins;
 mod rotation;
 mod served_ops;
 mod stuck_store;
