@@ -112,7 +112,7 @@ pub struct TokenView {
     pub pepper: Option<String>,
     /// A word for people.
     pub note: Option<String>,
-    /// Counts its changes: the entity tag.
+    /// Counts its changes: with the accessor the entity tag, `"ACCESSOR.VERSION"`.
     pub version: Option<u64>,
 }
 

@@ -26,6 +26,7 @@ use crate::lanes::Lane;
 use crate::listener::Peer;
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
+use crate::tag::TokenTag;
 use crate::turn::Held;
 
 /// A call of the API: its name in metrics and events, and who may make it.
@@ -79,16 +80,19 @@ impl<'a> Call<'a> {
     }
 
     /// The version that `If-Match` asks for (RFC 9110 §13.1.1): one strong tag, as answers give it, or `*`.
-    pub(crate) fn expected_version(&self) -> Result<Option<u64>, Problem> {
+    pub(crate) fn expected_version(&self) -> Result<Option<TokenTag>, Problem> {
         let mut fields = self.headers.get_all(header::IF_MATCH).iter();
         let Some(field) = fields.next() else { return Ok(None) };
         if field == "*" && fields.next().is_none() {
             return Ok(None);
         }
-        let tag = field.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
-        let version = tag.and_then(|tag| tag.parse().ok()).filter(|_| fields.next().is_none());
-        version.map(Some).ok_or_else(|| {
-            Problem::new(Kind::Invalid, "`If-Match` must be there once, with the ETag of the token, such as \"3\"")
+        let tag = field.to_str().ok().and_then(TokenTag::parse).filter(|_| fields.next().is_none());
+        tag.map(Some).ok_or_else(|| {
+            Problem::new(
+                Kind::Invalid,
+                "`If-Match` must be there once, with the ETag of the token, such as \"0aZ9000001.3\"",
+            )
+            .hint("read the token: its answer has an ETag")
         })
     }
 
@@ -125,7 +129,8 @@ fn target(uri: &Uri) -> Option<&str> {
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) created_at: Option<String>,
-    pub(crate) version: Option<u64>,
+    /// The entity tag, in its quotes.
+    pub(crate) tag: Option<String>,
     pub(crate) body: Vec<u8>,
     pub(crate) change: Change,
 }
@@ -161,8 +166,8 @@ impl IntoResponse for Reply {
         let mut response = Response::new(Body::from(self.body));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(version) = self.version.and_then(|version| HeaderValue::try_from(format!("\"{version}\"")).ok()) {
-            headers.insert(header::ETAG, version);
+        if let Some(tag) = self.tag.and_then(|tag| HeaderValue::try_from(tag).ok()) {
+            headers.insert(header::ETAG, tag);
         }
         if let Some(location) = self.created_at.and_then(|path| HeaderValue::try_from(path).ok()) {
             headers.insert(header::LOCATION, location);

@@ -53,7 +53,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
             Some(issued.secret.expose()),
         )?,
         change: Change { target: Some(id), durable: Some(true), details, reason: None },
-        version: None,
+        tag: None,
     })
 }
 

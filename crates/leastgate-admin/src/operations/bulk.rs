@@ -65,7 +65,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     ];
     tell_each(call, &records, "token.create", model.note.as_deref(), places);
     let change = Recorded { target: None, reason: model.note, durable: Some(true), details };
-    Ok(Reply { created_at: Some("/v1/tokens".to_owned()), version: None, body, change })
+    Ok(Reply { created_at: Some("/v1/tokens".to_owned()), tag: None, body, change })
 }
 
 fn numbered(token: &CreateToken, number: u32) -> Result<TokenName, Problem> {

@@ -17,6 +17,7 @@ use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem, revoked};
 use crate::restriction::Restriction;
+use crate::tag::TokenTag;
 use crate::turn::Held;
 use crate::unsynced::Owed;
 
@@ -356,7 +357,7 @@ fn answer(
         details: [differences(old, new), vec![detail("streams_cut", cut.requests.to_string())]].concat(),
     };
     let edited = TokenEdited { token, durable, streams_cut: cut.requests, streams_cut_complete: cut.complete };
-    Ok(Reply { version: Some(new.version), change, ..Reply::json(&edited)? })
+    Ok(Reply { tag: Some(TokenTag::of(new).to_string()), change, ..Reply::json(&edited)? })
 }
 
 /// What is different, before and after.

@@ -17,6 +17,7 @@ use crate::api::{CreateToken, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::problem::{Kind, Problem};
 use crate::replays::Ticket;
+use crate::tag::TokenTag;
 
 pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     no_query(call)?;
@@ -52,7 +53,7 @@ pub(super) fn answer(
 ) -> Result<Reply, Problem> {
     Ok(Reply {
         created_at: Some(format!("/v1/tokens/{}", record.accessor)),
-        version: Some(record.version),
+        tag: Some(TokenTag::of(record).to_string()),
         body: with_secret(&json!({"token": view::token(record, record.state, call.shared, call.now)}), secret)?,
         change,
     })

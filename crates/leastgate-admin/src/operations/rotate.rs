@@ -15,6 +15,7 @@ use crate::api::{LastUseView, Moment, PredecessorView, RotateToken, RotationView
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem};
+use crate::tag::TokenTag;
 
 /// A successor with its secret, and the token that gave its name away.
 type Rotated = (IssuedToken, TokenRecord);
@@ -155,7 +156,12 @@ fn replayed(call: &Call<'_>, made: Accessor) -> Result<Reply, Problem> {
     let shown = json!({"token": show(call, &token), "old": old.map(|old| show(call, &old))});
     let details = vec![detail("replayed", "true")];
     let change = Recorded { target: Some(made.to_string()), reason: None, durable: Some(true), details };
-    Ok(Reply { body: with_secret(&shown, None)?, version: Some(token.version), change, ..Reply::default() })
+    Ok(Reply {
+        body: with_secret(&shown, None)?,
+        tag: Some(TokenTag::of(&token).to_string()),
+        change,
+        ..Reply::default()
+    })
 }
 
 fn answer(
@@ -191,7 +197,7 @@ fn answer(
     });
     Ok(Reply {
         created_at: Some(format!("/v1/tokens/{}", token.accessor)),
-        version: Some(token.version),
+        tag: Some(TokenTag::of(token).to_string()),
         body: with_secret(&shown, Some(issued.secret.expose()))?,
         change,
     })
