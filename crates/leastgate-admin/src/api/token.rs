@@ -36,8 +36,9 @@ pub struct CreateToken {
     /// When its life ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Moment>,
-    /// Networks it may be used from; empty: any.
+    /// Networks it may be used from, at most 256; empty: any.
     #[serde(default)]
+    #[schema(max_items = 256)]
     pub allow_cidr: Vec<String>,
     /// When its life begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,9 +13,9 @@ use utoipa::IntoParams;
 use zeroize::Zeroizing;
 
 use super::changes::check_not_declared;
-use super::edit::limits;
 use super::give::{Holding, check_may_give};
-use super::issue::{distinct, networks, new_token};
+use super::issue::new_token;
+use super::parts::{distinct, limits, networks};
 use super::{check_text, detail, no_query, view};
 use crate::api::{CreateToken, CreateTokens, ExportedToken, ExportedTokens, ImportTokens, ImportedTokens, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json, from_query};

@@ -10,7 +10,7 @@ use super::changes::{check_not_declared, settle};
 use super::cut::{Cut, Cutting};
 use super::find::find;
 use super::give::{Holding, check_ceiling, check_policy};
-use super::issue::{distinct, networks};
+use super::parts::{check_networks, distinct, limits, networks};
 use super::{check_text, check_version, children, detail, no_query, scope_names, view};
 use crate::api::{GrantScope, Moment, PatchToken, RestrictToken, TokenEdited};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
@@ -169,13 +169,6 @@ fn regranted(held: &[TokenGrant], scopes: Vec<String>) -> Vec<TokenGrant> {
     scopes.into_iter().map(grant).collect()
 }
 
-/// Limits that mean something.
-pub(super) fn limits(asked: impl Into<TokenLimits>) -> Result<TokenLimits, Problem> {
-    let limits: TokenLimits = asked.into();
-    limits.check().map_err(|error| Problem::new(Kind::Invalid, error.to_string()))?;
-    Ok(limits)
-}
-
 /// The policy judges the token as it is to be. The ceiling judges what is new about it, and all of it where it can be used
 /// for longer, from more places or more often than before.
 fn check_may_widen(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord) -> Result<(), Problem> {
@@ -251,6 +244,7 @@ pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
     check_held(&old, &restriction)?;
     check_version(call, &old)?;
     let less = restriction.apply(&old);
+    check_networks(&less.restrictions.source_ip)?;
     if let Some(name) = opened_by(call, &old, &less)? {
         return Err(Problem::new(
             Kind::Invalid,

@@ -1,17 +1,13 @@
 //! A new token: held to the policy's rules and to the caller's ceiling, kept, put in force, and its secret told once.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
-use leastgate_policy::source::parse_network;
 use leastgate_policy::{Accessor, Restrictions, Timestamp, TokenLimits};
 use leastgate_store::{Change, IssuedToken, NewToken, StateChange, TokenGrant, TokenName, TokenRecord, issue_token};
 use serde::Serialize;
 use serde_json::json;
 
 use super::changes::check_not_declared;
-use super::edit;
 use super::give::{Holding, check_may_give};
+use super::parts::{distinct, limits, networks};
 use super::{check_text, detail, no_query, scope_names, view};
 use crate::api::{CreateToken, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
@@ -111,7 +107,7 @@ pub(super) fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken
             .map(|scope| TokenGrant { scope, expires: None, reason: None })
             .collect(),
         restrictions: restrictions(asked)?,
-        limits: asked.limits.map(edit::limits).transpose()?.unwrap_or_default(),
+        limits: asked.limits.map(limits).transpose()?.unwrap_or_default(),
         created: call.now,
         created_by: call.caller.subject.clone(),
         expires: expires(call.now, asked)?,
@@ -133,29 +129,8 @@ fn check_bait(asked: &CreateToken) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Names as a set: sorted, and none twice.
-pub(super) fn distinct(field: &str, names: &[String]) -> Result<Vec<String>, Problem> {
-    let mut sorted = names.to_vec();
-    sorted.sort();
-    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(Problem::new(Kind::Invalid, format!("`{field}` has `{}` twice", pair[0]))),
-        None => Ok(sorted),
-    }
-}
-
 fn restrictions(asked: &CreateToken) -> Result<Restrictions, Problem> {
     Ok(Restrictions { source_ip: networks(&asked.allow_cidr)?, not_before: asked.not_before.map(|Moment(at)| at) })
-}
-
-pub(super) fn networks(texts: &[String]) -> Result<Vec<IpNet>, Problem> {
-    texts.iter().map(|text| network(text)).collect()
-}
-
-/// As in the policy's files; one address may also be written without its prefix.
-fn network(text: &str) -> Result<IpNet, Problem> {
-    let one = text.parse::<IpAddr>().map(|address| IpNet::from(address).to_string());
-    parse_network(one.as_deref().unwrap_or(text))
-        .map_err(|error| Problem::new(Kind::Invalid, format!("`allow_cidr`: `{text}` {error}")))
 }
 
 fn expires(now: Timestamp, asked: &CreateToken) -> Result<Option<Timestamp>, Problem> {

@@ -15,6 +15,7 @@ mod give;
 pub(crate) mod idle;
 mod issue;
 mod last_use;
+mod parts;
 pub(crate) mod policy;
 pub(crate) mod revocations;
 pub(crate) mod rotate;

@@ -12,6 +12,7 @@ mod hostile;
 mod lifecycle;
 mod limits;
 mod many;
+mod networks;
 mod over_client;
 mod revoked_admins;
 mod rotation;
