@@ -51,6 +51,25 @@ fn a_disable_after_a_revocation_does_not_replace_it() {
 }
 
 #[test]
+fn what_was_taken_is_not_shown_as_held_while_the_store_still_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let (plane, _store) = on_disk(&path);
+    let token = json!({"name": "bot", "owner": "team", "roles": ["reader"], "scopes": ["orders:refund"], "ttl": "20m"});
+    assert_eq!(plane.post(&plane.root, "/v1/tokens", &token).status, 201);
+    let _browser = lock(&path);
+
+    let less = json!({"remove_scopes": ["orders:refund"], "limits": {"rate": 5}, "reason": "leaked"});
+    let restricted = plane.post(&plane.root, "/v1/tokens/bot/restrict", &less);
+    assert_eq!((restricted.status, &restricted.json()["durable"]), (200, &json!(false)), "{restricted:?}");
+    let shown = plane.get(&plane.root, "/v1/tokens/bot").json();
+    let listed = plane.get(&plane.root, "/v1/tokens").json()["items"][0].clone();
+    for token in [&restricted.json()["token"], &shown, &listed] {
+        assert_eq!((&token["grants"], &token["limits"]["rate"]), (&json!([]), &json!(5)), "{token}");
+    }
+}
+
+#[test]
 fn creates_that_wait_for_the_store_keep_neither_a_revocation_nor_the_metrics_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
