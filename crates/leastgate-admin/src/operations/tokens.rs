@@ -107,6 +107,7 @@ impl ListQuery {
                 created_before: self.created_before.map(|Moment(at)| at),
             },
             pepper: self.pepper.as_deref().map(pepper).transpose()?,
+            is_for_review: false,
             sort: sort(self.sort.as_deref())?,
             limit,
             cursor: self.cursor,

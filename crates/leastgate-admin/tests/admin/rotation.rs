@@ -140,6 +140,21 @@ fn what_the_store_owes_of_the_old_one_is_settled_first() {
 }
 
 #[test]
+fn what_stands_in_for_a_token_hides_no_finding_however_much_of_it_there_is() {
+    let plane = start();
+    plane.make(&bot());
+    // More than a page, and all of them end before the token does.
+    for _ in 0..201 {
+        let child = plane.post(&plane.root, "/v1/tokens/bot/children", &json!({"ttl": "5m", "reason": "nightly"}));
+        assert_eq!(child.status, 201, "{child:?}");
+    }
+    plane.make(&json!({"name": "bait", "owner": "team", "ttl": "1h", "canary": true}));
+    let found = plane.get(&plane.root, "/v1/findings?type=expiring").json();
+    let names: Vec<&Value> = found["items"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!((names, &found["complete"]), (vec![&json!("bot")], &json!(true)));
+}
+
+#[test]
 fn what_should_have_been_rotated_and_what_ends_soon_are_findings() {
     let mut spec = policy();
     spec.token_rules.rotation_every = Some(Duration::from_secs(2 * 86_400));

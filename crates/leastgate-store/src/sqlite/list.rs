@@ -96,6 +96,9 @@ fn statement(
         ranges.iter().enumerate().map(|(number, range)| range.condition(walked == Some(number))).collect();
     let mut values: Vec<Value> = ranges.iter().map(|range| Value::Integer(range.bound)).collect();
     conditions.extend(query.state.map(|state| state_condition(state).to_owned()));
+    if query.is_for_review {
+        conditions.push("parent IS NULL AND canary = 0".to_owned());
+    }
     if let Some(owner) = &query.owner {
         conditions.push("owner = ?".to_owned());
         values.push(Value::Text(owner.clone()));
