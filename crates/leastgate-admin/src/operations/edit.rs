@@ -191,18 +191,17 @@ fn check_may_widen(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord) -> Res
 }
 
 /// The first role or scope that the token has no more and that denies something: its denies go with it (§5). Where nothing
-/// is held any more, nothing is opened.
+/// is held any more, nothing is opened. The policy is asked only where it has a say.
 fn opened_by<'a>(call: &Call<'_>, old: &'a TokenRecord, new: &TokenRecord) -> Result<Option<&'a str>, Problem> {
-    if new.roles.is_empty() && new.grants.is_empty() {
+    let mut roles = old.roles.iter().filter(|role| !new.roles.contains(role)).map(String::as_str).peekable();
+    let is_gone = |grant: &&TokenGrant| !new.grants.iter().any(|held| held.scope == grant.scope);
+    let mut scopes = old.grants.iter().filter(is_gone).map(|grant| grant.scope.as_str()).peekable();
+    let is_all_held = roles.peek().is_none() && scopes.peek().is_none();
+    if is_all_held || new.roles.is_empty() && new.grants.is_empty() {
         return Ok(None);
     }
     let policy = call.shared.policy()?;
-    let roles = old.roles.iter().filter(|role| !new.roles.contains(role));
-    let mut roles = roles.map(String::as_str).filter(|role| policy.role_denies(role));
-    let is_gone = |grant: &&TokenGrant| !new.grants.iter().any(|held| held.scope == grant.scope);
-    let scopes = old.grants.iter().filter(is_gone).map(|grant| grant.scope.as_str());
-    let mut scopes = scopes.filter(|scope| policy.scope_denies(scope));
-    Ok(roles.next().or_else(|| scopes.next()))
+    Ok(roles.find(|role| policy.role_denies(role)).or_else(|| scopes.find(|scope| policy.scope_denies(scope))))
 }
 
 /// Whether a bound is gone or higher; no bound is the highest.

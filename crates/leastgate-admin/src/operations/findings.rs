@@ -90,13 +90,8 @@ fn expiring(call: &Call<'_>) -> Result<(Vec<Finding>, bool), Problem> {
 /// The first tokens in use of an order, and whether that is all of them. The store leaves out what nobody rotates: a page full
 /// of it would hide all else.
 fn tokens(call: &Call<'_>, sort: SortKey, times: TimeFilter) -> Result<(Vec<TokenRecord>, bool), Problem> {
-    let query = TokenQuery {
-        state: Some(StateFilter::Active),
-        times,
-        is_for_review: true,
-        sort,
-        ..TokenQuery::all(call.now)
-    };
+    let query =
+        TokenQuery { state: Some(StateFilter::Active), times, is_for_review: true, sort, ..TokenQuery::all(call.now) };
     let page = call.shared.given.store.list_tokens(&query)?;
     let is_all = page.next_cursor.is_none();
     Ok((page.items, is_all))

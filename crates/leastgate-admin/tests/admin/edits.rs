@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Plane, ask, operator, start, until};
+use crate::fixture::{Plane, Setup, ask, operator, start, until};
 
 fn bot() -> Value {
     json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "1h"})
@@ -218,6 +218,34 @@ fn what_is_revoked_or_another_ones_stand_in_is_not_changed() {
 }
 
 #[test]
+fn less_is_taken_without_a_policy_too_where_it_has_no_say() {
+    let plane = Setup { policy: None, ..Setup::default() }.start();
+    let token = |name: &str| leastgate_store::NewToken {
+        name: leastgate_store::TokenName::parse(name).unwrap(),
+        owner: Some("team".into()),
+        roles: vec!["reader".into(), "writer".into()],
+        grants: vec![],
+        restrictions: Default::default(),
+        limits: Default::default(),
+        created: leastgate_policy::Timestamp(1),
+        created_by: "test".into(),
+        expires: None,
+        parent: None,
+        is_canary: false,
+        note: None,
+    };
+    let issued = leastgate_store::issue_token(&*plane.store, "test", plane.authority.key(), &token("bot")).unwrap();
+    plane.authority.upsert(issued.record.entry()).unwrap();
+    let restrict = |body: Value| plane.post(&plane.root, "/v1/tokens/bot/restrict", &body);
+    for body in [json!({"limits": {"rate": 5}, "reason": "x"}), json!({"allow_cidr": ["10.0.0.0/8"], "reason": "x"})] {
+        let less = restrict(body);
+        assert_eq!(less.status, 200, "{less:?}");
+    }
+    // What is taken by name might deny something: nobody knows.
+    restrict(json!({"remove_roles": ["writer"], "reason": "x"})).refused(503, "authorization-unavailable");
+}
+
+#[test]
 fn a_burst_that_is_only_said_is_not_more_than_it_seems() {
     let plane = start();
     let operator = operator(&plane);
@@ -242,7 +270,7 @@ fn what_denies_is_not_taken_away_as_if_it_were_less() {
         deny: vec![rule("GET /v1/orders")],
         ..Default::default()
     });
-    let plane = crate::fixture::Setup { policy: Some(spec), ..Default::default() }.start();
+    let plane = Setup { policy: Some(spec), ..Default::default() }.start();
     let operator = operator(&plane);
     let bot = json!({"name": "bot", "owner": "team", "scopes": ["orders:guarded", "orders:read", "orders:refund"], "ttl": "10m"});
     let (_, secret) = plane.make(&bot);
