@@ -1,5 +1,7 @@
 //! Many tokens at once: made alike, handed to another gateway, and taken from one.
 
+use std::collections::HashMap;
+
 use leastgate_policy::{Accessor, Restrictions, TokenDigest, TokenState};
 use leastgate_store::MadeUnder;
 use leastgate_store::draw::{draw_token, made_under};
@@ -50,7 +52,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         records.push(record);
     }
     let places = reserve(call, records.len())?;
-    keep(call, &records)?;
+    keep(call, &records, Problem::from)?;
     let mut body = Vec::with_capacity(items.len() + 16);
     body.extend_from_slice(b"{\"items\":[");
     body.extend_from_slice(&items);
@@ -91,10 +93,10 @@ fn push_item(items: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
 }
 
 /// The store first, all or none; then in force.
-fn keep(call: &Call<'_>, records: &[TokenRecord]) -> Result<(), Problem> {
+fn keep(call: &Call<'_>, records: &[TokenRecord], refused: fn(StoreError) -> Problem) -> Result<(), Problem> {
     let given = &call.shared.given;
     let _held = call.lock_gift()?;
-    given.store.create_tokens(records.to_vec())?;
+    given.store.create_tokens(records.to_vec()).map_err(refused)?;
     for record in records {
         // The store has no two digests that begin alike, and the table has the store's.
         call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
@@ -187,10 +189,12 @@ pub(crate) fn import(call: &Call<'_>) -> Result<Reply, Problem> {
     }
     let mut fresh = Vec::with_capacity(asked.tokens.len());
     let mut unchanged = 0;
+    let mut seen = HashMap::new();
     for (number, token) in asked.tokens.iter().enumerate() {
         let named = |problem: Problem| problem.about(&format!("tokens[{number}] ({})", token.name));
         let record = record(call, token, &asked.reason).map_err(named)?;
         check_may_give(call, Holding::from(&record)).map_err(named)?;
+        check_not_seen(&mut seen, number, &record).map_err(named)?;
         if is_here(call, &record).map_err(named)? {
             unchanged += 1;
         } else {
@@ -198,12 +202,41 @@ pub(crate) fn import(call: &Call<'_>) -> Result<Reply, Problem> {
         }
     }
     let places = reserve(call, fresh.len())?;
-    keep(call, &fresh)?;
+    keep(call, &fresh, untakeable)?;
     tell_each(call, &fresh, "token.import", Some(&asked.reason), places);
     let imported = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
     let details = vec![detail("imported", imported.to_string()), detail("unchanged", unchanged.to_string())];
     let change = Recorded { target: None, reason: Some(asked.reason), durable: Some(true), details };
     Ok(Reply { change, ..Reply::json(&ImportedTokens { imported, unchanged })? })
+}
+
+/// Two of one body that can't both be taken; `seen` knows whose an accessor, a name or a digest is.
+fn check_not_seen(
+    seen: &mut HashMap<(&'static str, String), usize>,
+    number: usize,
+    record: &TokenRecord,
+) -> Result<(), Problem> {
+    let TokenRecord { accessor, name, digest, .. } = record;
+    for (what, own) in [("accessor", accessor.to_string()), ("name", name.to_string()), ("digest", digest.to_string())]
+    {
+        if let Some(first) = seen.insert((what, own), number) {
+            let problem = Problem::new(Kind::Invalid, format!("it has the {what} of tokens[{first}]"));
+            return Err(problem.hint("leave one of the two out: no token was taken"));
+        }
+    }
+    Ok(())
+}
+
+/// What was drawn elsewhere is not drawn again: another attempt would end as this one.
+fn untakeable(error: StoreError) -> Problem {
+    match error {
+        StoreError::AlreadyDrawn => Problem::new(
+            Kind::Conflict,
+            "another token here has the accessor or the digest of one of them: none was taken",
+        )
+        .hint("leave out what is here already, under whatever name: `leastgate token list` shows accessors"),
+        error => error.into(),
+    }
 }
 
 /// A second import of the same file changes nothing. What was revoked here stays so.
@@ -239,6 +272,8 @@ fn record(call: &Call<'_>, token: &ExportedToken, reason: &str) -> Result<TokenR
     if token.canary && !(token.roles.is_empty() && token.grants.is_empty()) {
         return Err(invalid("a bait holds nothing".to_owned()));
     }
+    let scopes: Vec<String> = token.grants.iter().map(|grant| grant.scope.clone()).collect();
+    distinct("grants", &scopes)?;
     for grant in &token.grants {
         grant.reason.as_deref().map_or(Ok(()), |reason| check_text("reason", reason))?;
     }
