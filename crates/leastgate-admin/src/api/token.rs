@@ -53,6 +53,10 @@ pub struct CreateToken {
     /// A bait: it holds nothing, and each use of it is an alarm.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub canary: bool,
+    /// The reason, for the record; left out, the note stands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
+    pub reason: Option<String>,
 }
 
 /// Why something is done: the body of revoke, disable and enable.

@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 
 use super::changes::check_not_declared;
 use super::give::{Holding, check_may_give};
-use super::issue::new_token;
+use super::issue::{new_token, reason};
 use super::parts::{distinct, limits, networks};
-use super::{check_text, detail, no_query, view};
+use super::{check_text, detail, no_query, told, view};
 use crate::api::{CreateToken, CreateTokens, ExportedToken, ExportedTokens, ImportTokens, ImportedTokens, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json, from_query};
 use crate::ceiling;
@@ -57,16 +57,12 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     body.extend_from_slice(b"{\"items\":[");
     body.extend_from_slice(&items);
     body.extend_from_slice(b"]}");
-    let details = vec![
-        detail("name", format!("{}-{first} and on", asked.token.name)),
-        detail("count", count.to_string()),
-        detail("owner", model.owner.clone().unwrap_or_default()),
-        detail("roles", model.roles.join(" ")),
-        detail("scopes", asked.token.scopes.join(" ")),
-        detail("expires", model.expires.map_or_else(|| "never".to_owned(), |end| Moment(end).to_string())),
-    ];
-    tell_each(call, &records, "token.create", model.note.as_deref(), places);
-    let change = Recorded { target: None, reason: model.note, durable: Some(true), details };
+    let mut details =
+        vec![detail("name", format!("{}-{first} and on", asked.token.name)), detail("count", count.to_string())];
+    details.extend(records.first().into_iter().flat_map(told::holdings));
+    let reason = reason(&asked.token);
+    tell_each(call, &records, "token.create", reason.as_deref(), places);
+    let change = Recorded { target: None, reason, durable: Some(true), details };
     Ok(Reply { created_at: Some("/v1/tokens".to_owned()), tag: None, body, change })
 }
 
@@ -121,7 +117,8 @@ fn tell_each(
 ) {
     for (batch, place) in records.chunks(EVENT).zip(places) {
         let accessors: Vec<String> = batch.iter().map(|record| record.accessor.to_string()).collect();
-        let details = vec![detail("accessors", accessors.join(" "))];
+        let mut details = vec![detail("accessors", accessors.join(" "))];
+        details.extend(batch.iter().map(told::of_many));
         let change = Recorded { target: None, reason: reason.map(str::to_owned), durable: Some(true), details };
         call.tell(operation, &change, Some(place));
     }

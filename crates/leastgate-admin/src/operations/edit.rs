@@ -3,7 +3,7 @@
 //! An edit and a grant give access, or may: they go to the store first. A restriction only takes, so it is in force at once
 //! and the store hears of it as soon as it can.
 
-use leastgate_policy::{Timestamp, TokenLimits, Whose};
+use leastgate_policy::Whose;
 use leastgate_store::{StoreError, TokenGrant, TokenRecord};
 
 use super::changes::{check_not_declared, settle};
@@ -11,6 +11,7 @@ use super::cut::{Cut, Cutting};
 use super::find::find;
 use super::give::{Holding, check_ceiling, check_policy};
 use super::parts::{check_networks, distinct, limits, networks};
+use super::told::differences;
 use super::{check_text, check_version, children, detail, no_query, scope_names, view};
 use crate::api::{GrantScope, Moment, PatchToken, RestrictToken, TokenEdited};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
@@ -351,37 +352,4 @@ fn answer(
     };
     let edited = TokenEdited { token, durable, streams_cut: cut.requests, streams_cut_complete: cut.complete };
     Ok(Reply { tag: Some(TokenTag::of(new).to_string()), change, ..Reply::json(&edited)? })
-}
-
-/// What is different, before and after.
-fn differences(old: &TokenRecord, new: &TokenRecord) -> Vec<(String, String)> {
-    let (before, after) = (told(old), told(new));
-    let mut details = vec![detail("name", new.name.as_str())];
-    for ((name, before), (_, after)) in before.into_iter().zip(after) {
-        if before != after {
-            details.push(detail(&format!("{name}.before"), before));
-            details.push(detail(&format!("{name}.after"), after));
-        }
-    }
-    details
-}
-
-fn told(record: &TokenRecord) -> [(&'static str, String); 8] {
-    let moment = |at: Option<Timestamp>| at.map_or_else(String::new, |at| Moment(at).to_string());
-    let grant = |grant: &TokenGrant| {
-        grant.expires.map_or_else(|| grant.scope.clone(), |end| format!("{} until {}", grant.scope, Moment(end)))
-    };
-    let TokenLimits { rate, burst, concurrent } = record.limits;
-    let limit = |name: &str, limit: Option<u32>| limit.map(|limit| format!("{name} {limit}"));
-    let limits = [limit("rate", rate), limit("burst", burst), limit("concurrent", concurrent)];
-    [
-        ("owner", record.owner.clone().unwrap_or_default()),
-        ("roles", record.roles.join(" ")),
-        ("scopes", record.grants.iter().map(grant).collect::<Vec<_>>().join(", ")),
-        ("expires", moment(record.expires)),
-        ("not_before", moment(record.restrictions.not_before)),
-        ("source_ip", record.restrictions.source_ip.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
-        ("limits", limits.into_iter().flatten().collect::<Vec<_>>().join(", ")),
-        ("note", record.note.clone().unwrap_or_default()),
-    ]
 }

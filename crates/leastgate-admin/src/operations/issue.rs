@@ -1,6 +1,6 @@
 //! A new token: held to the policy's rules and to the caller's ceiling, kept, put in force, and its secret told once.
 
-use leastgate_policy::{Accessor, Restrictions, Timestamp, TokenLimits};
+use leastgate_policy::{Accessor, Restrictions, Timestamp};
 use leastgate_store::{Change, IssuedToken, NewToken, StateChange, TokenGrant, TokenName, TokenRecord, issue_token};
 use serde::Serialize;
 use serde_json::json;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::changes::check_not_declared;
 use super::give::{Holding, check_may_give};
 use super::parts::{distinct, limits, networks};
-use super::{check_text, detail, no_query, scope_names, view};
+use super::{check_text, no_query, told, view};
 use crate::api::{CreateToken, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::problem::{Kind, Problem};
@@ -22,7 +22,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     let ticket = ticket(call)?;
     let _underway = ticket.as_ref().map(|ticket| call.shared.replays.begin(ticket)).transpose()?;
     if let Some(accessor) = ticket.as_ref().map(|ticket| call.shared.replays.made(ticket)).transpose()?.flatten() {
-        return replayed(call, accessor);
+        return replayed(call, accessor, &asked);
     }
     let token = new_token(call, &asked)?;
     check_may_give(call, Holding::from(&token))?;
@@ -30,15 +30,21 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     if let Some(ticket) = ticket {
         call.shared.replays.remember(ticket, issued.record.accessor);
     }
-    answer(call, &issued.record, Some(issued.secret.expose()), recorded(&issued))
+    let change = Recorded { reason: reason(&asked), ..recorded(&issued) };
+    answer(call, &issued.record, Some(issued.secret.expose()), change)
 }
 
 /// A repeated call: what it made the first time, without the secret, which nobody has any more.
-fn replayed(call: &Call<'_>, accessor: Accessor) -> Result<Reply, Problem> {
+fn replayed(call: &Call<'_>, accessor: Accessor, asked: &CreateToken) -> Result<Reply, Problem> {
     let record = call.shared.given.store.token(accessor)?;
     let details = vec![("replayed".to_owned(), "true".to_owned())];
-    let change = Recorded { target: Some(accessor.to_string()), reason: None, durable: Some(true), details };
+    let change = Recorded { target: Some(accessor.to_string()), reason: reason(asked), durable: Some(true), details };
     answer(call, &record, None, change)
+}
+
+/// Why it is made; where nothing was said, its note has to do.
+pub(super) fn reason(asked: &CreateToken) -> Option<String> {
+    asked.reason.clone().or_else(|| asked.note.clone())
 }
 
 pub(super) fn answer(
@@ -95,7 +101,7 @@ pub(super) fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken
             .hint("ask the gateway of that environment"));
     }
     check_bait(asked)?;
-    for (name, text) in [("owner", &asked.owner), ("note", &asked.note)] {
+    for (name, text) in [("owner", &asked.owner), ("note", &asked.note), ("reason", &asked.reason)] {
         text.as_deref().map_or(Ok(()), |text| check_text(name, text))?;
     }
     Ok(NewToken {
@@ -161,19 +167,13 @@ pub(super) fn keep(call: &Call<'_>, token: &NewToken) -> Result<IssuedToken, Pro
     Ok(issued)
 }
 
+/// What is said of a new token. One that was made without a reason of its own has its note for it.
 pub(super) fn recorded(issued: &IssuedToken) -> Recorded {
     let record = &issued.record;
-    let mut details = vec![
-        detail("name", record.name.to_string()),
-        detail("owner", record.owner.clone().unwrap_or_default()),
-        detail("roles", record.roles.join(" ")),
-        detail("scopes", scope_names(record)),
-        detail("state.after", record.state.as_str()),
-    ];
-    let TokenLimits { rate, burst, concurrent } = record.limits;
-    let limits = [("limits.rate", rate), ("limits.burst", burst), ("limits.concurrent", concurrent)];
-    details.extend(limits.into_iter().filter_map(|(name, limit)| Some(detail(name, limit?.to_string()))));
-    details.extend(record.is_canary.then(|| detail("canary", "true".to_owned())));
-    details.extend(record.expires.map(|end| detail("expires", Moment(end).to_string())));
-    Recorded { target: Some(record.accessor.to_string()), reason: record.note.clone(), durable: Some(true), details }
+    Recorded {
+        target: Some(record.accessor.to_string()),
+        reason: record.note.clone(),
+        durable: Some(true),
+        details: told::of_new(record),
+    }
 }

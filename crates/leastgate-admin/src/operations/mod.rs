@@ -21,6 +21,7 @@ pub(crate) mod revocations;
 pub(crate) mod rotate;
 pub(crate) mod status;
 pub(crate) mod tokens;
+mod told;
 mod view;
 
 use leastgate_store::{StoreError, TokenRecord};

@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod many;
 mod networks;
+mod on_record;
 mod over_client;
 mod revoked_admins;
 mod rotation;
