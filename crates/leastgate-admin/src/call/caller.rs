@@ -152,6 +152,16 @@ fn find_by(shared: &Shared, digest: &TokenDigest) -> Result<Option<AdminRecord>,
     Ok(found.filter(is_living))
 }
 
+/// Whether the event of a call without a caller is still one by which somebody learns something. Refused credentials were
+/// counted as they were refused; a store that can't say who calls refuses everybody, and as often as they like.
+pub(super) fn is_worth_an_event(shared: &Shared, parts: &Parts, problem: &Problem) -> bool {
+    let source = match parts.extensions.get() {
+        Some(Peer::Tcp { source, .. }) if problem.status() >= 500 => network_of(source.ip()),
+        _ => return problem.kind != Kind::TooManyFailures,
+    };
+    shared.failures.admit(source, shared.given.telemetry.clock().elapsed())
+}
+
 /// Counts a refused credential against its source; above the limit the 401 becomes a 429. A valid credential is
 /// never refused for its neighbours: on loopback all are one source.
 fn limited(shared: &Shared, source: IpAddr, problem: Problem) -> Problem {

@@ -179,6 +179,8 @@ impl IntoResponse for Reply {
 
 /// How long a call may take once its head is read: more than the store's own patience.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long its body may take to come: less, so that who sends none is told of, and is on record with it.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers a request to an operation.
 pub(crate) async fn answer(shared: Arc<Shared>, operation: &'static Operation, run: Run, request: Request) -> Response {
@@ -195,55 +197,54 @@ pub(crate) async fn answer(shared: Arc<Shared>, operation: &'static Operation, r
 async fn enter(shared: Arc<Shared>, operation: &'static Operation, run: Run, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let parts = Arc::new(parts);
-    let (caller, body) = match read(&shared, operation, &parts, body).await {
-        Ok(read) => read,
-        Err((caller, problem)) => {
-            // A source that keeps failing is not worth an event each time.
-            if problem.kind != Kind::TooManyFailures && (operation.effect.is_change() || caller.is_none()) {
-                let refused =
-                    Recorded { operation, caller: caller.as_ref(), peer: parts.extensions.get(), uri: &parts.uri };
-                refused.record(&shared, &Err(problem.clone()), None);
-            }
-            return problem.into_response();
+    let refused = |caller: Option<&Caller>, problem: Problem| {
+        let refused = Recorded { operation, caller, peer: parts.extensions.get(), uri: &parts.uri };
+        if operation.effect.is_change() || caller.is_none() {
+            refused.record(&shared, &Err(problem.clone()), None);
         }
+        problem.into_response()
     };
-    let of_thread = Arc::clone(&shared);
-    let work = move || work(&of_thread, operation, run, &parts, &caller, &body);
+    let caller = match known(&shared, &parts).await {
+        Ok(caller) => Arc::new(caller),
+        // A source that keeps failing is not worth an event each time, whosever the fault is.
+        Err(problem) if caller::is_worth_an_event(&shared, &parts, &problem) => return refused(None, problem),
+        Err(problem) => return problem.into_response(),
+    };
+    let body = match read(operation, &caller, &parts, body).await {
+        Ok(body) => body,
+        Err(problem) => return refused(Some(&caller), problem),
+    };
+    let (of_thread, of_call, by) = (Arc::clone(&shared), Arc::clone(&parts), Arc::clone(&caller));
+    let work = move || work(&of_thread, operation, run, &of_call, &by, &body);
     let done = match operation.effect {
         Effect::Gives => shared.lanes.try_run(Lane::Give, work).await,
         Effect::Reads | Effect::Asks => shared.lanes.run(Lane::Read, work).await,
         Effect::Takes => shared.lanes.run_to_end(Lane::Take, work).await,
     };
-    done.unwrap_or_else(Problem::into_response)
+    // Work that was not begun, or not ended, has told of nothing.
+    done.unwrap_or_else(|problem| refused(Some(&caller), problem))
 }
 
-/// Who calls, and with which body.
-async fn read(
-    shared: &Arc<Shared>,
-    operation: &Operation,
-    parts: &Arc<Parts>,
-    body: Body,
-) -> Result<(Caller, Vec<u8>), (Option<Caller>, Problem)> {
+/// Who calls.
+async fn known(shared: &Arc<Shared>, parts: &Arc<Parts>) -> Result<Caller, Problem> {
     let (by, head) = (Arc::clone(shared), Arc::clone(parts));
-    let caller = shared
-        .lanes
-        .run(Lane::Identify, move || caller::identify(&by, &head))
-        .await
-        .and_then(|found| found)
-        .map_err(|problem| (None, problem))?;
+    shared.lanes.run(Lane::Identify, move || caller::identify(&by, &head)).await.and_then(|found| found)
+}
+
+/// The body of a call that the caller may make.
+async fn read(operation: &Operation, caller: &Caller, parts: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
     if caller.role < operation.role {
         let detail = format!("`{}` is {}; this needs {}", caller.subject, caller.role, operation.role);
         let problem =
             Problem::new(Kind::InsufficientRole, detail).hint("use the credential of an administrator with that role");
-        return Err((Some(caller), problem));
+        return Err(problem);
     }
-    let body = match operation.effect {
+    match operation.effect {
         Effect::Reads => body::none(parts),
-        Effect::Asks | Effect::Gives | Effect::Takes => body::read(parts, body, operation.most_bytes).await,
-    };
-    match body {
-        Ok(body) => Ok((caller, body)),
-        Err(problem) => Err((Some(caller), problem)),
+        Effect::Asks | Effect::Gives | Effect::Takes => {
+            let whole = body::read(parts, body, operation.most_bytes);
+            tokio::time::timeout(BODY_PATIENCE, whole).await.unwrap_or_else(|_| Err(late()))
+        }
     }
 }
 
@@ -273,6 +274,11 @@ fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller:
         recorded.record(shared, &result, reservation);
     }
     result.map_or_else(Problem::into_response, Reply::into_response)
+}
+
+fn late() -> Problem {
+    let detail = format!("the body did not come within {} s: nothing was changed", BODY_PATIENCE.as_secs());
+    Problem::new(Kind::Timeout, detail).hint("send it with the head, or in smaller parts of several calls")
 }
 
 fn audit_full() -> Problem {

@@ -15,6 +15,7 @@ mod many;
 mod networks;
 mod on_record;
 mod over_client;
+mod refused_on_record;
 mod revoked_admins;
 mod rotation;
 mod served_ops;

@@ -99,6 +99,8 @@ fn creates_that_wait_for_the_store_keep_neither_a_revocation_nor_the_metrics_wai
         let first = told.recv_timeout(Duration::from_secs(30)).unwrap();
         first.refused(503, "overloaded");
         assert_eq!(first.header("retry-after"), Some("1"));
+        let on_record = || plane.events("token.create").iter().any(|event| event["change"]["result"] == "overloaded");
+        assert!(on_record(), "who was refused a gift for a full lane is on record with it");
         let begun = Instant::now();
         assert_eq!(plane.ops("/metrics").status, 200);
         let revoked = plane.post(&plane.root, "/v1/tokens/bot/revoke", &json!({"reason": "leaked"}));
