@@ -116,6 +116,8 @@ fn stored(found: &Found) -> Result<&TokenRecord, Problem> {
 fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Rotated, Problem> {
     check_version(call, before)?;
     settle(call, before.accessor)?;
+    // As it is with that: what was taken from it is not the successor's either.
+    let before = &call.shared.given.store.token(before.accessor)?;
     let token = successor(call, before)?;
     check_may_give(call, Holding::from(&token))?;
     let given = &call.shared.given;

@@ -130,7 +130,7 @@ fn its_status_says_who_still_uses_the_old_one_and_from_where() {
 }
 
 #[test]
-fn what_the_store_owes_of_the_old_one_is_settled_first() {
+fn a_token_that_another_handle_has_revoked_is_not_rotated() {
     let plane = start();
     let (accessor, _) = plane.make(&bot());
     // As another handle of the store would: this plane has not heard of it.

@@ -70,6 +70,28 @@ fn what_was_taken_is_not_shown_as_held_while_the_store_still_has_it() {
 }
 
 #[test]
+fn what_the_store_owes_of_a_token_is_settled_before_it_is_rotated() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let (plane, store) = on_disk(&path);
+    let token = json!({"name": "bot", "owner": "team", "roles": ["reader"], "scopes": ["orders:refund"], "ttl": "20m"});
+    assert_eq!(plane.post(&plane.root, "/v1/tokens", &token).status, 201);
+    let browser = lock(&path);
+    let less = json!({"remove_scopes": ["orders:refund"], "reason": "leaked"});
+    let restricted = plane.post(&plane.root, "/v1/tokens/bot/restrict", &less);
+    assert_eq!(restricted.json()["durable"], false, "{restricted:?}");
+
+    browser.execute_batch("ROLLBACK").unwrap();
+    let rotated = plane.post(&plane.root, "/v1/tokens/bot/rotate", &json!({"reason": "monthly"}));
+    assert_eq!(rotated.status, 201, "{rotated:?}");
+    for which in ["token", "old"] {
+        assert_eq!(rotated.json()[which]["grants"], json!([]), "{which}");
+        let kept = store.token(rotated.json()[which]["accessor"].as_str().unwrap().parse().unwrap()).unwrap();
+        assert!(kept.grants.is_empty(), "{which}: {kept:?}");
+    }
+}
+
+#[test]
 fn creates_that_wait_for_the_store_keep_neither_a_revocation_nor_the_metrics_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
