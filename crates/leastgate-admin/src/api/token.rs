@@ -163,7 +163,7 @@ pub struct TokenList {
     pub next_cursor: Option<String>,
 }
 
-/// A token that was just made. There is no other answer with a secret in it.
+/// A token that was just made. Its secret is in this answer and in no later one.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct IssuedTokenView {
     /// The token.

@@ -12,7 +12,6 @@ use leastgate_store::{
 use leastgate_telemetry::Reservation;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use zeroize::Zeroizing;
 
 use super::changes::check_not_declared;
 use super::give::{Holding, check_may_give};
@@ -41,21 +40,22 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         return Err(Problem::new(Kind::Invalid, "`first` and `count` lead beyond 4294967295"));
     };
     let given = &call.shared.given;
-    // `[{"accessor":…,"name":…,"secret":…},…]`, by hand because a secret can't be serialized.
-    let mut items = Zeroizing::new(Vec::with_capacity(asked.count as usize * 180));
+    // `{"items":[{"accessor":…,"name":…,"secret":…},…]}`, by hand because a secret can't be serialized.
+    let mut body = Vec::with_capacity(asked.count as usize * 180);
+    body.extend_from_slice(b"{\"items\":[");
     let mut records = Vec::with_capacity(asked.count as usize);
     for number in first..=last {
         let name = numbered(&asked.token, number)?;
         let (record, secret) =
             draw_token(&given.environment, given.authority.key(), NewToken { name, ..model.clone() })?;
-        push_item(&mut items, &record, secret.expose());
+        if !records.is_empty() {
+            body.push(b',');
+        }
+        push_item(&mut body, &record, secret.expose());
         records.push(record);
     }
     let places = reserve(call, records.len())?;
     keep(call, &records, Problem::from)?;
-    let mut body = Vec::with_capacity(items.len() + 16);
-    body.extend_from_slice(b"{\"items\":[");
-    body.extend_from_slice(&items);
     body.extend_from_slice(b"]}");
     let mut details =
         vec![detail("name", format!("{}-{first} and on", asked.token.name)), detail("count", count.to_string())];
@@ -71,10 +71,7 @@ fn numbered(token: &CreateToken, number: u32) -> Result<TokenName, Problem> {
         .map_err(|error| Problem::new(Kind::Invalid, error.to_string()))
 }
 
-fn push_item(items: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
-    if !items.is_empty() {
-        items.push(b',');
-    }
+fn push_item(body: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
     for part in [
         "{\"accessor\":\"",
         &record.accessor.to_string(),
@@ -84,7 +81,7 @@ fn push_item(items: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
         secret,
         "\"}",
     ] {
-        items.extend_from_slice(part.as_bytes());
+        body.extend_from_slice(part.as_bytes());
     }
 }
 

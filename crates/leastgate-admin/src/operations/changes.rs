@@ -9,7 +9,7 @@ use leastgate_store::{Change, StateChange, StoreError};
 use super::cut::{Cut, Cutting};
 use super::find::{Found, find, find_in_force};
 use super::give::{Holding, check_may_give};
-use super::{check_text, check_version, children, no_query, view};
+use super::{check_text, check_version, children, detail, no_query, view};
 use crate::api::{ReasonRequest, TokenChanged};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
@@ -188,16 +188,15 @@ fn answer(
         streams_cut: cut.map_or(0, |cut| cut.requests),
         streams_cut_complete: cut.is_none_or(|cut| cut.complete),
     };
-    let detail = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let recorded = Recorded {
         target: Some(found.accessor.to_string()),
         reason: Some(change.reason.clone()),
         durable: Some(durable),
         details: vec![
-            detail("name", &found.name),
+            detail("name", found.name.as_str()),
             detail("state.before", before.as_str()),
             detail("state.after", after.as_str()),
-            detail("streams_cut", &changed.streams_cut.to_string()),
+            detail("streams_cut", changed.streams_cut.to_string()),
         ],
     };
     Ok(Reply { change: recorded, ..Reply::json(&changed)? })

@@ -75,8 +75,8 @@ pub(super) fn ticket(call: &Call<'_>) -> Result<Option<Ticket>, Problem> {
     Ok(Some(Ticket { caller: call.caller.identity, key: key.to_owned(), body }))
 }
 
-/// Adds `"secret":"…"` to an object: the one place where a secret goes onto a wire. Secrets can't be serialized, so it is
-/// put there by hand; its characters are all plain.
+/// Adds `"secret":"…"` to an object. Secrets can't be serialized, so it is put there by hand, here and where many are made at
+/// once; its characters are all plain.
 pub(super) fn with_secret(shown: &impl Serialize, secret: Option<&str>) -> Result<Vec<u8>, Problem> {
     let mut body = Reply::json(shown)?.body;
     // The object's closing brace, which comes back behind the secret.
