@@ -27,6 +27,7 @@ mod restriction;
 mod route;
 mod routes;
 mod state;
+mod tag;
 mod turn;
 mod unsynced;
 

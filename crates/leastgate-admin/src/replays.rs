@@ -1,6 +1,7 @@
 //! Calls that were answered before: a repeated `Idempotency-Key` makes nothing twice, and tells no secret twice.
 //!
-//! Kept in memory: after a restart a repeated call is refused because its name is taken, which is as safe.
+//! Kept in memory, and lost with a restart: a repeated creation is refused then because its name is taken, and a repeated
+//! rotation gives the successor a successor. Neither tells a secret twice.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

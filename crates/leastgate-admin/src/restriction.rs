@@ -83,20 +83,14 @@ fn within(wanted: &[IpNet], held: &[IpNet]) -> Vec<IpNet> {
     if held.is_empty() {
         return wanted.to_vec();
     }
-    let mut both: Vec<IpNet> = Vec::new();
-    for (one, other) in wanted.iter().flat_map(|one| held.iter().map(move |other| (one, other))) {
-        let part = if other.contains(one) {
-            one
-        } else if one.contains(other) {
-            other
-        } else {
-            continue;
-        };
-        if !both.contains(part) {
-            both.push(*part);
-        }
-    }
-    if both.is_empty() { vec![NOBODY] } else { both }
+    let pairs = wanted.iter().flat_map(|one| held.iter().map(move |other| (one, other)));
+    let both: BTreeSet<&IpNet> = pairs.filter_map(|(one, other)| common(one, other)).collect();
+    if both.is_empty() { vec![NOBODY] } else { both.into_iter().copied().collect() }
+}
+
+/// Of two networks that share an address one lies within the other.
+fn common<'a>(one: &'a IpNet, other: &'a IpNet) -> Option<&'a IpNet> {
+    if other.contains(one) { Some(one) } else { Some(other).filter(|other| one.contains(*other)) }
 }
 
 /// `0.0.0.0/32`: an address that no caller has.

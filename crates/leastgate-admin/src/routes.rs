@@ -137,7 +137,7 @@ pub(crate) static ROUTES: &[Route] = &[
         .answers::<TokenEdited>()
         .tagged()
         .condition(Taken)
-        .refuses(&[Declared, AboveCeiling, Conflict]),
+        .refuses(&[Declared, AboveCeiling, NoPolicy, Conflict]),
     post("/v1/tokens/{token}/rotate", "token.rotate", GIVES, rotate::rotate)
         .says("Make a token's successor", "Repeated without a key, the successor gets one.")
         .takes::<RotateToken>()

@@ -116,7 +116,7 @@ pub(crate) struct Shared {
     pub(crate) lanes: Lanes,
     /// The plane's own listeners, as they are bound.
     pub(crate) bound: Vec<ListenerView>,
-    /// Administrators whose revocation the store does not hold yet.
+    /// Administrators who were revoked since the start, whether the store holds it or not.
     revoked_admins: Mutex<HashSet<Accessor>>,
     /// Held while a token's state changes in memory and in the store: two changes must not interleave, or a token
     /// would end up in one state here and in another there.
@@ -153,26 +153,9 @@ impl Shared {
         })
     }
 
-    /// Waits for the turn to change tokens. `None`: others have it for too long, most likely at a store that hangs.
+    /// Waits for the turn to change tokens; what gives access takes it with [`crate::call::Call::lock_gift`]. `None`: others have it for too long, most likely at a store that hangs.
     pub(crate) fn lock_changes(&self) -> Option<Held<'_>> {
         self.changes.take(TURN_PATIENCE)
-    }
-
-    /// The same, for what gives access and can be refused.
-    /// Nothing is given while an earlier gift is still to be taken back: the store may hold it.
-    pub(crate) fn lock_gift(&self) -> Result<Held<'_>, Problem> {
-        let held = self.lock_changes().ok_or_else(|| {
-            Problem::new(Kind::Overloaded, "other changes wait for the store: nothing was changed")
-                .hint("try again; if it lasts, look at the gateway's log for what is wrong with the store")
-        })?;
-        if self.unsynced.owes_undo() {
-            self.unsynced.settle(&*self.given.store, &self.given.telemetry);
-        }
-        if self.unsynced.owes_undo() {
-            return Err(Problem::new(Kind::Store, "the store has not taken back an earlier change that was refused")
-                .hint("look at the gateway's log for what is wrong with the store, then try again"));
-        }
-        Ok(held)
     }
 
     /// Where a gift failed in a way that leaves it open whether it is kept, has it taken back. The caller has the turn, and

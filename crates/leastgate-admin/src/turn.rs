@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// one's ([`crate::lanes`]).
 pub(crate) const MOST_WAITING: u32 = 48;
 
-/// Who has the turn takes it back by being dropped.
+/// One has it as long as a [`Held`] lives, and gives it back by dropping that.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     state: Mutex<State>,

@@ -22,6 +22,8 @@ pub struct TokenQuery {
     pub times: TimeFilter,
     /// Those whose digest was made under this pepper; `None`: all.
     pub pepper: Option<MadeUnder>,
+    /// Only those that somebody looks after: neither baits nor what stands in for another token.
+    pub is_for_review: bool,
     /// Their order, ascending.
     pub sort: SortKey,
     /// How many at most; held to 1 ..= [`MAX_PAGE`].
@@ -41,6 +43,7 @@ impl TokenQuery {
             owner: None,
             times: TimeFilter::default(),
             pepper: None,
+            is_for_review: false,
             sort: SortKey::Name,
             limit: MAX_PAGE,
             cursor: None,

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::moment::Moment;
 use super::secret::SecretText;
-use super::shape::{CeilingShape, Name, Role};
+use super::shape::{CeilingShape, Name, Role, Text};
 
 /// An administrator to be made: `POST /v1/admins`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -21,6 +21,10 @@ pub struct CreateAdmin {
     #[serde(default)]
     #[schema(value_type = CeilingShape)]
     pub may_grant: Ceiling,
+    /// The reason, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
+    pub reason: Option<String>,
 }
 
 /// The ceiling of what an administrator may give, by name.

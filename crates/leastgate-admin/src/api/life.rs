@@ -107,9 +107,9 @@ pub struct PatchToken {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub not_before: Option<Option<Moment>>,
-    /// Networks it may be used from; empty: any.
+    /// Networks it may be used from, at most 256; empty: any.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, max_items = 256)]
     pub allow_cidr: Option<Vec<String>>,
     /// Roles, by name.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
@@ -173,8 +173,9 @@ pub struct RestrictToken {
     /// An earlier end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Moment>,
-    /// Networks it may still be used from, each within one it may be used from now.
+    /// Networks it may still be used from, at most 256: those parts of them from which it may be used now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 256)]
     pub allow_cidr: Option<Vec<String>>,
     /// Tighter limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -36,8 +36,9 @@ pub struct CreateToken {
     /// When its life ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Moment>,
-    /// Networks it may be used from; empty: any.
+    /// Networks it may be used from, at most 256; empty: any.
     #[serde(default)]
+    #[schema(max_items = 256)]
     pub allow_cidr: Vec<String>,
     /// When its life begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +53,10 @@ pub struct CreateToken {
     /// A bait: it holds nothing, and each use of it is an alarm.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub canary: bool,
+    /// The reason, for the record; left out, the note stands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
+    pub reason: Option<String>,
 }
 
 /// Why something is done: the body of revoke, disable and enable.
@@ -124,7 +129,7 @@ pub struct TokenView {
     /// A word for people.
     #[schema(required)]
     pub note: Option<String>,
-    /// Counts its changes: the entity tag.
+    /// Counts its changes: with the accessor the entity tag, `"ACCESSOR.VERSION"`.
     #[schema(required)]
     pub version: Option<u64>,
 }
@@ -172,7 +177,7 @@ pub struct TokenList {
     pub next_cursor: Option<String>,
 }
 
-/// A token that was just made. There is no other answer with a secret in it.
+/// A token that was just made. Its secret is in this answer and in no later one.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct IssuedTokenView {
     /// The token.

@@ -88,6 +88,14 @@ pub(crate) fn identify(shared: &Shared, parts: &Parts) -> Result<Caller, Problem
     }
 }
 
+/// Whether the caller is an administrator still: a body may come long after its head, and a turn long after both.
+pub(crate) fn check_standing(shared: &Shared, caller: &Caller) -> Result<(), Problem> {
+    match caller.identity {
+        Identity::Admin(id) if shared.revoked_admins().contains(&id) => Err(unknown()),
+        Identity::Admin(_) | Identity::User(_) => Ok(()),
+    }
+}
+
 fn is_admitted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
@@ -103,10 +111,12 @@ fn verify(shared: &Shared, headers: &HeaderMap) -> Result<Caller, Problem> {
         )
         .hint("send an admin credential (lga_…): `leastgate admin create` makes one"));
     }
-    find(shared, &digests)?.map(Caller::of_record).ok_or_else(|| {
-        Problem::new(Kind::InvalidCredential, "no administrator has this credential, or it was revoked")
-            .hint("check which gateway and environment it was made for; on the host, `leastgate admin list` over the unix socket shows who there is")
-    })
+    find(shared, &digests)?.map(Caller::of_record).ok_or_else(unknown)
+}
+
+fn unknown() -> Problem {
+    Problem::new(Kind::InvalidCredential, "no administrator has this credential, or it was revoked")
+        .hint("check which gateway and environment it was made for; on the host, `leastgate admin list` over the unix socket shows who there is")
 }
 
 fn presented(headers: &HeaderMap) -> Result<&[u8], Problem> {
@@ -140,6 +150,16 @@ fn find_by(shared: &Shared, digest: &TokenDigest) -> Result<Option<AdminRecord>,
         admin.digest == *digest && admin.revoked.is_none() && !shared.revoked_admins().contains(&admin.id)
     };
     Ok(found.filter(is_living))
+}
+
+/// Whether the event of a call without a caller is still one by which somebody learns something. Refused credentials were
+/// counted as they were refused; a store that can't say who calls refuses everybody, and as often as they like.
+pub(super) fn is_worth_an_event(shared: &Shared, parts: &Parts, problem: &Problem) -> bool {
+    let source = match parts.extensions.get() {
+        Some(Peer::Tcp { source, .. }) if problem.status() >= 500 => network_of(source.ip()),
+        _ => return problem.kind != Kind::TooManyFailures,
+    };
+    shared.failures.admit(source, shared.given.telemetry.clock().elapsed())
 }
 
 /// Counts a refused credential against its source; above the limit the 401 becomes a 429. A valid credential is

@@ -26,6 +26,8 @@ use crate::lanes::Lane;
 use crate::listener::Peer;
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
+use crate::tag::TokenTag;
+use crate::turn::Held;
 
 /// A call of the API: its name in metrics and events, and who may make it.
 #[derive(Clone, Copy, Debug)]
@@ -90,16 +92,19 @@ impl<'a> Call<'a> {
     }
 
     /// The version that `If-Match` asks for (RFC 9110 §13.1.1): one strong tag, as answers give it, or `*`.
-    pub(crate) fn expected_version(&self) -> Result<Option<u64>, Problem> {
+    pub(crate) fn expected_version(&self) -> Result<Option<TokenTag>, Problem> {
         let mut fields = self.headers.get_all(header::IF_MATCH).iter();
         let Some(field) = fields.next() else { return Ok(None) };
         if field == "*" && fields.next().is_none() {
             return Ok(None);
         }
-        let tag = field.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
-        let version = tag.and_then(|tag| tag.parse().ok()).filter(|_| fields.next().is_none());
-        version.map(Some).ok_or_else(|| {
-            Problem::new(Kind::Invalid, "`If-Match` must be there once, with the ETag of the token, such as \"3\"")
+        let tag = field.to_str().ok().and_then(TokenTag::parse).filter(|_| fields.next().is_none());
+        tag.map(Some).ok_or_else(|| {
+            Problem::new(
+                Kind::Invalid,
+                "`If-Match` must be there once, with the ETag of the token, such as \"0aZ9000001.3\"",
+            )
+            .hint("read the token: its answer has an ETag")
         })
     }
 
@@ -109,6 +114,25 @@ impl<'a> Call<'a> {
         event.result = "ok".to_owned();
         change.tell(&mut event);
         self.shared.given.telemetry.admin(&event, reservation);
+    }
+
+    /// Waits for the turn to give access, which can be refused. Who was revoked meanwhile gives nothing any more; and nothing is
+    /// given while an earlier gift is still to be taken back, for the store may hold it.
+    pub(crate) fn lock_gift(&self) -> Result<Held<'a>, Problem> {
+        let shared = self.shared;
+        let held = shared.lock_changes().ok_or_else(|| {
+            Problem::new(Kind::Overloaded, "other changes wait for the store: nothing was changed")
+                .hint("try again; if it lasts, look at the gateway's log for what is wrong with the store")
+        })?;
+        caller::check_standing(shared, self.caller)?;
+        if shared.unsynced.owes_undo() {
+            shared.unsynced.settle(&*shared.given.store, &shared.given.telemetry);
+        }
+        if shared.unsynced.owes_undo() {
+            return Err(Problem::new(Kind::Store, "the store has not taken back an earlier change that was refused")
+                .hint("look at the gateway's log for what is wrong with the store, then try again"));
+        }
+        Ok(held)
     }
 
     /// A place on record for an event that tells more of a gift.
@@ -126,7 +150,8 @@ fn target(uri: &Uri) -> Option<&str> {
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) created_at: Option<String>,
-    pub(crate) version: Option<u64>,
+    /// The entity tag, in its quotes.
+    pub(crate) tag: Option<String>,
     pub(crate) body: Vec<u8>,
     pub(crate) change: Change,
 }
@@ -162,8 +187,8 @@ impl IntoResponse for Reply {
         let mut response = Response::new(Body::from(self.body));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(version) = self.version.and_then(|version| HeaderValue::try_from(format!("\"{version}\"")).ok()) {
-            headers.insert(header::ETAG, version);
+        if let Some(tag) = self.tag.and_then(|tag| HeaderValue::try_from(tag).ok()) {
+            headers.insert(header::ETAG, tag);
         }
         if let Some(location) = self.created_at.and_then(|path| HeaderValue::try_from(path).ok()) {
             headers.insert(header::LOCATION, location);
@@ -175,6 +200,8 @@ impl IntoResponse for Reply {
 
 /// How long a call may take once its head is read: more than the store's own patience.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long its body may take to come: less, so that who sends none is told of, and is on record with it.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers a request to an operation.
 pub(crate) async fn answer(shared: Arc<Shared>, operation: &'static Operation, run: Run, request: Request) -> Response {
@@ -191,60 +218,63 @@ pub(crate) async fn answer(shared: Arc<Shared>, operation: &'static Operation, r
 async fn enter(shared: Arc<Shared>, operation: &'static Operation, run: Run, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let parts = Arc::new(parts);
-    let (caller, body) = match read(&shared, operation, &parts, body).await {
-        Ok(read) => read,
-        Err((caller, problem)) => {
-            // A source that keeps failing is not worth an event each time.
-            if problem.kind != Kind::TooManyFailures && (operation.effect.is_recorded() || caller.is_none()) {
-                let refused =
-                    Recorded { operation, caller: caller.as_ref(), peer: parts.extensions.get(), uri: &parts.uri };
-                refused.record(&shared, &Err(problem.clone()), None);
-            }
-            return problem.into_response();
+    let refused = |caller: Option<&Caller>, problem: Problem| {
+        let refused = Recorded { operation, caller, peer: parts.extensions.get(), uri: &parts.uri };
+        if operation.effect.is_recorded() || caller.is_none() {
+            refused.record(&shared, &Err(problem.clone()), None);
         }
+        problem.into_response()
     };
-    let of_thread = Arc::clone(&shared);
-    let work = move || work(&of_thread, operation, run, &parts, &caller, &body);
+    let caller = match known(&shared, &parts).await {
+        Ok(caller) => Arc::new(caller),
+        // A source that keeps failing is not worth an event each time, whosever the fault is.
+        Err(problem) if caller::is_worth_an_event(&shared, &parts, &problem) => return refused(None, problem),
+        Err(problem) => return problem.into_response(),
+    };
+    let body = match read(operation, &caller, &parts, body).await {
+        Ok(body) => body,
+        Err(problem) => return refused(Some(&caller), problem),
+    };
+    let (of_thread, of_call, by) = (Arc::clone(&shared), Arc::clone(&parts), Arc::clone(&caller));
+    let work = move || work(&of_thread, operation, run, &of_call, &by, &body);
     let done = match operation.effect {
         Effect::Gives => shared.lanes.try_run(Lane::Give, work).await,
         Effect::Reads | Effect::Asks | Effect::HandsOut => shared.lanes.run(Lane::Read, work).await,
         Effect::Takes => shared.lanes.run_to_end(Lane::Take, work).await,
     };
-    done.unwrap_or_else(Problem::into_response)
+    // Work that was not begun, or not ended, has told of nothing.
+    done.unwrap_or_else(|problem| refused(Some(&caller), problem))
 }
 
-/// Who calls, and with which body.
-async fn read(
-    shared: &Arc<Shared>,
-    operation: &Operation,
-    parts: &Arc<Parts>,
-    body: Body,
-) -> Result<(Caller, Vec<u8>), (Option<Caller>, Problem)> {
+/// Who calls.
+async fn known(shared: &Arc<Shared>, parts: &Arc<Parts>) -> Result<Caller, Problem> {
     let (by, head) = (Arc::clone(shared), Arc::clone(parts));
-    let caller = shared
-        .lanes
-        .run(Lane::Identify, move || caller::identify(&by, &head))
-        .await
-        .and_then(|found| found)
-        .map_err(|problem| (None, problem))?;
+    shared.lanes.run(Lane::Identify, move || caller::identify(&by, &head)).await.and_then(|found| found)
+}
+
+/// The body of a call that the caller may make.
+async fn read(operation: &Operation, caller: &Caller, parts: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
     if caller.role < operation.role {
         let detail = format!("`{}` is {}; this needs {}", caller.subject, caller.role, operation.role);
         let problem =
             Problem::new(Kind::InsufficientRole, detail).hint("use the credential of an administrator with that role");
-        return Err((Some(caller), problem));
+        return Err(problem);
     }
-    let body = match operation.effect {
+    match operation.effect {
         Effect::Reads | Effect::HandsOut => body::none(parts),
-        Effect::Asks | Effect::Gives | Effect::Takes => body::read(parts, body, operation.most_bytes).await,
-    };
-    match body {
-        Ok(body) => Ok((caller, body)),
-        Err(problem) => Err((Some(caller), problem)),
+        Effect::Asks | Effect::Gives | Effect::Takes => {
+            let whole = body::read(parts, body, operation.most_bytes);
+            tokio::time::timeout(BODY_PATIENCE, whole).await.unwrap_or_else(|_| Err(late()))
+        }
     }
 }
 
 fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller: &Caller, body: &[u8]) -> Response {
     let recorded = Recorded { operation, caller: Some(caller), peer: parts.extensions.get(), uri: &parts.uri };
+    if let Err(problem) = caller::check_standing(shared, caller) {
+        recorded.record(shared, &Err(problem.clone()), None);
+        return problem.into_response();
+    }
     let reserved = operation.effect.needs_record().then(|| shared.given.telemetry.reserve_admin()).transpose();
     let Ok(reservation) = reserved else { return audit_full().into_response() };
     let result = run(&Call {
@@ -260,6 +290,11 @@ fn work(shared: &Shared, operation: &Operation, run: Run, parts: &Parts, caller:
         recorded.record(shared, &result, reservation);
     }
     result.map_or_else(Problem::into_response, Reply::into_response)
+}
+
+fn late() -> Problem {
+    let detail = format!("the body did not come within {} s: nothing was changed", BODY_PATIENCE.as_secs());
+    Problem::new(Kind::Timeout, detail).hint("send it with the head, or in smaller parts of several calls")
 }
 
 fn audit_full() -> Problem {
@@ -304,4 +339,61 @@ fn event(shared: &Shared, operation: &str, caller: Option<&Caller>, peer: Option
 
 fn nobody() -> AdminActor {
     AdminActor { subject: "unknown".to_owned(), ..AdminActor::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use leastgate_policy::{Accessor, Authority, EnvironmentKey, Pepper};
+    use leastgate_store::{MayGrant, SqliteStore};
+    use leastgate_telemetry::{SystemClock, Telemetry, TelemetryConfig};
+
+    use super::*;
+    use crate::state::{AdminState, Hooks, Tokens};
+
+    fn shared() -> Shared {
+        let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "test");
+        let given = AdminState {
+            store: Arc::new(SqliteStore::in_memory("test", &key).unwrap()),
+            authority: Arc::new(Authority::new(key)),
+            telemetry: Telemetry::start(TelemetryConfig::default(), Arc::new(SystemClock::new())).unwrap(),
+            environment: "test".to_owned(),
+            version: String::new(),
+            tokens: Tokens::Store,
+            probes: vec![],
+            hooks: Hooks::default(),
+        };
+        Shared::new(given, vec![])
+    }
+
+    #[test]
+    fn who_was_revoked_while_waiting_gives_nothing() {
+        let (shared, id) = (shared(), Accessor::from_random(1));
+        let caller = Caller {
+            subject: "gone".to_owned(),
+            identity: Identity::Admin(id),
+            role: AdminRole::Admin,
+            may_grant: MayGrant::everything(),
+        };
+        let (uri, headers) = (Uri::from_static("/v1/tokens"), HeaderMap::new());
+        let call = Call {
+            shared: &shared,
+            caller: &caller,
+            uri: &uri,
+            headers: &headers,
+            body: b"",
+            peer: None,
+            now: shared.now(),
+        };
+        assert!(call.lock_gift().is_ok());
+        let held = shared.lock_changes();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| call.lock_gift().map(drop));
+            shared.revoked_admins().insert(id);
+            drop(held);
+            assert_eq!(waiting.join().unwrap().unwrap_err().kind, Kind::InvalidCredential);
+        });
+        assert!(shared.lock_changes().is_some(), "and the turn is the next one's");
+    }
 }

@@ -25,8 +25,8 @@ pub(super) struct Ask<'a> {
     pub(super) target: String,
     pub(super) credential: Option<&'a str>,
     pub(super) body: Option<Vec<u8>>,
-    /// The version that a change is for.
-    pub(super) version: Option<u64>,
+    /// What a change is for: the entity tag of the token, in its quotes.
+    pub(super) condition: Option<String>,
     /// Whether it changes anything.
     pub(super) is_change: bool,
 }
@@ -122,8 +122,8 @@ fn request(host: &str, ask: &Ask<'_>) -> Result<Request<Full<Bytes>>, ClientErro
     if ask.body.is_some() {
         request = request.header(header::CONTENT_TYPE, "application/json");
     }
-    if let Some(version) = ask.version {
-        request = request.header(header::IF_MATCH, format!("\"{version}\""));
+    if let Some(condition) = &ask.condition {
+        request = request.header(header::IF_MATCH, condition);
     }
     if let Some(credential) = ask.credential {
         let unfit =

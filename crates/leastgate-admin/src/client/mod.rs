@@ -185,13 +185,14 @@ impl Client {
         self.post(&format!("/v1/tokens/{}/restrict", segment(token)?), restriction)
     }
 
-    /// Changes a token, if it is of this version still.
+    /// Changes a token, if it is as it was seen still. It is named by its accessor: its name may be a successor's by now.
     ///
     /// # Errors
     /// As every call.
-    pub fn edit_token(&self, token: &str, version: u64, patch: &PatchToken) -> Answered<TokenEdited> {
+    pub fn edit_token(&self, seen: &TokenView, patch: &PatchToken) -> Answered<TokenEdited> {
         let body = to_json(patch)?;
-        self.send(Method::PATCH, &format!("/v1/tokens/{}", segment(token)?), Some(body), Some(version))
+        let condition = format!("\"{}.{}\"", seen.accessor, seen.version.unwrap_or_default());
+        self.send(Method::PATCH, &format!("/v1/tokens/{}", segment(&seen.accessor)?), Some(body), Some(condition))
     }
 
     /// Makes a token that stands in for another one.
@@ -330,20 +331,20 @@ impl Client {
         self.send(method, target, body, None)
     }
 
-    /// `version`: the one that a change is for.
+    /// `condition`: the entity tag that a change is for.
     fn send<T: DeserializeOwned>(
         &self,
         method: Method,
         target: &str,
         body: Option<Vec<u8>>,
-        version: Option<u64>,
+        condition: Option<String>,
     ) -> Answered<T> {
         let ask = Ask {
             method,
             target: target.to_owned(),
             credential: self.credential.as_ref().map(|text| text.as_str()),
             is_change: body.is_some() && target != CHECK,
-            version,
+            condition,
             body,
         };
         let answer = exchange(&self.endpoint, self.tls.as_ref(), &ask, self.timeout)?;
@@ -369,7 +370,7 @@ pub fn ops(address: SocketAddr, path: &str, timeout: Duration) -> Answered<(u16,
         target: path.to_owned(),
         credential: None,
         body: None,
-        version: None,
+        condition: None,
         is_change: false,
     };
     let answer = exchange(&endpoint, None, &ask, timeout)?;

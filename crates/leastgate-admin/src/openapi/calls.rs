@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::refusals;
 use crate::route::{Condition, Route, Shape, Verb};
+use crate::tag::TokenTag;
 
 pub(super) const fn method(verb: Verb) -> &'static str {
     match verb {
@@ -67,9 +68,10 @@ fn parameters(path: &str, route: &Route) -> Value {
     if route.says.condition != Condition::None {
         parameters.push(json!({
             "name": "If-Match", "in": "header", "required": route.says.condition == Condition::Needed,
-            "description": "The change is for this version: the `ETag` of the token as it was read. `*` is any version.",
-            "schema": {"type": "string", "pattern": r#"^("[0-9]{1,19}"|\*)$"#},
-            "examples": {"any": {"value": "*"}, "version": {"value": "\"3\""}},
+            "description": "The change is for this token and this version of it: the `ETag` of the token as it was read. Whoever has its \
+                            name by now is another token, and not meant. `*` is any.",
+            "schema": {"type": "string", "pattern": format!(r"^({}|\*)$", TokenTag::PATTERN)},
+            "examples": {"any": {"value": "*"}, "version": {"value": "\"0aZ9000001.3\""}},
         }));
     }
     if route.says.is_once {
@@ -126,8 +128,8 @@ fn answer(route: &Route, description: &str, is_made: bool) -> Value {
     }
     if route.says.is_tagged {
         answer["headers"]["ETag"] = json!({
-            "description": "Its version, for `If-Match`.",
-            "schema": {"type": "string", "pattern": r#"^"[0-9]+"$"#},
+            "description": "Which one this is: of a token its accessor and its version, for `If-Match`.",
+            "schema": {"type": "string", "pattern": r#"^"[0-9A-Za-z.]+"$"#},
         });
     }
     if is_made {

@@ -25,18 +25,18 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
     let body = serde_json::to_vec(&document()).unwrap_or_default();
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
-    Written { version: hasher.finish(), body }
+    Written { tag: format!("\"{:016x}\"", hasher.finish()), body }
 });
 
 struct Written {
     /// Another one for another text.
-    version: u64,
+    tag: String,
     body: Vec<u8>,
 }
 
 pub(crate) fn show(call: &Call<'_>) -> Result<Reply, Problem> {
     no_query(call)?;
-    Ok(Reply { version: Some(WRITTEN.version), body: WRITTEN.body.clone(), ..Reply::default() })
+    Ok(Reply { tag: Some(WRITTEN.tag.clone()), body: WRITTEN.body.clone(), ..Reply::default() })
 }
 
 const ABOUT: &str = "\

@@ -1,7 +1,7 @@
 //! Administrators: listed, made and revoked.
 
 use leastgate_policy::Accessor;
-use leastgate_store::{MayGrant, NameSet, NewAdmin, StoreError, TokenName, issue_admin};
+use leastgate_store::{AdminRecord, MayGrant, NameSet, NewAdmin, StoreError, TokenName, issue_admin};
 use serde_json::json;
 
 use super::issue::with_secret;
@@ -17,7 +17,7 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
     let admins = call.shared.given.store.list_admins()?;
     let revoked = call.shared.revoked_admins();
     let show = |admin| {
-        let admin: &leastgate_store::AdminRecord = admin;
+        let admin: &AdminRecord = admin;
         view::admin(admin, admin.revoked.or(revoked.contains(&admin.id).then_some(call.now)), call.shared)
     };
     Reply::json(&AdminList { items: admins.iter().map(show).collect() })
@@ -25,7 +25,8 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Reply, Problem> {
 
 pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     no_query(call)?;
-    let CreateAdmin { name, role, may_grant } = from_json(call.body)?;
+    let CreateAdmin { name, role, may_grant, reason } = from_json(call.body)?;
+    reason.as_deref().map_or(Ok(()), |reason| check_text("reason", reason))?;
     check_names(&may_grant)?;
     ceiling::check_within(&call.caller.may_grant, &may_grant)?;
     let admin = NewAdmin {
@@ -38,22 +39,19 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         created_by: call.caller.subject.clone(),
     };
     let given = &call.shared.given;
+    let _held = call.lock_gift()?;
     let issued = issue_admin(&*given.store, &given.environment, given.authority.key(), &admin)
         .inspect_err(|error| take_back(call, error))?;
     let id = issued.record.id.to_string();
-    let details = vec![
-        detail("name", name),
-        detail("role", admin.role.to_string()),
-        detail("may_grant", serde_json::to_string(&admin.may_grant).unwrap_or_default()),
-    ];
+    let details = told(&issued.record);
     Ok(Reply {
         created_at: Some(format!("/v1/admins/{id}")),
         body: with_secret(
             &json!({"admin": view::admin(&issued.record, None, call.shared)}),
             Some(issued.secret.expose()),
         )?,
-        change: Change { target: Some(id), durable: Some(true), details, reason: None },
-        version: None,
+        change: Change { target: Some(id), durable: Some(true), details, reason },
+        tag: None,
     })
 }
 
@@ -83,9 +81,12 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
     check_text("reason", &reason)?;
     let id = find(call)?;
     let given = &call.shared.given;
-    call.shared.revoked_admins().insert(id);
-    // Only for a turn at the store: no more wait for that than leave threads for others.
+    let is_new = call.shared.revoked_admins().insert(id);
+    // Whoever has the turn may have been asked before: what this administrator gives is given when this is answered. And no
+    // more wait for the store than leave threads for others.
     let held = call.shared.lock_changes();
+    // Who it was is told where the store can be read; that nobody was meant it says below.
+    let before = given.store.list_admins().ok().and_then(|admins| admins.into_iter().find(|admin| admin.id == id));
     let kept = match &held {
         Some(_held) => given.store.revoke_admin(id, call.now),
         None => Err(StoreError::Overloaded),
@@ -103,8 +104,21 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
             false
         }
     };
-    let change = Change { target: Some(id.to_string()), reason: Some(reason), durable: Some(durable), details: vec![] };
+    let was_living = is_new && before.as_ref().is_none_or(|admin| admin.revoked.is_none());
+    let states = [("state.before", if was_living { "active" } else { "revoked" }), ("state.after", "revoked")];
+    let mut details = before.as_ref().map(told).unwrap_or_default();
+    details.extend(states.map(|(name, state)| detail(name, state)));
+    let change = Change { target: Some(id.to_string()), reason: Some(reason), durable: Some(durable), details };
     Ok(Reply { change, ..Reply::json(&AdminRevoked { id: id.to_string(), durable })? })
+}
+
+/// What events say of an administrator.
+fn told(admin: &AdminRecord) -> Vec<(String, String)> {
+    vec![
+        detail("name", admin.name.as_str()),
+        detail("role", admin.role.to_string()),
+        detail("may_grant", serde_json::to_string(&admin.may_grant).unwrap_or_default()),
+    ]
 }
 
 /// By id, or by the name of one that isn't revoked.

@@ -1,15 +1,14 @@
 //! Many tokens at once, made alike; and what has to be done for many, wherever they come from.
 
 use leastgate_store::draw::draw_token;
-use leastgate_store::{NewToken, TokenName, TokenRecord};
+use leastgate_store::{NewToken, StoreError, TokenName, TokenRecord};
 use leastgate_telemetry::Reservation;
-use zeroize::Zeroizing;
 
 use super::changes::check_not_declared;
 use super::give::{Holding, check_may_give};
-use super::issue::new_token;
-use super::{detail, no_query};
-use crate::api::{CreateToken, CreateTokens, Moment};
+use super::issue::{new_token, reason};
+use super::{detail, no_query, told};
+use crate::api::{CreateToken, CreateTokens};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::problem::{Kind, Problem};
 use crate::turn::Held;
@@ -31,33 +30,30 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         return Err(Problem::new(Kind::Invalid, "`first` and `count` lead beyond 4294967295"));
     };
     let given = &call.shared.given;
-    // `[{"accessor":…,"name":…,"secret":…},…]`, by hand because a secret can't be serialized.
-    let mut items = Zeroizing::new(Vec::with_capacity(asked.count as usize * 180));
+    // `{"items":[{"accessor":…,"name":…,"secret":…},…]}`, by hand because a secret can't be serialized.
+    let mut body = Vec::with_capacity(asked.count as usize * 180);
+    body.extend_from_slice(b"{\"items\":[");
     let mut records = Vec::with_capacity(asked.count as usize);
     for number in first..=last {
         let name = numbered(&asked.token, number)?;
         let (record, secret) =
             draw_token(&given.environment, given.authority.key(), NewToken { name, ..model.clone() })?;
-        push_item(&mut items, &record, secret.expose());
+        if !records.is_empty() {
+            body.push(b',');
+        }
+        push_item(&mut body, &record, secret.expose());
         records.push(record);
     }
     let places = reserve(call, records.len())?;
-    keep(call, &call.shared.lock_gift()?, &records)?;
-    let mut body = Vec::with_capacity(items.len() + 16);
-    body.extend_from_slice(b"{\"items\":[");
-    body.extend_from_slice(&items);
+    keep(call, &call.lock_gift()?, &records, Problem::from)?;
     body.extend_from_slice(b"]}");
-    let details = vec![
-        detail("name", format!("{}-{first} and on", asked.token.name)),
-        detail("count", count.to_string()),
-        detail("owner", model.owner.clone().unwrap_or_default()),
-        detail("roles", model.roles.join(" ")),
-        detail("scopes", asked.token.scopes.join(" ")),
-        detail("expires", model.expires.map_or_else(|| "never".to_owned(), |end| Moment(end).to_string())),
-    ];
-    tell_each(call, &records, "token.create", model.note.as_deref(), places);
-    let change = Recorded { target: None, reason: model.note, durable: Some(true), details };
-    Ok(Reply { created_at: Some("/v1/tokens".to_owned()), version: None, body, change })
+    let mut details =
+        vec![detail("name", format!("{}-{first} and on", asked.token.name)), detail("count", count.to_string())];
+    details.extend(records.first().into_iter().flat_map(told::holdings));
+    let reason = reason(&asked.token);
+    tell_each(call, &records, "token.create", reason.as_deref(), places);
+    let change = Recorded { target: None, reason, durable: Some(true), details };
+    Ok(Reply { created_at: Some("/v1/tokens".to_owned()), tag: None, body, change })
 }
 
 fn numbered(token: &CreateToken, number: u32) -> Result<TokenName, Problem> {
@@ -65,10 +61,7 @@ fn numbered(token: &CreateToken, number: u32) -> Result<TokenName, Problem> {
         .map_err(|error| Problem::new(Kind::Invalid, error.to_string()))
 }
 
-fn push_item(items: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
-    if !items.is_empty() {
-        items.push(b',');
-    }
+fn push_item(body: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
     for part in [
         "{\"accessor\":\"",
         &record.accessor.to_string(),
@@ -78,14 +71,20 @@ fn push_item(items: &mut Vec<u8>, record: &TokenRecord, secret: &str) {
         secret,
         "\"}",
     ] {
-        items.extend_from_slice(part.as_bytes());
+        body.extend_from_slice(part.as_bytes());
     }
 }
 
 /// The store first, all or none; then in force.
-pub(super) fn keep(call: &Call<'_>, _held: &Held<'_>, records: &[TokenRecord]) -> Result<(), Problem> {
+pub(super) fn keep(
+    call: &Call<'_>,
+    _held: &Held<'_>,
+    records: &[TokenRecord],
+    refused: fn(StoreError) -> Problem,
+) -> Result<(), Problem> {
     let given = &call.shared.given;
-    given.store.create_tokens(records.to_vec()).inspect_err(|error| call.shared.refused_new(error))?;
+    let kept = given.store.create_tokens(records.to_vec());
+    kept.inspect_err(|error| call.shared.refused_new(error)).map_err(refused)?;
     for record in records {
         // The store has no two digests that begin alike, and the table has the store's.
         call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
@@ -110,7 +109,8 @@ pub(super) fn tell_each(
 ) {
     for (batch, place) in records.chunks(EVENT).zip(places) {
         let accessors: Vec<String> = batch.iter().map(|record| record.accessor.to_string()).collect();
-        let details = vec![detail("accessors", accessors.join(" "))];
+        let mut details = vec![detail("accessors", accessors.join(" "))];
+        details.extend(batch.iter().map(told::of_many));
         let change = Recorded { target: None, reason: reason.map(str::to_owned), durable: Some(true), details };
         call.tell(operation, &change, Some(place));
     }

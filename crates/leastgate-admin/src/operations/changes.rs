@@ -10,7 +10,7 @@ use super::children::Ending;
 use super::cut::{Cut, Cutting};
 use super::find::{Found, find, find_in_force};
 use super::give::{Holding, check_may_give};
-use super::{check_text, check_version, no_query, view};
+use super::{check_text, check_version, detail, no_query, view};
 use crate::api::{ReasonRequest, TokenChanged};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
@@ -28,7 +28,7 @@ pub(crate) fn disable(call: &Call<'_>) -> Result<Reply, Problem> {
 
 pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     let change = asked(call, Change::Enable)?;
-    let _held = call.shared.lock_gift()?;
+    let _held = call.lock_gift()?;
     let found = find(call.shared, call.target())?;
     let before = found.state(call.shared);
     if before == TokenState::Revoked {
@@ -199,16 +199,15 @@ fn answer(
         streams_cut: cut.map_or(0, |cut| cut.requests),
         streams_cut_complete: cut.is_none_or(|cut| cut.complete),
     };
-    let detail = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let recorded = Recorded {
         target: Some(found.accessor.to_string()),
         reason: Some(change.reason.clone()),
         durable: Some(durable),
         details: vec![
-            detail("name", &found.name),
+            detail("name", found.name.as_str()),
             detail("state.before", before.as_str()),
             detail("state.after", after.as_str()),
-            detail("streams_cut", &changed.streams_cut.to_string()),
+            detail("streams_cut", changed.streams_cut.to_string()),
         ],
     };
     Ok(Reply { change: recorded, ..Reply::json(&changed)? })

@@ -73,7 +73,7 @@ fn is_as_it_was(call: &Call<'_>, parent: &TokenRecord) -> bool {
 /// A child's life goes on while its command runs.
 pub(crate) fn renew(call: &Call<'_>) -> Result<Reply, Problem> {
     let asked = begin(call)?;
-    let held = call.shared.lock_gift()?;
+    let held = call.lock_gift()?;
     let child = living(call)?;
     let Some(parent) = child.parent else {
         return Err(

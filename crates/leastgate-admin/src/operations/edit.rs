@@ -3,7 +3,7 @@
 //! An edit and a grant give access, or may: they go to the store first. A restriction only takes, so it is in force at once
 //! and the store hears of it as soon as it can.
 
-use leastgate_policy::{Accessor, Timestamp, TokenLimits, TokenState, Whose};
+use leastgate_policy::{Accessor, TokenLimits, TokenState, Whose};
 use leastgate_store::{StoreError, TokenGrant, TokenRecord, Undo};
 
 use super::changes::{check_not_declared, settle};
@@ -11,13 +11,15 @@ use super::children::Ending;
 use super::cut::{Cut, Cutting};
 use super::find::find;
 use super::give::{Holding, check_ceiling, check_policy};
-use super::issue::{distinct, networks};
+use super::parts::{check_networks, distinct, limits, networks};
+use super::told::differences;
 use super::{check_text, check_version, children, detail, no_query, scope_names, view};
 use crate::api::{GrantScope, Moment, PatchToken, RestrictToken, TokenEdited};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem, revoked};
 use crate::restriction::Restriction;
+use crate::tag::TokenTag;
 use crate::turn::Held;
 use crate::unsynced::Owed;
 
@@ -28,7 +30,7 @@ pub(crate) fn patch(call: &Call<'_>) -> Result<Reply, Problem> {
         let problem = Problem::new(Kind::ConditionRequired, "a change needs `If-Match` with the ETag of the token");
         return Err(problem.hint("read the token first: its answer has an ETag"));
     }
-    let held = call.shared.lock_gift()?;
+    let held = call.lock_gift()?;
     let old = editable(call)?;
     let new = patched(call, &old, &asked)?;
     check_may_widen(call, &old, &new)?;
@@ -39,7 +41,7 @@ pub(crate) fn patch(call: &Call<'_>) -> Result<Reply, Problem> {
 pub(crate) fn grant(call: &Call<'_>) -> Result<Reply, Problem> {
     let asked: GrantScope = begin(call)?;
     check_text("reason", &asked.reason)?;
-    let held = call.shared.lock_gift()?;
+    let held = call.lock_gift()?;
     let old = editable(call)?;
     if old.is_canary {
         return Err(Problem::new(Kind::Conflict, "the token is a bait, and holds nothing on purpose"));
@@ -47,7 +49,7 @@ pub(crate) fn grant(call: &Call<'_>) -> Result<Reply, Problem> {
     let end = asked.ttl.map(|ttl| call.now.plus(ttl.seconds()));
     let given = TokenGrant { scope: asked.scope.clone(), expires: end, reason: Some(asked.reason.clone()) };
     check_may_grant(call, &old, &given)?;
-    let mut new = TokenRecord { grants: living(&old, call.now), ..old.clone() };
+    let mut new = old.clone();
     match new.grants.iter_mut().find(|held| held.scope == given.scope) {
         // Whoever has it for longer keeps it: a grant never takes.
         Some(held) if held.expires.is_none() || end.is_some() && held.expires >= end => {
@@ -82,7 +84,8 @@ fn begin<T: serde::de::DeserializeOwned>(call: &Call<'_>) -> Result<T, Problem> 
     from_json(call.body)
 }
 
-/// The record, of a token that lives, as the store has it and nothing is owed of it. The caller has the turn.
+/// The record, of a token that lives, as the store has it and nothing is owed of it, without grants that have ended: they
+/// are neither held any more, nor are they anybody's to give again for nothing. The caller has the turn.
 fn editable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
     let found = find(call.shared, call.target())?;
     settle(call, found.accessor)?;
@@ -103,16 +106,13 @@ fn editable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
         return Err(problem.hint("change its successor, which has the name"));
     }
     check_version(call, record)?;
-    Ok(record.clone())
-}
-
-/// Grants that have ended are gone.
-fn living(record: &TokenRecord, now: Timestamp) -> Vec<TokenGrant> {
-    record.grants.iter().filter(|grant| grant.expires.is_none_or(|end| end > now)).cloned().collect()
+    let mut held = record.clone();
+    held.grants.retain(|grant| grant.expires.is_none_or(|end| end > call.now));
+    Ok(held)
 }
 
 fn patched(call: &Call<'_>, old: &TokenRecord, asked: &PatchToken) -> Result<TokenRecord, Problem> {
-    let mut new = TokenRecord { grants: living(old, call.now), ..old.clone() };
+    let mut new = old.clone();
     for (name, text) in [("owner", &asked.owner), ("note", &asked.note)] {
         text.iter().flatten().try_for_each(|text| check_text(name, text))?;
     }
@@ -167,13 +167,6 @@ fn regranted(held: &[TokenGrant], scopes: Vec<String>) -> Vec<TokenGrant> {
     scopes.into_iter().map(grant).collect()
 }
 
-/// Limits that mean something.
-pub(super) fn limits(asked: impl Into<TokenLimits>) -> Result<TokenLimits, Problem> {
-    let limits: TokenLimits = asked.into();
-    limits.check().map_err(|error| Problem::new(Kind::Invalid, error.to_string()))?;
-    Ok(limits)
-}
-
 /// The policy judges the token as it is to be. The ceiling judges what is new about it, and all of it where it can be used
 /// for longer, from more places or more often than before.
 fn check_may_widen(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord) -> Result<(), Problem> {
@@ -196,18 +189,17 @@ fn check_may_widen(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord) -> Res
 }
 
 /// The first role or scope that the token has no more and that denies something: its denies go with it (§5). Where nothing
-/// is held any more, nothing is opened.
+/// is held any more, nothing is opened. The policy is asked only where it has a say.
 fn opened_by<'a>(call: &Call<'_>, old: &'a TokenRecord, new: &TokenRecord) -> Result<Option<&'a str>, Problem> {
-    if new.roles.is_empty() && new.grants.is_empty() {
+    let mut roles = old.roles.iter().filter(|role| !new.roles.contains(role)).map(String::as_str).peekable();
+    let is_gone = |grant: &&TokenGrant| !new.grants.iter().any(|held| held.scope == grant.scope);
+    let mut scopes = old.grants.iter().filter(is_gone).map(|grant| grant.scope.as_str()).peekable();
+    let is_all_held = roles.peek().is_none() && scopes.peek().is_none();
+    if is_all_held || new.roles.is_empty() && new.grants.is_empty() {
         return Ok(None);
     }
     let policy = call.shared.policy()?;
-    let roles = old.roles.iter().filter(|role| !new.roles.contains(role));
-    let mut roles = roles.map(String::as_str).filter(|role| policy.role_denies(role));
-    let is_gone = |grant: &&TokenGrant| !new.grants.iter().any(|held| held.scope == grant.scope);
-    let scopes = old.grants.iter().filter(is_gone).map(|grant| grant.scope.as_str());
-    let mut scopes = scopes.filter(|scope| policy.scope_denies(scope));
-    Ok(roles.next().or_else(|| scopes.next()))
+    Ok(roles.find(|role| policy.role_denies(role)).or_else(|| scopes.find(|scope| policy.scope_denies(scope))))
 }
 
 /// Whether a bound is gone or higher; no bound is the highest.
@@ -260,6 +252,7 @@ pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
     check_governs(&old, &restriction)?;
     check_version(call, &old)?;
     let less = restriction.apply(&old);
+    check_networks(&less.restrictions.source_ip)?;
     if let Some(name) = opened_by(call, &old, &less)? {
         return Err(Problem::new(
             Kind::Invalid,
@@ -389,38 +382,5 @@ fn answer(
         details: [differences(old, new), vec![detail("streams_cut", cut.requests.to_string())]].concat(),
     };
     let edited = TokenEdited { token, durable, streams_cut: cut.requests, streams_cut_complete: cut.complete };
-    Ok(Reply { version: Some(new.version), change, ..Reply::json(&edited)? })
-}
-
-/// What is different, before and after.
-fn differences(old: &TokenRecord, new: &TokenRecord) -> Vec<(String, String)> {
-    let (before, after) = (told(old), told(new));
-    let mut details = vec![detail("name", new.name.as_str())];
-    for ((name, before), (_, after)) in before.into_iter().zip(after) {
-        if before != after {
-            details.push(detail(&format!("{name}.before"), before));
-            details.push(detail(&format!("{name}.after"), after));
-        }
-    }
-    details
-}
-
-fn told(record: &TokenRecord) -> [(&'static str, String); 8] {
-    let moment = |at: Option<Timestamp>| at.map_or_else(String::new, |at| Moment(at).to_string());
-    let grant = |grant: &TokenGrant| {
-        grant.expires.map_or_else(|| grant.scope.clone(), |end| format!("{} until {}", grant.scope, Moment(end)))
-    };
-    let TokenLimits { rate, burst, concurrent } = record.limits;
-    let limit = |name: &str, limit: Option<u32>| limit.map(|limit| format!("{name} {limit}"));
-    let limits = [limit("rate", rate), limit("burst", burst), limit("concurrent", concurrent)];
-    [
-        ("owner", record.owner.clone().unwrap_or_default()),
-        ("roles", record.roles.join(" ")),
-        ("scopes", record.grants.iter().map(grant).collect::<Vec<_>>().join(", ")),
-        ("expires", moment(record.expires)),
-        ("not_before", moment(record.restrictions.not_before)),
-        ("source_ip", record.restrictions.source_ip.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
-        ("limits", limits.into_iter().flatten().collect::<Vec<_>>().join(", ")),
-        ("note", record.note.clone().unwrap_or_default()),
-    ]
+    Ok(Reply { tag: Some(TokenTag::of(new).to_string()), change, ..Reply::json(&edited)? })
 }

@@ -30,6 +30,7 @@ pub(crate) fn export(call: &Call<'_>) -> Result<Reply, Problem> {
         owner: None,
         pepper: None,
         times: TimeFilter::default(),
+        is_for_review: false,
         sort: SortKey::Created,
         limit: MAX_PAGE,
         cursor: cursor.clone(),

@@ -1,7 +1,7 @@
 //! Findings about the life of tokens: those that should have been rotated, and those that end soon.
 
 use leastgate_policy::Timestamp;
-use leastgate_store::{MAX_PAGE, SortKey, StateFilter, TimeFilter, TokenQuery, TokenRecord};
+use leastgate_store::{SortKey, StateFilter, TimeFilter, TokenQuery, TokenRecord};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa::openapi::schema::Object;
@@ -84,25 +84,17 @@ fn expiring(call: &Call<'_>) -> Result<(Vec<Finding>, bool), Problem> {
         fix: format!("leastgate token rotate {} --grace 48h --reason TEXT", record.name),
         ..found("expiring", record, record.expires.unwrap_or(call.now))
     };
-    Ok((records.iter().filter(|record| record.parent.is_none()).map(finding).collect(), is_all))
+    Ok((records.iter().map(finding).collect(), is_all))
 }
 
-/// The first tokens in use of an order, and whether that is all of them.
+/// The first tokens in use of an order, and whether that is all of them. The store leaves out what nobody rotates: a page full
+/// of it would hide all else.
 fn tokens(call: &Call<'_>, sort: SortKey, times: TimeFilter) -> Result<(Vec<TokenRecord>, bool), Problem> {
-    let query = TokenQuery {
-        state: Some(StateFilter::Active),
-        owner: None,
-        pepper: None,
-        times,
-        sort,
-        limit: MAX_PAGE,
-        cursor: None,
-        now: call.now,
-    };
+    let query =
+        TokenQuery { state: Some(StateFilter::Active), times, is_for_review: true, sort, ..TokenQuery::all(call.now) };
     let page = call.shared.given.store.list_tokens(&query)?;
     let is_all = page.next_cursor.is_none();
-    let is_watched = |record: &TokenRecord| !record.is_canary && (sort == SortKey::Expires || record.parent.is_none());
-    Ok((page.items.into_iter().filter(is_watched).collect(), is_all))
+    Ok((page.items, is_all))
 }
 
 fn found(kind: &str, record: &TokenRecord, at: Timestamp) -> Finding {

@@ -11,6 +11,7 @@ use leastgate_store::{Change, StateChange, StoreError, TokenRecord};
 use leastgate_telemetry::LifecycleEvent;
 
 use super::changes::keep_in_turn;
+use super::detail;
 use super::find::Found;
 use crate::api::Moment;
 use crate::state::{Shared, Tokens};
@@ -96,7 +97,6 @@ fn record(
     durable: bool,
 ) {
     tracing::warn!(name = found.name, accessor = %found.accessor, reason = change.reason, "a token was disabled");
-    let detail = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     shared.given.telemetry.lifecycle(&LifecycleEvent {
         operation: "token.disable".to_owned(),
         result: "ok".to_owned(),
@@ -104,7 +104,7 @@ fn record(
         reason: Some(change.reason),
         durable: Some(durable),
         details: vec![
-            detail("name", &found.name),
+            detail("name", found.name.as_str()),
             detail("state.before", before.as_str()),
             detail("state.after", after.as_str()),
         ],

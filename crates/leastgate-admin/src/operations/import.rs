@@ -1,6 +1,6 @@
 //! Tokens taken from another gateway: all or none, and never one that was taken away here.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use leastgate_policy::{Accessor, Restrictions, TokenDigest, TokenState};
 use leastgate_store::draw::made_under;
@@ -10,9 +10,8 @@ use leastgate_store::{
 
 use super::bulk::{MOST, keep, reserve, tell_each};
 use super::changes::check_not_declared;
-use super::edit::limits;
 use super::give::{Holding, check_may_give};
-use super::issue::{distinct, networks};
+use super::parts::{distinct, limits, networks};
 use super::{check_text, detail, no_query};
 use crate::api::{ExportedToken, ImportTokens, ImportedTokens, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
@@ -29,10 +28,10 @@ pub(crate) fn import(call: &Call<'_>) -> Result<Reply, Problem> {
         return Err(Problem::new(Kind::Invalid, "`tokens` has 1 to 10000 of them").hint("take more in several calls"));
     }
     // What is here must stay: with the turn, nothing of it is still to be taken back.
-    let held = call.shared.lock_gift()?;
+    let held = call.lock_gift()?;
     let Sorted { fresh, unchanged } = sort(call, &asked)?;
     let places = reserve(call, fresh.len())?;
-    keep(call, &held, &fresh).map_err(|problem| named_by(call, &asked, &fresh, problem))?;
+    keep(call, &held, &fresh, untakeable).map_err(|problem| named_by(call, &asked, &fresh, problem))?;
     drop(held);
     tell_each(call, &fresh, "token.import", Some(&asked.reason), places);
     let imported = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
@@ -50,25 +49,36 @@ struct Sorted {
 
 fn sort(call: &Call<'_>, asked: &ImportTokens) -> Result<Sorted, Problem> {
     let mut sorted = Sorted::default();
-    let (mut accessors, mut digests, mut names) = (HashSet::new(), HashSet::new(), HashSet::new());
+    let mut seen = HashMap::new();
     for (number, token) in asked.tokens.iter().enumerate() {
         let named = |problem: Problem| problem.about(&item(number, token));
         let record = record(call, token, &asked.reason).map_err(named)?;
         check_may_give(call, Holding::from(&record)).map_err(named)?;
+        check_not_seen(&mut seen, number, &record).map_err(named)?;
         if is_here(call, &record).map_err(named)? {
             sorted.unchanged += 1;
             continue;
         }
-        let is_first = accessors.insert(record.accessor)
-            & digests.insert(record.digest.as_bytes().first_chunk::<8>().copied())
-            & names.insert(record.name.clone());
-        if !is_first {
-            let problem = Problem::new(Kind::Invalid, "its accessor, digest or name is in this import twice");
-            return Err(named(problem.hint("leave one of the two out")));
-        }
         sorted.fresh.push(record);
     }
     Ok(sorted)
+}
+
+/// Two of one body that can't both be taken; `seen` knows whose an accessor, a name or a digest is.
+fn check_not_seen(
+    seen: &mut HashMap<(&'static str, String), usize>,
+    number: usize,
+    record: &TokenRecord,
+) -> Result<(), Problem> {
+    let TokenRecord { accessor, name, digest, .. } = record;
+    for (what, own) in [("accessor", accessor.to_string()), ("name", name.to_string()), ("digest", digest.to_string())]
+    {
+        if let Some(first) = seen.insert((what, own), number) {
+            let problem = Problem::new(Kind::Invalid, format!("it has the {what} of tokens[{first}]"));
+            return Err(problem.hint("leave one of the two out: no token was taken"));
+        }
+    }
+    Ok(())
 }
 
 fn item(number: usize, token: &ExportedToken) -> String {
@@ -85,12 +95,24 @@ fn named_by(call: &Call<'_>, asked: &ImportTokens, fresh: &[TokenRecord], proble
         _ => is_here(call, record).is_err(),
     };
     let culprit =
-        matches!(problem.kind, Kind::NameTaken | Kind::Store).then(|| fresh.iter().find(is_culprit)).flatten();
+        matches!(problem.kind, Kind::NameTaken | Kind::Conflict).then(|| fresh.iter().find(is_culprit)).flatten();
     let culprit = culprit.map(|record| record.accessor.to_string());
     let mut items = asked.tokens.iter().enumerate();
     match culprit.and_then(|accessor| items.find(|(_, token)| token.accessor == accessor)) {
         Some((number, token)) => problem.about(&item(number, token)),
         None => problem,
+    }
+}
+
+/// What was drawn elsewhere is not drawn again: another attempt would end as this one.
+fn untakeable(error: StoreError) -> Problem {
+    match error {
+        StoreError::AlreadyDrawn => Problem::new(
+            Kind::Conflict,
+            "another token here has the accessor or the digest of one of them: none was taken",
+        )
+        .hint("leave out what is here already, under whatever name: `leastgate token list` shows accessors"),
+        error => error.into(),
     }
 }
 
@@ -170,6 +192,8 @@ fn record(call: &Call<'_>, token: &ExportedToken, reason: &str) -> Result<TokenR
     if token.canary && !(token.roles.is_empty() && token.grants.is_empty()) {
         return Err(invalid("a bait holds nothing".to_owned()));
     }
+    let scopes: Vec<String> = token.grants.iter().map(|grant| grant.scope.clone()).collect();
+    distinct("grants", &scopes)?;
     for grant in &token.grants {
         grant.reason.as_deref().map_or(Ok(()), |reason| check_text("reason", reason))?;
     }

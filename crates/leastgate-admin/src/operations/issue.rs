@@ -1,22 +1,19 @@
 //! A new token: held to the policy's rules and to the caller's ceiling, kept, put in force, and its secret told once.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
-use leastgate_policy::source::parse_network;
-use leastgate_policy::{Accessor, Restrictions, Timestamp, TokenLimits};
+use leastgate_policy::{Accessor, Restrictions, Timestamp};
 use leastgate_store::{Change, IssuedToken, NewToken, StateChange, TokenGrant, TokenName, TokenRecord, issue_token};
 use serde::Serialize;
 use serde_json::json;
 
 use super::changes::check_not_declared;
-use super::edit;
 use super::give::{Holding, check_may_give};
-use super::{check_text, detail, no_query, scope_names, view};
+use super::parts::{distinct, limits, networks};
+use super::{check_text, no_query, told, view};
 use crate::api::{CreateToken, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::problem::{Kind, Problem};
 use crate::replays::Ticket;
+use crate::tag::TokenTag;
 
 pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     no_query(call)?;
@@ -25,7 +22,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     let ticket = ticket(call)?;
     let _underway = ticket.as_ref().map(|ticket| call.shared.replays.begin(ticket)).transpose()?;
     if let Some(accessor) = ticket.as_ref().map(|ticket| call.shared.replays.made(ticket)).transpose()?.flatten() {
-        return replayed(call, accessor);
+        return replayed(call, accessor, &asked);
     }
     let token = new_token(call, &asked)?;
     check_may_give(call, Holding::from(&token))?;
@@ -33,15 +30,21 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     if let Some(ticket) = ticket {
         call.shared.replays.remember(ticket, issued.record.accessor);
     }
-    answer(call, &issued.record, Some(issued.secret.expose()), recorded(&issued))
+    let change = Recorded { reason: reason(&asked), ..recorded(&issued) };
+    answer(call, &issued.record, Some(issued.secret.expose()), change)
 }
 
 /// A repeated call: what it made the first time, without the secret, which nobody has any more.
-fn replayed(call: &Call<'_>, accessor: Accessor) -> Result<Reply, Problem> {
+fn replayed(call: &Call<'_>, accessor: Accessor, asked: &CreateToken) -> Result<Reply, Problem> {
     let record = call.shared.given.store.token(accessor)?;
     let details = vec![("replayed".to_owned(), "true".to_owned())];
-    let change = Recorded { target: Some(accessor.to_string()), reason: None, durable: Some(true), details };
+    let change = Recorded { target: Some(accessor.to_string()), reason: reason(asked), durable: Some(true), details };
     answer(call, &record, None, change)
+}
+
+/// Why it is made; where nothing was said, its note has to do.
+pub(super) fn reason(asked: &CreateToken) -> Option<String> {
+    asked.reason.clone().or_else(|| asked.note.clone())
 }
 
 pub(super) fn answer(
@@ -52,7 +55,7 @@ pub(super) fn answer(
 ) -> Result<Reply, Problem> {
     Ok(Reply {
         created_at: Some(format!("/v1/tokens/{}", record.accessor)),
-        version: Some(record.version),
+        tag: Some(TokenTag::of(record).to_string()),
         body: with_secret(&json!({"token": view::token(record, record.state, call.shared, call.now)}), secret)?,
         change,
     })
@@ -72,8 +75,8 @@ pub(super) fn ticket(call: &Call<'_>) -> Result<Option<Ticket>, Problem> {
     Ok(Some(Ticket { caller: call.caller.identity, key: key.to_owned(), body }))
 }
 
-/// Adds `"secret":"…"` to an object: the one place where a secret goes onto a wire. Secrets can't be serialized, so it is
-/// put there by hand; its characters are all plain.
+/// Adds `"secret":"…"` to an object. Secrets can't be serialized, so it is put there by hand, here and where many are made at
+/// once; its characters are all plain.
 pub(super) fn with_secret(shown: &impl Serialize, secret: Option<&str>) -> Result<Vec<u8>, Problem> {
     let mut body = Reply::json(shown)?.body;
     // The object's closing brace, which comes back behind the secret.
@@ -98,7 +101,7 @@ pub(super) fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken
             .hint("ask the gateway of that environment"));
     }
     check_bait(asked)?;
-    for (name, text) in [("owner", &asked.owner), ("note", &asked.note)] {
+    for (name, text) in [("owner", &asked.owner), ("note", &asked.note), ("reason", &asked.reason)] {
         text.as_deref().map_or(Ok(()), |text| check_text(name, text))?;
     }
     Ok(NewToken {
@@ -110,7 +113,7 @@ pub(super) fn new_token(call: &Call<'_>, asked: &CreateToken) -> Result<NewToken
             .map(|scope| TokenGrant { scope, expires: None, reason: None })
             .collect(),
         restrictions: restrictions(asked)?,
-        limits: asked.limits.map(edit::limits).transpose()?.unwrap_or_default(),
+        limits: asked.limits.map(limits).transpose()?.unwrap_or_default(),
         created: call.now,
         created_by: call.caller.subject.clone(),
         expires: expires(call.now, asked)?,
@@ -132,29 +135,8 @@ fn check_bait(asked: &CreateToken) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Names as a set: sorted, and none twice.
-pub(super) fn distinct(field: &str, names: &[String]) -> Result<Vec<String>, Problem> {
-    let mut sorted = names.to_vec();
-    sorted.sort();
-    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(Problem::new(Kind::Invalid, format!("`{field}` has `{}` twice", pair[0]))),
-        None => Ok(sorted),
-    }
-}
-
 fn restrictions(asked: &CreateToken) -> Result<Restrictions, Problem> {
     Ok(Restrictions { source_ip: networks(&asked.allow_cidr)?, not_before: asked.not_before.map(|Moment(at)| at) })
-}
-
-pub(super) fn networks(texts: &[String]) -> Result<Vec<IpNet>, Problem> {
-    texts.iter().map(|text| network(text)).collect()
-}
-
-/// As in the policy's files; one address may also be written without its prefix.
-fn network(text: &str) -> Result<IpNet, Problem> {
-    let one = text.parse::<IpAddr>().map(|address| IpNet::from(address).to_string());
-    parse_network(one.as_deref().unwrap_or(text))
-        .map_err(|error| Problem::new(Kind::Invalid, format!("`allow_cidr`: `{text}` {error}")))
 }
 
 fn expires(now: Timestamp, asked: &CreateToken) -> Result<Option<Timestamp>, Problem> {
@@ -169,7 +151,7 @@ fn expires(now: Timestamp, asked: &CreateToken) -> Result<Option<Timestamp>, Pro
 /// What gives access goes to the store first.
 pub(super) fn keep(call: &Call<'_>, token: &NewToken) -> Result<IssuedToken, Problem> {
     let given = &call.shared.given;
-    let _held = call.shared.lock_gift()?;
+    let _held = call.lock_gift()?;
     let issued = issue_token(&*given.store, &given.environment, given.authority.key(), token)
         .inspect_err(|error| call.shared.refused_new(error))?;
     if let Err(collision) = call.shared.put_in_force(&issued.record) {
@@ -186,19 +168,13 @@ pub(super) fn keep(call: &Call<'_>, token: &NewToken) -> Result<IssuedToken, Pro
     Ok(issued)
 }
 
+/// What is said of a new token. One that was made without a reason of its own has its note for it.
 pub(super) fn recorded(issued: &IssuedToken) -> Recorded {
     let record = &issued.record;
-    let mut details = vec![
-        detail("name", record.name.to_string()),
-        detail("owner", record.owner.clone().unwrap_or_default()),
-        detail("roles", record.roles.join(" ")),
-        detail("scopes", scope_names(record)),
-        detail("state.after", record.state.as_str()),
-    ];
-    let TokenLimits { rate, burst, concurrent } = record.limits;
-    let limits = [("limits.rate", rate), ("limits.burst", burst), ("limits.concurrent", concurrent)];
-    details.extend(limits.into_iter().filter_map(|(name, limit)| Some(detail(name, limit?.to_string()))));
-    details.extend(record.is_canary.then(|| detail("canary", "true".to_owned())));
-    details.extend(record.expires.map(|end| detail("expires", Moment(end).to_string())));
-    Recorded { target: Some(record.accessor.to_string()), reason: record.note.clone(), durable: Some(true), details }
+    Recorded {
+        target: Some(record.accessor.to_string()),
+        reason: record.note.clone(),
+        durable: Some(true),
+        details: told::of_new(record),
+    }
 }

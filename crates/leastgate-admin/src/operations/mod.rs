@@ -17,11 +17,13 @@ pub(crate) mod idle;
 pub(crate) mod import;
 mod issue;
 mod last_use;
+mod parts;
 pub(crate) mod policy;
 pub(crate) mod revocations;
 pub(crate) mod rotate;
 pub(crate) mod status;
 pub(crate) mod tokens;
+mod told;
 mod view;
 
 use leastgate_store::{StoreError, TokenRecord};
@@ -31,6 +33,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use crate::call::{Call, from_query};
 use crate::problem::{Kind, Problem};
+use crate::tag::TokenTag;
 
 /// The query of a call that has none.
 #[derive(Deserialize)]
@@ -57,10 +60,15 @@ fn scope_names(record: &TokenRecord) -> String {
     record.grants.iter().map(|grant| grant.scope.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-/// Holds a call to the version that its `If-Match` names.
+/// Holds a call to the token and the version that its `If-Match` names.
 fn check_version(call: &Call<'_>, record: &TokenRecord) -> Result<(), Problem> {
     match call.expected_version()? {
-        Some(expected) if expected != record.version => {
+        Some(expected) if expected.accessor != record.accessor => Err(Problem::new(
+            Kind::Stale,
+            format!("the condition is for {}, and this is {} by now", expected.accessor, record.accessor),
+        )
+        .hint("the token was rotated, or made anew: read it again and repeat the change")),
+        Some(TokenTag { version: expected, .. }) if expected != record.version => {
             Err(StoreError::Conflict { accessor: record.accessor, expected, actual: record.version }.into())
         }
         _ => Ok(()),

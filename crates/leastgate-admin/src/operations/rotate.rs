@@ -11,14 +11,15 @@ use super::cut::{Cut, Cutting};
 use super::find::{Found, find, find_in_force};
 use super::give::{Holding, check_may_give, longest_life};
 use super::issue::{ticket, with_secret};
-use super::{check_text, check_version, detail, no_query, scope_names, view};
+use super::{check_text, check_version, detail, no_query, told, view};
 use crate::api::{LastUseView, Moment, PredecessorView, RotateToken, RotationView, Ttl};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem};
+use crate::tag::TokenTag;
 
-/// A successor with its secret, and the token that gave its name away.
-type Rotated = (IssuedToken, TokenRecord);
+/// A successor with its secret, the token that gave its name away, and what that was before.
+type Rotated = (IssuedToken, TokenRecord, TokenRecord);
 
 /// The grace of a rotation that says nothing of it.
 const GRACE: Ttl = Ttl::DAY;
@@ -37,18 +38,19 @@ pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
     let ticket = ticket(call)?;
     let _underway = ticket.as_ref().map(|ticket| call.shared.replays.begin(ticket)).transpose()?;
     if let Some(made) = ticket.as_ref().map(|ticket| call.shared.replays.made(ticket)).transpose()?.flatten() {
-        return replayed(call, made);
+        return replayed(call, made, asked.reason);
     }
-    let ((issued, old), cut) = if asked.now { rotate_leaked(call, &asked) } else { rotate_with_grace(call, &asked) }?;
+    let ((issued, old, before), cut) =
+        if asked.now { rotate_leaked(call, &asked) } else { rotate_with_grace(call, &asked) }?;
     if let Some(ticket) = ticket {
         call.shared.replays.remember(ticket, issued.record.accessor);
     }
-    answer(call, &asked, &issued, &old, cut)
+    answer(call, &asked, &issued, (&before, &old), cut)
 }
 
 fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
     let end = OldEnd::Grace(call.now.plus(asked.grace.unwrap_or(GRACE).seconds()));
-    let _held = call.shared.lock_gift()?;
+    let _held = call.lock_gift()?;
     let old = stored(&find(call.shared, call.target())?)?.clone();
     Ok((hand_over(call, &old, &end)?, Cut::NONE))
 }
@@ -71,7 +73,7 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
     cutting.in_force();
     let ending = Ending::of(call, found.accessor);
     let rotated = stored(&found).cloned().and_then(|old| {
-        let _held = call.shared.lock_gift()?;
+        let _held = call.lock_gift()?;
         hand_over(call, &old, &OldEnd::Revoked(change.clone()))
     });
     let mut is_durable = rotated.is_ok();
@@ -116,15 +118,17 @@ fn stored(found: &Found) -> Result<&TokenRecord, Problem> {
 }
 
 /// The caller has the turn.
-fn hand_over(call: &Call<'_>, old: &TokenRecord, end: &OldEnd) -> Result<Rotated, Problem> {
-    check_version(call, old)?;
-    settle(call, old.accessor)?;
-    let token = successor(call, old)?;
+fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Rotated, Problem> {
+    check_version(call, before)?;
+    settle(call, before.accessor)?;
+    // As it is with that: what was taken from it is not the successor's either.
+    let before = &call.shared.given.store.token(before.accessor)?;
+    let token = successor(call, before)?;
     check_may_give(call, Holding::from(&token))?;
     let given = &call.shared.given;
-    let rotated = rotate_token(&*given.store, given.authority.key(), old, &token, end);
+    let rotated = rotate_token(&*given.store, given.authority.key(), before, &token, end);
     let (issued, old) = rotated.inspect_err(|error| {
-        let taken_back = |successor: &Accessor| Undo::Rotated { old: Box::new(old.clone()), successor: *successor };
+        let taken_back = |successor: &Accessor| Undo::Rotated { old: Box::new(before.clone()), successor: *successor };
         call.shared.refused(error, |made| made.iter().map(taken_back).collect());
     })?;
     // The successor first: at no moment is there none of the two.
@@ -132,7 +136,7 @@ fn hand_over(call: &Call<'_>, old: &TokenRecord, end: &OldEnd) -> Result<Rotated
         call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
     }
     given.authority.share_limits(&old.digest, &issued.record.digest);
-    Ok((issued, old))
+    Ok((issued, old, before.clone()))
 }
 
 /// The same grants, each to its own end; the life that the old one was given at first, as far as it is still permitted.
@@ -157,35 +161,39 @@ fn successor(call: &Call<'_>, old: &TokenRecord) -> Result<NewToken, Problem> {
     Ok(token)
 }
 
-fn replayed(call: &Call<'_>, made: Accessor) -> Result<Reply, Problem> {
+fn replayed(call: &Call<'_>, made: Accessor, reason: String) -> Result<Reply, Problem> {
     let store = &call.shared.given.store;
     let token = store.token(made)?;
     let old = store.predecessors_of(made)?.into_iter().next();
     let shown = json!({"token": show(call, &token), "old": old.map(|old| show(call, &old))});
     let details = vec![detail("replayed", "true")];
-    let change = Recorded { target: Some(made.to_string()), reason: None, durable: Some(true), details };
-    Ok(Reply { body: with_secret(&shown, None)?, version: Some(token.version), change, ..Reply::default() })
+    let change = Recorded { target: Some(made.to_string()), reason: Some(reason), durable: Some(true), details };
+    Ok(Reply {
+        body: with_secret(&shown, None)?,
+        tag: Some(TokenTag::of(&token).to_string()),
+        change,
+        ..Reply::default()
+    })
 }
 
 fn answer(
     call: &Call<'_>,
     asked: &RotateToken,
     issued: &IssuedToken,
-    old: &TokenRecord,
+    (before, old): (&TokenRecord, &TokenRecord),
     cut: Cut,
 ) -> Result<Reply, Problem> {
     let token = &issued.record;
     let end = |record: &TokenRecord| record.expires.map_or("never".to_owned(), |end| Moment(end).to_string());
-    let details = vec![
-        detail("name", token.name.as_str()),
-        detail("successor", token.accessor.to_string()),
-        detail("roles", token.roles.join(" ")),
-        detail("scopes", scope_names(token)),
-        detail("expires.after", end(token)),
+    let mut details = vec![detail("name", token.name.as_str()), detail("successor", token.accessor.to_string())];
+    details.extend(told::holdings(token));
+    details.extend([
+        detail("old.state.before", before.state.as_str()),
         detail("old.state.after", old.state.as_str()),
+        detail("old.expires.before", end(before)),
         detail("old.expires.after", end(old)),
         detail("streams_cut", cut.requests.to_string()),
-    ];
+    ]);
     let change = Recorded {
         target: Some(old.accessor.to_string()),
         reason: Some(asked.reason.clone()),
@@ -200,7 +208,7 @@ fn answer(
     });
     Ok(Reply {
         created_at: Some(format!("/v1/tokens/{}", token.accessor)),
-        version: Some(token.version),
+        tag: Some(TokenTag::of(token).to_string()),
         body: with_secret(&shown, Some(issued.secret.expose()))?,
         change,
     })

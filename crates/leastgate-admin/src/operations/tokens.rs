@@ -12,6 +12,7 @@ use crate::api::{Moment, RuleUseView, TokenList, TokenUsage, TokenView};
 use crate::call::{Call, Reply, from_query};
 use crate::problem::{Kind, Problem};
 use crate::state::Tokens;
+use crate::tag::TokenTag;
 
 pub(crate) use self::issue::create;
 
@@ -55,8 +56,8 @@ pub(crate) fn show(call: &Call<'_>) -> Result<Reply, Problem> {
     let found = find(call.shared, call.target())?;
     let mut token = found.view(call.shared, call.now);
     token.iter_mut().try_for_each(|token| last_use::complete(call.shared, found.accessor, token))?;
-    let version = token.as_ref().and_then(|token| token.version);
-    Ok(Reply { version, ..Reply::json(&token)? })
+    let tag = found.record().map(|record| TokenTag::of(record).to_string());
+    Ok(Reply { tag, ..Reply::json(&token)? })
 }
 
 pub(crate) fn usage(call: &Call<'_>) -> Result<Reply, Problem> {
@@ -106,6 +107,7 @@ impl ListQuery {
                 created_before: self.created_before.map(|Moment(at)| at),
             },
             pepper: self.pepper.as_deref().map(pepper).transpose()?,
+            is_for_review: false,
             sort: sort(self.sort.as_deref())?,
             limit,
             cursor: self.cursor,

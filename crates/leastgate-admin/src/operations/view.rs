@@ -10,8 +10,10 @@ use super::last_use;
 use crate::api::{AdminView, GrantView, LimitsView, Moment, RestrictionsView, StateChangeView, TokenView};
 use crate::state::Shared;
 
-/// A token of the store. `state` is what is in force, which may be ahead of the store.
+/// A token of the store, as it is in force: `state` may be ahead of the store, and so is what was taken from it and what the
+/// store still owes.
 pub(super) fn token(record: &TokenRecord, state: TokenState, shared: &Shared, now: Timestamp) -> TokenView {
+    let record = &shared.unsynced.restricted(record);
     let policy = shared.given.authority.snapshot();
     let scopes: Vec<&String> = record.grants.iter().map(|grant| &grant.scope).collect();
     TokenView {

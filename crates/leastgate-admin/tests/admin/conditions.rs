@@ -29,13 +29,41 @@ fn tag(plane: &Plane) -> String {
 fn a_repeated_rotation_is_held_to_the_form_of_its_condition() {
     let plane = start();
     bot(&plane);
+    let seen = format!("If-Match: {}\r\n", tag(&plane));
     let rotate = |more: &str| {
         let (fields, body) = (format!("Idempotency-Key: k\r\n{more}"), json!({"reason": "r"}).to_string());
         plane.call_with(&plane.root, "POST", "/v1/tokens/bot/rotate", &fields, Some(&body))
     };
-    assert_eq!(rotate("If-Match: \"1\"\r\n").status, 201);
-    assert_eq!(rotate("If-Match: \"1\"\r\n").status, 200, "the version is gone because of the call that it repeats");
+    assert_eq!(rotate(&seen).status, 201);
+    assert_eq!(rotate(&seen).status, 200, "the version is gone because of the call that it repeats");
     rotate("If-Match: 1\r\n").refused(422, "invalid-value");
+}
+
+#[test]
+fn a_tag_is_of_one_token_and_not_of_whoever_has_its_name_next() {
+    let plane = start();
+    bot(&plane);
+    let seen = tag(&plane);
+    let everything_is_refused = || {
+        for what in ["revoke", "disable", "enable", "rotate"] {
+            change(&plane, what, &seen).refused(412, "precondition-failed");
+        }
+        let edit = plane.patch(&plane.root, "/v1/tokens/bot", &seen, &json!({"note": "n", "reason": "r"}));
+        edit.refused(412, "precondition-failed");
+        assert!(edit.body.contains("read it again"), "{edit:?}");
+        let less = json!({"limits": {"rate": 1}, "reason": "r"}).to_string();
+        let fields = format!("If-Match: {seen}\r\n");
+        plane
+            .call_with(&plane.root, "POST", "/v1/tokens/bot/restrict", &fields, Some(&less))
+            .refused(412, "precondition-failed");
+    };
+    assert_eq!(change(&plane, "rotate", "*").status, 201);
+    everything_is_refused();
+    assert_eq!(change(&plane, "revoke", &tag(&plane)).status, 200, "the successor, as it was seen");
+    let secret = bot(&plane);
+    everything_is_refused();
+    assert_eq!(plane.decide(&secret), READ);
+    assert_eq!(change(&plane, "disable", &tag(&plane)).status, 200);
 }
 
 #[test]
@@ -43,8 +71,8 @@ fn nothing_is_done_to_another_version_than_the_one_that_is_named() {
     let plane = start();
     let secret = bot(&plane);
     for what in ["revoke", "disable"] {
-        change(&plane, what, "\"7\"").refused(412, "precondition-failed");
-        change(&plane, what, "7").refused(422, "invalid-value");
+        change(&plane, what, &tag(&plane).replace(".1", ".7")).refused(412, "precondition-failed");
+        change(&plane, what, "\"7\"").refused(422, "invalid-value");
         assert_eq!(plane.decide(&secret), READ, "{what}: not done");
     }
     let seen = tag(&plane);

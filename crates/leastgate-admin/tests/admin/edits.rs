@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{ask, operator, start};
+use crate::fixture::{Plane, Setup, ask, operator, start, until};
 
 fn bot() -> Value {
     json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "1h"})
@@ -13,13 +13,15 @@ const REFUND: (&str, &str) = ("POST", "/v1/orders/7b/refunds");
 #[test]
 fn a_change_names_the_version_it_is_for() {
     let plane = start();
-    plane.make(&bot());
+    let (accessor, _) = plane.make(&bot());
     let target = "/v1/tokens/bot";
     let note = json!({"note": "a word", "reason": "r"});
     plane.call(&plane.root, "PATCH", target, Some(&note.to_string())).refused(428, "precondition-required");
     let tag = plane.get(&plane.root, target).header("etag").unwrap().to_owned();
     let changed = plane.patch(&plane.root, target, &tag, &note);
-    assert_eq!((changed.status, changed.header("etag")), (200, Some("\"2\"")), "{changed:?}");
+    assert_eq!(tag, format!("\"{accessor}.1\""));
+    let next = format!("\"{accessor}.2\"");
+    assert_eq!((changed.status, changed.header("etag")), (200, Some(next.as_str())), "{changed:?}");
     assert_eq!((&changed.json()["token"]["note"], &changed.json()["durable"]), (&json!("a word"), &json!(true)));
     plane.patch(&plane.root, target, &tag, &note).refused(412, "precondition-failed");
     plane.patch(&plane.root, target, "2", &note).refused(422, "invalid-value");
@@ -37,12 +39,12 @@ fn a_change_names_the_version_it_is_for() {
 #[test]
 fn of_two_administrators_one_is_told_that_the_other_was_first() {
     let plane = start();
-    plane.make(&bot());
+    let (accessor, _) = plane.make(&bot());
     let asked = ["one", "other"].map(|note| {
         let (admin, root) = (plane.admin, plane.root.clone());
         let body = json!({"note": note, "reason": "r"}).to_string();
-        let tag = "If-Match: \"1\"\r\n";
-        std::thread::spawn(move || ask(admin, &root, "PATCH", "/v1/tokens/bot", tag, Some(&body)).status)
+        let tag = format!("If-Match: \"{accessor}.1\"\r\n");
+        std::thread::spawn(move || ask(admin, &root, "PATCH", "/v1/tokens/bot", &tag, Some(&body)).status)
     });
     let statuses = asked.map(|asked| asked.join().unwrap());
     assert!(statuses == [200, 412] || statuses == [412, 200], "{statuses:?}");
@@ -58,17 +60,47 @@ fn a_scope_is_given_for_a_while_and_goes_by_itself() {
     assert_eq!(granted.status, 200, "{granted:?}");
     let held = &granted.json()["token"]["grants"][0];
     assert_eq!((&held["scope"], &held["reason"]), (&json!("orders:refund"), &json!("INC-42")));
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while plane.decide_about(REFUND.0, REFUND.1, &secret) == "scope_granted" {
-        assert!(std::time::Instant::now() < until, "the grant ends");
-        std::thread::yield_now();
-    }
+    until("the grant ends", || plane.decide_about(REFUND.0, REFUND.1, &secret) != "scope_granted");
     assert_eq!(plane.get(&plane.root, "/v1/tokens/bot").json()["grants"], json!([]), "and nobody is shown it any more");
     assert_eq!(plane.events("token.grant")[0]["change"]["reason"], "INC-42");
     // The scope's own longest life binds the grant.
     grant(json!({"scope": "orders:refund", "ttl": "31m", "reason": "x"})).refused(422, "token-rules");
     grant(json!({"scope": "orders:refund", "reason": "x"})).refused(422, "token-rules");
     grant(json!({"scope": "orders:nothing", "ttl": "1m", "reason": "x"})).refused(422, "token-rules");
+}
+
+/// Gives `orders:refund` to the token for a moment, and comes back when the moment is over.
+fn lend(plane: &Plane, token: &str, secret: &str) {
+    let body = json!({"scope": "orders:refund", "ttl": "1s", "reason": "INC-42"});
+    let granted = plane.post(&plane.root, &format!("/v1/tokens/{token}/grants"), &body);
+    assert_eq!(granted.status, 200, "{granted:?}");
+    until("the grant ends", || plane.decide_about(REFUND.0, REFUND.1, secret) != "scope_granted");
+}
+
+#[test]
+fn a_grant_that_has_ended_is_given_again_by_nobody_below_it() {
+    let plane = start();
+    let operator = operator(&plane);
+    let (accessor, secret) = plane.make(&json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "20m"}));
+    lend(&plane, "bot", &secret);
+    let again = json!({"scopes": ["orders:refund"], "reason": "x"});
+    plane.patch(&operator, "/v1/tokens/bot", "*", &again).refused(403, "above-ceiling");
+    assert_eq!(plane.decide_about(REFUND.0, REFUND.1, &secret), "insufficient_scope");
+    let kept = plane.store.token(accessor.parse().unwrap()).unwrap();
+    assert!(kept.grants.iter().all(|grant| grant.expires.is_some()), "{kept:?}");
+}
+
+#[test]
+fn an_edit_that_takes_nothing_ends_nothing_because_a_grant_has_ended() {
+    let plane = start();
+    let (_, secret) = plane.make(&bot());
+    lend(&plane, "bot", &secret);
+    let child = plane.post(&plane.root, "/v1/tokens/bot/children", &json!({"ttl": "5m", "reason": "nightly"}));
+    let child = child.json()["secret"].as_str().unwrap().to_owned();
+    let edited = plane.patch(&plane.root, "/v1/tokens/bot", "*", &json!({"note": "n", "reason": "x"}));
+    assert_eq!(edited.status, 200, "{edited:?}");
+    assert_eq!(plane.decide(&child), "scope_granted", "its command goes on");
+    assert!(!plane.events("token.edit")[0].to_string().contains("scopes.before"), "nothing of it has changed");
 }
 
 #[test]
@@ -186,6 +218,34 @@ fn what_is_revoked_or_another_ones_stand_in_is_not_changed() {
 }
 
 #[test]
+fn less_is_taken_without_a_policy_too_where_it_has_no_say() {
+    let plane = Setup { policy: None, ..Setup::default() }.start();
+    let token = |name: &str| leastgate_store::NewToken {
+        name: leastgate_store::TokenName::parse(name).unwrap(),
+        owner: Some("team".into()),
+        roles: vec!["reader".into(), "writer".into()],
+        grants: vec![],
+        restrictions: Default::default(),
+        limits: Default::default(),
+        created: leastgate_policy::Timestamp(1),
+        created_by: "test".into(),
+        expires: None,
+        parent: None,
+        is_canary: false,
+        note: None,
+    };
+    let issued = leastgate_store::issue_token(&*plane.store, "test", plane.authority.key(), &token("bot")).unwrap();
+    plane.authority.upsert(issued.record.entry()).unwrap();
+    let restrict = |body: Value| plane.post(&plane.root, "/v1/tokens/bot/restrict", &body);
+    for body in [json!({"limits": {"rate": 5}, "reason": "x"}), json!({"allow_cidr": ["10.0.0.0/8"], "reason": "x"})] {
+        let less = restrict(body);
+        assert_eq!(less.status, 200, "{less:?}");
+    }
+    // What is taken by name might deny something: nobody knows.
+    restrict(json!({"remove_roles": ["writer"], "reason": "x"})).refused(503, "authorization-unavailable");
+}
+
+#[test]
 fn a_burst_that_is_only_said_is_not_more_than_it_seems() {
     let plane = start();
     let operator = operator(&plane);
@@ -210,7 +270,7 @@ fn what_denies_is_not_taken_away_as_if_it_were_less() {
         deny: vec![rule("GET /v1/orders")],
         ..Default::default()
     });
-    let plane = crate::fixture::Setup { policy: Some(spec), ..Default::default() }.start();
+    let plane = Setup { policy: Some(spec), ..Default::default() }.start();
     let operator = operator(&plane);
     let bot = json!({"name": "bot", "owner": "team", "scopes": ["orders:guarded", "orders:read", "orders:refund"], "ttl": "10m"});
     let (_, secret) = plane.make(&bot);

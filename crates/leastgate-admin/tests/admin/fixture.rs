@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leastgate_admin::api::ListenerView;
 use leastgate_admin::{AdminConfig, AdminHandle, AdminPlane, AdminState, Hooks, ProbeTarget, Tokens};
@@ -324,6 +324,16 @@ impl Reply {
     }
 }
 
+/// Waits until it is so.
+#[track_caller]
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
 /// Sends bytes and reads until the other end closes.
 pub(crate) fn raw(address: SocketAddr, request: &str) -> Reply {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -340,7 +350,7 @@ pub(crate) fn raw_unix(path: &std::path::Path, request: &str) -> Reply {
     read(stream)
 }
 
-fn read(mut stream: impl std::io::Read) -> Reply {
+pub(crate) fn read(mut stream: impl std::io::Read) -> Reply {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     let text = String::from_utf8(bytes).unwrap();

@@ -261,7 +261,8 @@ fn what_an_import_is_refused_for_is_said_of_the_token_that_it_is_about() {
         twice[2][field] = value.clone();
         let refused = import(&twice);
         refused.refused(422, "invalid-value");
-        assert!(refused.body.contains("tokens[2]") && refused.body.contains("twice"), "{field}: {}", refused.body);
+        let told = format!("it has the {field} of tokens[0]");
+        assert!(refused.body.contains("tokens[2]") && refused.body.contains(&told), "{}", refused.body);
     }
     assert_eq!(to.authority.tokens().len(), 1, "all or none");
     assert_eq!(import(&rest).json()["imported"], 3);
@@ -339,4 +340,31 @@ fn a_stand_in_goes_with_the_name_and_ends_with_a_change_a_leak_or_a_filter() {
     assert_eq!(plane.decide(&secret), "token_revoked");
     let renew = format!("/v1/tokens/{child}/renew");
     plane.post(&plane.root, &renew, &json!({"ttl": "1h", "reason": "x"})).refused(409, "conflict");
+}
+
+#[test]
+fn an_import_that_can_never_succeed_says_which_token_is_to_blame() {
+    let plane = start();
+    plane.make(&json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "1h"}));
+    let here = plane.get(&plane.root, "/v1/exports").json()["items"][0].clone();
+    let foreign = |number: usize, changes: Value| {
+        let mut token = here.clone();
+        token["accessor"] = json!(format!("AAAAAAAAA{number}"));
+        token["name"] = json!(format!("foreign-{number}"));
+        token["digest"] = json!(format!("blake3:{}", format!("{number:02}").repeat(32)));
+        for (key, value) in changes.as_object().unwrap() {
+            token[key] = value.clone();
+        }
+        token
+    };
+    let import =
+        |tokens: &[Value]| plane.post(&plane.root, "/v1/tokens/import", &json!({"tokens": tokens, "reason": "moved"}));
+    let one = foreign(1, json!({}));
+    let grant = json!({"scope": "orders:read", "expires": null, "reason": null});
+    import(&[foreign(3, json!({"grants": [grant, grant]}))]).refused(422, "invalid-value");
+    let refused = import(&[one.clone(), foreign(4, json!({"digest": here["digest"]}))]);
+    refused.refused(409, "conflict");
+    assert_eq!(refused.header("retry-after"), None);
+    assert_eq!(plane.get(&plane.root, "/v1/tokens").json()["items"].as_array().unwrap().len(), 1, "all or none");
+    assert_eq!(import(&[one]).json()["imported"], 1);
 }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use leastgate_admin::api::{CheckRequest, CreateToken, Ttl};
+use leastgate_admin::api::{CheckRequest, CreateToken, PatchToken, RotateToken, Ttl};
 use leastgate_admin::client::{Client, ClientError, Endpoint, ListTokens, ops};
 use leastgate_policy::token::mint;
 use leastgate_policy::{Accessor, TokenKind};
@@ -61,6 +61,21 @@ fn a_token_is_made_over_the_socket_and_checked_over_tcp() {
     assert!(client.revoke_token("bot", "leaked").unwrap().durable);
     let refused = client.check(&check(&issued.token.accessor, "GET", "/v1/orders")).unwrap();
     assert_eq!((refused.reason.as_str(), refused.status), ("token_revoked", Some(401)));
+}
+
+#[test]
+fn an_edit_is_of_the_token_that_was_seen_and_not_of_its_successor() {
+    let (plane, note) = (start(), Some(Some("n".to_owned())));
+    let client = over_socket(&plane);
+    client.create_token(&bot()).unwrap();
+    let seen = client.token("bot").unwrap();
+    client.rotate_token("bot", &RotateToken { grace: None, now: false, reason: "monthly".into() }).unwrap();
+    let patch = PatchToken { note, reason: "x".into(), ..PatchToken::default() };
+    let refused = client.edit_token(&seen, &patch).unwrap_err();
+    assert!(refused.to_string().contains("change its successor"), "{refused}");
+    let successor = client.token("bot").unwrap();
+    assert_eq!(successor.note, None);
+    assert_eq!(client.edit_token(&successor, &patch).unwrap().token.note.as_deref(), Some("n"));
 }
 
 #[test]

@@ -130,13 +130,28 @@ fn its_status_says_who_still_uses_the_old_one_and_from_where() {
 }
 
 #[test]
-fn what_the_store_owes_of_the_old_one_is_settled_first() {
+fn a_token_that_another_handle_has_revoked_is_not_rotated() {
     let plane = start();
     let (accessor, _) = plane.make(&bot());
     // As another handle of the store would: this plane has not heard of it.
     let change = StateChange { change: Change::Revoke, reason: "x".into(), by: "y".into(), at: Timestamp(1) };
     plane.store.change_state(accessor.parse().unwrap(), change, None).unwrap();
     plane.post(&plane.root, &format!("/v1/tokens/{accessor}/rotate"), &json!({"reason": "x"})).refused(409, "conflict");
+}
+
+#[test]
+fn what_stands_in_for_a_token_hides_no_finding_however_much_of_it_there_is() {
+    let plane = start();
+    plane.make(&bot());
+    // More than a page, and all of them end before the token does.
+    for _ in 0..201 {
+        let child = plane.post(&plane.root, "/v1/tokens/bot/children", &json!({"ttl": "5m", "reason": "nightly"}));
+        assert_eq!(child.status, 201, "{child:?}");
+    }
+    plane.make(&json!({"name": "bait", "owner": "team", "ttl": "1h", "canary": true}));
+    let found = plane.get(&plane.root, "/v1/findings?type=expiring").json();
+    let names: Vec<&Value> = found["items"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!((names, &found["complete"]), (vec![&json!("bot")], &json!(true)));
 }
 
 #[test]

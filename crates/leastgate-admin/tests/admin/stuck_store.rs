@@ -90,6 +90,47 @@ fn of_two_restrictions_at_a_time_neither_undoes_the_other() {
 }
 
 #[test]
+fn what_was_taken_is_not_shown_as_held_while_the_store_still_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let (plane, _store) = on_disk(&path);
+    let token = json!({"name": "bot", "owner": "team", "roles": ["reader"], "scopes": ["orders:refund"], "ttl": "20m"});
+    assert_eq!(plane.post(&plane.root, "/v1/tokens", &token).status, 201);
+    let _browser = lock(&path);
+
+    let less = json!({"remove_scopes": ["orders:refund"], "limits": {"rate": 5}, "reason": "leaked"});
+    let restricted = plane.post(&plane.root, "/v1/tokens/bot/restrict", &less);
+    assert_eq!((restricted.status, &restricted.json()["durable"]), (200, &json!(false)), "{restricted:?}");
+    let shown = plane.get(&plane.root, "/v1/tokens/bot").json();
+    let listed = plane.get(&plane.root, "/v1/tokens").json()["items"][0].clone();
+    for token in [&restricted.json()["token"], &shown, &listed] {
+        assert_eq!((&token["grants"], &token["limits"]["rate"]), (&json!([]), &json!(5)), "{token}");
+    }
+}
+
+#[test]
+fn what_the_store_owes_of_a_token_is_settled_before_it_is_rotated() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let (plane, store) = on_disk(&path);
+    let token = json!({"name": "bot", "owner": "team", "roles": ["reader"], "scopes": ["orders:refund"], "ttl": "20m"});
+    assert_eq!(plane.post(&plane.root, "/v1/tokens", &token).status, 201);
+    let browser = lock(&path);
+    let less = json!({"remove_scopes": ["orders:refund"], "reason": "leaked"});
+    let restricted = plane.post(&plane.root, "/v1/tokens/bot/restrict", &less);
+    assert_eq!(restricted.json()["durable"], false, "{restricted:?}");
+
+    browser.execute_batch("ROLLBACK").unwrap();
+    let rotated = plane.post(&plane.root, "/v1/tokens/bot/rotate", &json!({"reason": "monthly"}));
+    assert_eq!(rotated.status, 201, "{rotated:?}");
+    for which in ["token", "old"] {
+        assert_eq!(rotated.json()[which]["grants"], json!([]), "{which}");
+        let kept = store.token(rotated.json()[which]["accessor"].as_str().unwrap().parse().unwrap()).unwrap();
+        assert!(kept.grants.is_empty(), "{which}: {kept:?}");
+    }
+}
+
+#[test]
 fn creates_that_wait_for_the_store_keep_neither_a_revocation_nor_the_metrics_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
@@ -119,6 +160,8 @@ fn creates_that_wait_for_the_store_keep_neither_a_revocation_nor_the_metrics_wai
         let first = told.recv_timeout(Duration::from_secs(30)).unwrap();
         first.refused(503, "overloaded");
         assert_eq!(first.header("retry-after"), Some("1"));
+        let on_record = || plane.events("token.create").iter().any(|event| event["change"]["result"] == "overloaded");
+        assert!(on_record(), "who was refused a gift for a full lane is on record with it");
         let begun = Instant::now();
         assert_eq!(plane.ops("/metrics").status, 200);
         let revoked = plane.post(&plane.root, "/v1/tokens/bot/revoke", &json!({"reason": "leaked"}));

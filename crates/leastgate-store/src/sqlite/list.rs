@@ -98,6 +98,9 @@ fn statement(
     let mut values: Vec<Value> = ranges.iter().map(|range| Value::Integer(range.bound)).collect();
     let is_any_pending = query.state.is_some() && pending::is_any(connection)?;
     conditions.extend(query.state.map(|state| state_condition(state, is_any_pending).to_owned()));
+    if query.is_for_review {
+        conditions.push("parent IS NULL AND canary = 0".to_owned());
+    }
     if let Some(owner) = &query.owner {
         conditions.push("owner = ?".to_owned());
         values.push(Value::Text(owner.clone()));

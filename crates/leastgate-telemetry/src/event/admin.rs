@@ -12,7 +12,7 @@ use crate::json::{Array, Object};
 pub struct AdminActor {
     /// The public id of the admin credential.
     pub accessor: Option<String>,
-    /// The admin's name, or how they came in (`unix socket, uid 0`).
+    /// The admin's name, or how they came in (`uid:0`, over the unix socket).
     pub subject: String,
     /// viewer, operator or admin.
     pub role: Option<String>,

@@ -58,6 +58,8 @@ fn table(child: &str, imported: &Value) -> Vec<Row> {
         row("token.edit", "PATCH", "/v1/tokens/small", json!({ "roles": ["wide"], "reason": "r" }), Operator),
         row("token.edit", "PATCH", "/v1/tokens/small", json!({ "scopes": ["orders:refund"], "reason": "r" }), Operator),
         row("token.edit", "PATCH", "/v1/tokens/small", later, Operator),
+        // What was lent and is over was not the operator's to give, and is not to give again.
+        row("token.edit", "PATCH", "/v1/tokens/lent", json!({ "scopes": ["orders:refund"], "reason": "r" }), Operator),
         post(
             "token.grant",
             "/v1/tokens/small/grants",
@@ -146,10 +148,15 @@ fn a_viewer_changes_nothing_and_an_operator_gives_nothing_above_its_ceiling() {
     let stranger = admin("stranger", "operator", ceiling(&["other"], &["reader", "wide"]));
     let viewer = admin("viewer", "viewer", ceiling(&["test"], &["wide"]));
     admin("other", "viewer", ceiling(&[], &[]));
-    for (name, role) in [("big", "wide"), ("off", "wide"), ("small", "reader")] {
+    for (name, role) in [("big", "wide"), ("off", "wide"), ("small", "reader"), ("lent", "reader")] {
         made("/v1/tokens", json!({ "name": name, "owner": "t", "roles": [role], "ttl": "1h" }));
     }
     made("/v1/tokens/off/disable", json!({ "reason": "r" }));
+    made("/v1/tokens/lent/grants", json!({ "scope": "orders:refund", "ttl": "1s", "reason": "r" }));
+    until_true("the grant is over", PATIENCE, || {
+        let shown = stored.api("GET", "/v1/tokens/lent", Some(&root), None).json();
+        shown["grants"] == json!([])
+    });
     let child = made("/v1/tokens/big/children", json!({ "ttl": "5m", "reason": "r" }));
     let exported = stored.api("GET", "/v1/exports", Some(&root), None).json();
     let imported = imported(&exported["items"][0]["pepper_id"]);

@@ -45,13 +45,15 @@ fn of_two_administrators_who_mean_the_same_version_one_is_told_to_look_again() {
     let admins = ["root-2", "root-3"].map(|name| stored.administrator(name, "admin"));
     stored.create("shared", &["--role", "reader"]);
     let admin = stored.gateway.addresses().admin;
+    let shown = stored.api("GET", "/v1/tokens/shared", Some(&admins[0]), None).json();
+    let accessor = shown["accessor"].as_str().unwrap();
     for version in 1..=20 {
         let patch = |credential: &str, note: &str| {
             let body = json!({ "note": note, "reason": "r" }).to_string();
             exchange(
                 admin,
                 format!(
-                    "PATCH /v1/tokens/shared HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {credential}\r\nIf-Match: \"{version}\"\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    "PATCH /v1/tokens/shared HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {credential}\r\nIf-Match: \"{accessor}.{version}\"\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
                 ),
             )

@@ -170,7 +170,7 @@ fn an_import_after_a_replaced_pepper_finds_tokens_as_they_are_under_either() {
             item["digest"] = json!(format!("blake3:{}", "7b".repeat(32)));
         }
     };
-    let mut forged = now.clone();
+    let mut forged = now;
     same_pepper(&mut forged);
     let reply = import(&stored, &forged);
     assert_eq!((reply.status, reply.problem().as_deref()), (409, Some("conflict")), "{}", reply.text());

@@ -51,6 +51,9 @@ pub struct AdminCreate {
     /// The longest life of its tokens: 15m, 12h, 30d [default: as the policy says]
     #[arg(long, value_name = "TIME")]
     pub max_ttl: Option<String>,
+    /// Why; it is recorded
+    #[arg(long, value_name = "TEXT", conflicts_with = "declare")]
+    pub reason: Option<String>,
     /// Write the credential into this new file (mode 0600), not on the terminal
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub secret_file: Option<PathBuf>,

@@ -80,6 +80,9 @@ pub struct TokenCreate {
     /// A word for people
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
+    /// Why; it is recorded [default: the note]
+    #[arg(long, value_name = "TEXT", conflicts_with = "declare")]
+    pub reason: Option<String>,
     /// Write the secret into this new file (mode 0600), not on the terminal
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub secret_file: Option<PathBuf>,

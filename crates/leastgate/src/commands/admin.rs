@@ -36,6 +36,7 @@ fn create(global: &Global, arguments: &AdminCreate) -> Result<(), Failure> {
         name: arguments.name.clone(),
         role: arguments.role.as_str().to_owned(),
         may_grant: ceiling(arguments)?,
+        reason: arguments.reason.clone(),
     };
     let client = client::connect(global)?;
     let if_lost = format!("revoke it with `leastgate admin revoke {} --reason lost`", arguments.name);

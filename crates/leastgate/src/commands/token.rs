@@ -56,6 +56,7 @@ fn create(global: &Global, arguments: &TokenCreate) -> Result<(), Failure> {
         limits: limits(arguments),
         note: arguments.note.clone(),
         canary: arguments.canary,
+        reason: arguments.reason.clone(),
     };
     if let Some(count) = arguments.count {
         return many::create(global, &request, count, arguments.secret_file.as_deref());

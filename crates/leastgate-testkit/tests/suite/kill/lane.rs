@@ -175,8 +175,8 @@ fn imported(name: &str, count: usize) -> Vec<Token> {
 }
 
 fn request(operation: &Operation, owner: &str, reason: &str, admin: SocketAddr, root: &str) -> String {
-    let (method, path, version, body) = operation.request(owner, reason);
-    let condition = version.map(|version| format!("If-Match: \"{version}\"\r\n")).unwrap_or_default();
+    let (method, path, tag, body) = operation.request(owner, reason);
+    let condition = tag.map(|tag| format!("If-Match: {tag}\r\n")).unwrap_or_default();
     let body = body.to_string();
     format!(
         "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {root}\r\n{condition}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

@@ -101,8 +101,8 @@ pub(crate) enum Operation {
 pub(crate) const GRANTED: &str = "orders:refund";
 
 impl Operation {
-    /// Method, path, the version it is for, and the body. `reason` tells its event from all others.
-    pub(crate) fn request(&self, owner: &str, reason: &str) -> (&'static str, String, Option<u64>, Value) {
+    /// Method, path, the tag of what it is for, and the body. `reason` tells its event from all others.
+    pub(crate) fn request(&self, owner: &str, reason: &str) -> (&'static str, String, Option<String>, Value) {
         let post = |path: String, body: Value| ("POST", path, None, body);
         let on = |token: &str, what: &str| format!("/v1/tokens/{token}/{what}");
         let told = json!({ "reason": reason });
@@ -120,7 +120,7 @@ impl Operation {
             Self::Rotate { old, now: false } => post(on(old, "rotate"), json!({ "grace": "30m", "reason": reason })),
             Self::Patch { token, version } => {
                 let body = json!({ "note": reason, "reason": reason });
-                ("PATCH", format!("/v1/tokens/{token}"), Some(*version), body)
+                ("PATCH", format!("/v1/tokens/{token}"), Some(format!("\"{token}.{version}\"")), body)
             }
             Self::Grant { token } => {
                 post(on(token, "grants"), json!({ "scope": GRANTED, "ttl": "30m", "reason": reason }))

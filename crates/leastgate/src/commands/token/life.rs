@@ -125,7 +125,7 @@ pub(super) fn edit(global: &Global, arguments: &TokenEdit) -> Result<(), Failure
     };
     let client = client::connect(global)?;
     let seen = client.token(&token)?;
-    let edited = client.edit_token(&token, seen.version.unwrap_or_default(), &patch)?;
+    let edited = client.edit_token(&seen, &patch)?;
     told(global, &edited, "is changed")
 }
 
