@@ -51,8 +51,20 @@ pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
 fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
     let end = OldEnd::Grace(call.now.plus(asked.grace.unwrap_or(GRACE).seconds()));
     let _held = call.lock_gift()?;
-    let old = stored(&find(call.shared, call.target())?)?.clone();
+    let found = find(call.shared, call.target())?;
+    check_in_use(call, &found)?;
+    let old = stored(&found)?.clone();
     Ok((hand_over(call, &old, &end)?, Cut::NONE))
+}
+
+/// A token is out of force before the store knows: what it was must not live on under another secret.
+fn check_in_use(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
+    let state = found.state(call.shared);
+    if matches!(state, TokenState::Active | TokenState::Rotating) {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::Conflict, format!("{} is {}", found.accessor, state.as_str()))
+        .hint("enable it first if it is disabled, or create another token"))
 }
 
 /// What takes access away comes first and stays, whatever becomes of the rest.
@@ -65,6 +77,9 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
         at: call.now,
     };
     let before = found.state(call.shared);
+    if before == TokenState::Revoked {
+        check_in_use(call, &found)?;
+    }
     found.record().map_or(Ok(()), |record| check_version(call, record))?;
     let cutting = Cutting::begin(call, Whose::Token(found.accessor));
     // Out of force before anything is asked that may take its time; the store hears of it with the successor. What stands in
@@ -136,6 +151,10 @@ fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Rota
         call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
     }
     given.authority.share_limits(&old.digest, &issued.record.digest);
+    // What stands in for it ends no later than the successor, which may live shorter.
+    for child in given.store.children_of(issued.record.accessor)? {
+        call.shared.put_in_force(&child).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    }
     Ok((issued, old, before.clone()))
 }
 

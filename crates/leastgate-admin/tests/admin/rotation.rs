@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leastgate_policy::Timestamp;
+use leastgate_policy::{Timestamp, TokenState};
 use leastgate_store::{Change, StateChange, UsageDelta};
 use serde_json::{Value, json};
 
@@ -195,4 +195,38 @@ fn what_should_have_been_rotated_and_what_ends_soon_are_findings() {
     assert!(names("/v1/findings?type=overdue_rotation").is_empty());
     let due = plane.get(&plane.root, "/v1/tokens/old/rotation").json()["due"].clone();
     assert!(due.as_str() > rotated.json()["token"]["created"].as_str());
+}
+
+/// A revocation is in force before the store hears of it, and may wait for that behind others.
+#[test]
+fn what_is_out_of_force_and_in_the_store_still_has_no_successor() {
+    let plane = start();
+    for (name, state) in [("revoked", TokenState::Revoked), ("disabled", TokenState::Disabled)] {
+        let (_, secret) = plane.make(&json!({"name": name, "owner": "team", "roles": ["reader"], "ttl": "12h"}));
+        plane.authority.set_state(&plane.authority.key().digest(secret.as_bytes()), state);
+        let rotate = format!("/v1/tokens/{name}/rotate");
+        plane.post(&plane.root, &rotate, &json!({"grace": "1h", "reason": "x"})).refused(409, "conflict");
+        assert_eq!(plane.decide(&secret), format!("token_{name}"));
+    }
+    let again = plane.post(&plane.root, "/v1/tokens/revoked/rotate", &json!({"now": true, "reason": "x"}));
+    again.refused(409, "conflict");
+}
+
+#[test]
+fn what_stands_in_for_a_token_ends_with_a_successor_that_lives_shorter() {
+    let plane = start();
+    plane.make(&bot());
+    let child = plane.post(&plane.root, "/v1/tokens/bot/children", &json!({"ttl": "11h", "reason": "x"})).json();
+    // An hour is the most this one may give.
+    let brief = operator(&plane);
+    let rotated = plane.post(&brief, "/v1/tokens/bot/rotate", &json!({"grace": "5m", "reason": "x"}));
+    assert_eq!(rotated.status, 201, "{rotated:?}");
+    let in_force = |answer: &Value| {
+        let digest = plane.authority.key().digest(answer["secret"].as_str().unwrap().as_bytes());
+        plane.authority.token(&digest).unwrap().expires.unwrap()
+    };
+    assert_eq!(in_force(&child), in_force(&rotated.json()));
+    let accessor = child["token"]["accessor"].as_str().unwrap();
+    let shown = plane.get(&plane.root, &format!("/v1/tokens/{accessor}")).json();
+    assert_eq!(shown["expires"], rotated.json()["token"]["expires"]);
 }

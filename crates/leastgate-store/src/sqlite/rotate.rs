@@ -22,7 +22,7 @@ pub(super) fn rotate(connection: &Connection, env: &str, rotation: &Rotation) ->
         OldEnd::Revoked(change) => drop(change_state(connection, env, old.accessor, change, None)?),
     }
     let successor = create(connection, env, &rotation.successor)?;
-    adopt_children(connection, old.accessor, successor.accessor)?;
+    adopt_children(connection, old.accessor, &successor)?;
     Ok(Rotated { old: by_accessor(connection, env, old.accessor)?, successor })
 }
 
@@ -51,14 +51,16 @@ fn grant_grace(connection: &Connection, old: &TokenRecord, end: Timestamp) -> Re
     Ok(())
 }
 
-/// What stands in for the old one stands in for its successor: it would outlive a grace, and ends with who has the name.
-fn adopt_children(connection: &Connection, old: Accessor, successor: Accessor) -> Result<(), Failure> {
+/// What stands in for the old one stands in for its successor, and ends with it at the latest: it would outlive a grace.
+fn adopt_children(connection: &Connection, old: Accessor, successor: &TokenRecord) -> Result<(), Failure> {
     pending::fold_children(connection, old)?;
     connection
         .prepare_cached(
-            "UPDATE tokens SET parent = ?2, version = version + 1 WHERE parent = ?1 AND state <> 'revoked'",
+            "UPDATE tokens SET parent = ?2, version = version + 1,
+                 expires = CASE WHEN ?3 IS NULL THEN expires ELSE min(coalesce(expires, ?3), ?3) END
+             WHERE parent = ?1 AND state <> 'revoked'",
         )?
-        .execute((old.to_string(), successor.to_string()))?;
+        .execute((old.to_string(), successor.accessor.to_string(), successor.expires.map(seconds)))?;
     Ok(())
 }
 
