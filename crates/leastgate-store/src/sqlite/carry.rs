@@ -69,7 +69,7 @@ pub(super) struct Present {
     /// Revocations of many that are not in the rows yet, by row: reason, who asked for it and when.
     pending: HashMap<i64, [Value; 3]>,
     tokens: HashMap<String, Token>,
-    admins: HashMap<String, Option<i64>>,
+    admins: HashMap<String, Admin>,
     /// What is left of those that were purged: whether it was revoked, when it was taken away, the digest's beginning, and
     /// until when it matters.
     tombstones: HashMap<String, Buried>,
@@ -77,6 +77,13 @@ pub(super) struct Present {
     pub(super) restores: Vec<Restored>,
     /// Why there may be more.
     pub(super) fault: Option<String>,
+}
+
+/// An administrator: when revoked, and all that was ever written of it.
+#[derive(Debug)]
+struct Admin {
+    revoked: Option<i64>,
+    row: [Value; 6],
 }
 
 /// A token, as far as it can be taken away from.
@@ -204,11 +211,18 @@ impl Present {
     }
 
     fn read_admins(&mut self, connection: &Connection) -> Result<(), Failure> {
-        let mut statement = connection.prepare("SELECT id, revoked FROM admins NOT INDEXED")?;
+        let mut statement = connection.prepare(
+            "SELECT id, revoked, digest, name, role, may_grant, created, created_by FROM admins NOT INDEXED",
+        )?;
+        let admin = |row: &Row<'_>| {
+            let row_of = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?];
+            Ok((text(row, 0)?.to_owned(), Admin { revoked: row.get(1)?, row: row_of }))
+        };
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            match text(row, 0).and_then(|id| Ok((id.to_owned(), row.get(1)?))) {
-                Ok((id, revoked)) => drop(self.admins.insert(id, revoked)),
+            let read: rusqlite::Result<_> = admin(row);
+            match read {
+                Ok((id, admin)) => drop(self.admins.insert(id, admin)),
                 Err(error) => self.note(error.to_string()),
             }
         }
@@ -297,11 +311,20 @@ impl Present {
     fn carry_admins(&self, copy: &Connection, carried: &mut Carried) -> Result<(), Failure> {
         let mut revoke = copy.prepare("UPDATE admins SET revoked = ?2 WHERE id = ?1 AND revoked IS NULL")?;
         let mut find = copy.prepare("SELECT 1 FROM admins WHERE id = ?1")?;
-        for (id, revoked) in &self.admins {
-            match revoked {
-                Some(at) => carried.revoked_admins += revoke.execute((id, at))? as u64,
-                None => carried.lost_admins += u64::from(!find.exists([id])?),
-            }
+        // A credential that was given for the first administrator is known by this row alone not to be taken again.
+        let mut keep = copy.prepare(
+            "INSERT INTO admins (id, revoked, digest, name, role, may_grant, created, created_by)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?;
+        for (id, Admin { revoked, row }) in &self.admins {
+            let is_here = find.exists([id])?;
+            carried.lost_admins += u64::from(revoked.is_none() && !is_here);
+            let Some(at) = revoked else { continue };
+            let [digest, name, role, may_grant, created, by] = row;
+            carried.revoked_admins += match is_here {
+                true => revoke.execute((id, at))?,
+                false => keep.execute((id, at, digest, name, role, may_grant, created, by))?,
+            } as u64;
         }
         Ok(())
     }

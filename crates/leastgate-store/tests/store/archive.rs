@@ -360,6 +360,29 @@ fn what_nobody_can_know_is_named() {
     assert_eq!(carried.unknown_accessors, [tokens[6].accessor.to_string()]);
 }
 
+/// Their rows are what keeps a credential from being taken for the first administrator's once more.
+#[test]
+fn administrators_that_the_backup_does_not_know_stay_revoked() {
+    let home = Home::new();
+    let store = home.open();
+    let backup = back_up(&home);
+    let new = NewAdmin {
+        name: TokenName::parse("root").unwrap(),
+        role: AdminRole::Admin,
+        may_grant: MayGrant::everything(),
+        created: NOW,
+        created_by: "bootstrap".into(),
+    };
+    let admin = issue_admin(&store, ENV, &key(), &new).unwrap().record;
+    store.revoke_admin(admin.id, NOW.plus(9)).unwrap();
+    drop(store);
+    let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
+    assert_eq!((ready.carried().unwrap().revoked_admins, ready.carried().unwrap().lost_admins), (1, 0));
+    ready.finish("now", hand()).unwrap();
+    let kept = home.open().list_admins().unwrap();
+    assert_eq!(kept.iter().map(|kept| (kept.id, kept.revoked)).collect::<Vec<_>>(), [(admin.id, Some(NOW.plus(9)))]);
+}
+
 #[test]
 fn revocations_are_forgotten_only_when_that_is_asked_for() {
     let Lives { home, backup, tokens, .. } = lives();
