@@ -5,6 +5,7 @@
 mod admins;
 mod archive;
 mod bulk;
+mod carried;
 mod changes;
 mod fixture;
 mod listing;
