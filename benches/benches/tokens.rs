@@ -43,7 +43,7 @@ fn main() {
     let table = TokenTable::with_capacity(usize::try_from(tokens).unwrap_or(0));
     let authority = Arc::new(Authority::with_tokens(key, table));
     let loaded = store
-        .for_each_entry(&mut |entry| authority.upsert(entry).expect("256-bit digests do not collide"))
+        .load(&|entry| authority.upsert(entry).expect("256-bit digests do not collide"))
         .expect("the store can be read");
     let load = loading.elapsed();
     let grown = resident().saturating_sub(before);
@@ -141,7 +141,7 @@ fn revoking(store: &SqliteStore, authority: &Arc<Authority>) -> serde_json::Valu
 fn while_pending(store: &SqliteStore, authority: &Arc<Authority>) -> serde_json::Value {
     let begun = Instant::now();
     let loading = Instant::now();
-    store.for_each_entry(&mut |entry| drop(std::hint::black_box(entry))).expect("the store can be read");
+    store.load(&|entry| drop(std::hint::black_box(entry))).expect("the store can be read");
     let load = loading.elapsed();
     let state = |state| TokenQuery { state: Some(state), ..TokenQuery::all(NOW) };
     let page = |query: TokenQuery| median(5, || drop(store.list_tokens(&query).expect("the list is read")));

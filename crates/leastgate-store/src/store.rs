@@ -152,12 +152,13 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// When they can't be read.
     fn count_made_before(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError>;
 
-    /// Hands every token to the data plane, dead ones included (they are refused for a reason of their own),
-    /// and returns how many there were. `take` must not call the store.
+    /// Hands every token to the data plane, dead ones included (they are refused for a reason of their own), in no
+    /// order and from several threads at once, and returns how many there were. `take` must not call the store, and
+    /// nothing may be added meanwhile.
     ///
     /// # Errors
     /// When they can't be read; some may have been handed over by then.
-    fn for_each_entry(&self, take: &mut dyn FnMut(TokenEntry)) -> Result<u64, StoreError>;
+    fn load(&self, take: &(dyn Fn(TokenEntry) + Sync)) -> Result<u64, StoreError>;
 
     /// Adds to the usage counters, all or nothing, in one commit: some ten thousand at a time.
     ///

@@ -10,6 +10,7 @@ mod decode;
 mod draft;
 mod fate;
 mod list;
+mod load;
 mod meta;
 mod pending;
 mod peppers;
@@ -352,8 +353,8 @@ impl TokenStore for SqliteStore {
         self.read(|connection| bulk::count_made_before(connection, before, now)).map(i64::unsigned_abs)
     }
 
-    fn for_each_entry(&self, take: &mut dyn FnMut(TokenEntry)) -> Result<u64, StoreError> {
-        self.read(|connection| tokens::for_each_entry(connection, take))
+    fn load(&self, take: &(dyn Fn(TokenEntry) + Sync)) -> Result<u64, StoreError> {
+        load::load(&self.shared.readers, self.shared.patience, take)
     }
 
     fn record_usage(&self, deltas: Vec<UsageDelta>) -> Result<(), StoreError> {

@@ -12,6 +12,7 @@ use crate::error::{Failure, StoreError};
 #[derive(Debug)]
 pub(super) struct Readers {
     place: Place,
+    most: usize,
     state: Mutex<Pool>,
     returned: Condvar,
 }
@@ -26,8 +27,14 @@ struct Pool {
 
 impl Readers {
     pub(super) fn new(place: Place, most: usize) -> Self {
-        let pool = Pool { idle: Vec::new(), spare: most.max(1), open: true };
-        Self { place, state: Mutex::new(pool), returned: Condvar::new() }
+        let most = most.max(1);
+        let pool = Pool { idle: Vec::new(), spare: most, open: true };
+        Self { place, most, state: Mutex::new(pool), returned: Condvar::new() }
+    }
+
+    /// How many reads may run at once.
+    pub(super) fn most(&self) -> usize {
+        self.most
     }
 
     /// Has `read` done on one of the connections, waiting up to `patience` for it. What it sees is one state

@@ -3,9 +3,7 @@
 use leastgate_policy::{Accessor, Timestamp, TokenState};
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
-use super::decode::{
-    ENTRY_COLUMNS, Entries, RECORD_COLUMNS, change_name, grants_text, list_text, networks_text, record, seconds,
-};
+use super::decode::{RECORD_COLUMNS, change_name, grants_text, list_text, networks_text, record, seconds};
 use super::pending::{self, PENDING};
 use super::rotate::children_of;
 use crate::error::{Failure, StoreError};
@@ -248,19 +246,4 @@ pub(super) fn check_version(token: &TokenRecord, expected: Option<u64>) -> Resul
         }
         _ => Ok(()),
     }
-}
-
-pub(super) fn for_each_entry(
-    connection: &Connection,
-    take: &mut dyn FnMut(leastgate_policy::TokenEntry),
-) -> Result<u64, Failure> {
-    let mut entries = Entries::default();
-    let mut statement = connection.prepare(&format!("SELECT {ENTRY_COLUMNS} FROM tokens {PENDING}"))?;
-    let mut rows = statement.query([])?;
-    let mut count = 0;
-    while let Some(row) = rows.next()? {
-        take(entries.entry(row)?);
-        count += 1;
-    }
-    Ok(count)
 }

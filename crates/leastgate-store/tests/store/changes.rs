@@ -1,9 +1,9 @@
 //! What may be changed about a token, and who holds a name.
 
-use leastgate_policy::{TokenEntry, TokenState};
+use leastgate_policy::TokenState;
 use leastgate_store::{Change, NewToken, StoreError, TokenGrant, TokenRecord, TokenStore, issue_token};
 
-use crate::fixture::{ENV, NOW, change, key, memory, named, record};
+use crate::fixture::{ENV, NOW, change, key, loaded, memory, named, record};
 
 fn grant(scope: &str) -> TokenGrant {
     TokenGrant { scope: scope.into(), expires: Some(NOW.plus(60)), reason: Some("incident 7".into()) }
@@ -13,10 +13,9 @@ fn grant(scope: &str) -> TokenGrant {
 fn an_issued_token_is_found_by_the_digest_of_its_secret() {
     let store = memory();
     let issued = issue_token(&store, ENV, &key(), &named("bot")).unwrap();
-    let mut entries: Vec<TokenEntry> = vec![];
-    assert_eq!(store.for_each_entry(&mut |entry| entries.push(entry)), Ok(1));
+    let entries = loaded(&store);
     assert_eq!(entries[0].digest, key().digest(issued.secret.expose().as_bytes()));
-    assert_eq!(entries[0], issued.record.entry());
+    assert_eq!(entries, [issued.record.entry()]);
     assert!(issued.secret.expose().contains(&issued.record.accessor.to_string()));
 }
 

@@ -1,11 +1,14 @@
 //! A store in a folder of its own, and records to put in it.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
-use leastgate_policy::{EnvironmentKey, Pepper, Restrictions, Timestamp, TokenLimits};
+use leastgate_policy::{EnvironmentKey, Pepper, Restrictions, Timestamp, TokenEntry, TokenLimits};
 use leastgate_store::draw::draw_token;
-use leastgate_store::{Change, NewToken, SqliteOptions, SqliteStore, StateChange, StoreError, TokenName, TokenRecord};
+use leastgate_store::{
+    Change, NewToken, SqliteOptions, SqliteStore, StateChange, StoreError, TokenName, TokenRecord, TokenStore,
+};
 
 pub(crate) const ENV: &str = "prod";
 pub(crate) const NOW: Timestamp = Timestamp(1_800_000_000);
@@ -104,3 +107,13 @@ pub(crate) const FIRST_LAYOUT: &str =
     DROP INDEX tokens_by_pepper; ALTER TABLE admins DROP COLUMN pepper_id;
     CREATE INDEX tokens_by_owner ON tokens (owner) WHERE owner IS NOT NULL;
     PRAGMA user_version = 1";
+
+/// What the data plane gets at a start, by accessor.
+pub(crate) fn loaded(store: &SqliteStore) -> Vec<TokenEntry> {
+    let entries = Mutex::new(vec![]);
+    let count = store.load(&|entry| entries.lock().unwrap().push(entry)).unwrap();
+    let mut entries = entries.into_inner().unwrap();
+    assert_eq!(count, entries.len() as u64);
+    entries.sort_unstable_by_key(|entry| entry.accessor);
+    entries
+}

@@ -10,7 +10,7 @@ use leastgate_store::{
 };
 use rusqlite::Connection;
 
-use crate::fixture::{ENV, Home, NOW, change, key, named, options, record};
+use crate::fixture::{ENV, Home, NOW, change, key, loaded, named, options, record};
 
 /// Nothing is brought up to date: what is read is the list.
 fn held(home: &Home) -> SqliteStore {
@@ -60,11 +60,8 @@ fn a_revocation_of_many_counts_before_a_row_is_written_and_after_a_restart() {
         assert_eq!(store.token(token.accessor), Ok(revoked(token)));
         assert_eq!(store.find_token(token.name.as_str()), Ok(revoked(token)));
     }
-    let mut living = vec![];
-    store
-        .for_each_entry(&mut |entry| living.extend((entry.state == TokenState::Active).then_some(entry.accessor)))
-        .unwrap();
-    assert_eq!(living, [tokens[4].accessor]);
+    let living = loaded(&store).into_iter().filter(|entry| entry.state == TokenState::Active);
+    assert!(living.map(|entry| entry.accessor).eq([tokens[4].accessor]));
     let query = |state| TokenQuery { state: Some(state), ..TokenQuery::all(NOW) };
     let listed = |state| store.list_tokens(&query(state)).unwrap().items.len();
     assert_eq!((listed(StateFilter::Active), listed(StateFilter::Revoked)), (1, 4));

@@ -9,7 +9,7 @@ use leastgate_store::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::fixture::{ENV, NOW, key, key_of, named, options, record};
+use crate::fixture::{ENV, NOW, key, key_of, loaded, named, options, record};
 
 /// Tokens there may be.
 const TOKENS: usize = 10;
@@ -138,9 +138,7 @@ fn readings(store: &SqliteStore, drawn: &[TokenRecord], turn: usize) -> Vec<Stri
             .unwrap();
         all.push(format!("by time {seen:?}"));
     }
-    let mut entries = vec![];
-    store.for_each_entry(&mut |entry| entries.push(entry)).unwrap();
-    all.push(format!("entries {entries:?}"));
+    all.push(format!("entries {:?}", loaded(store)));
     all.extend(queries(turn).iter().map(|query| format!("{query:?} {:?}", pages(store, query))));
     all
 }

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 
-use crate::fixture::{ENV, Home, memory, named, options, record};
+use crate::fixture::{ENV, Home, loaded, memory, named, options, record};
 
 fn time() -> impl Strategy<Value = Timestamp> {
     (0..=u64::MAX / 2).prop_map(Timestamp)
@@ -80,9 +80,7 @@ proptest! {
         let store = memory();
         prop_assert_eq!(&store.create_token(token.clone()).unwrap(), &token);
         prop_assert_eq!(&store.token(token.accessor).unwrap(), &token);
-        let mut entries = vec![];
-        store.for_each_entry(&mut |entry| entries.push(entry)).unwrap();
-        prop_assert_eq!(entries, vec![token.entry()]);
+        prop_assert_eq!(loaded(&store), vec![token.entry()]);
     }
 }
 

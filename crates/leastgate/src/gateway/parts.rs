@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use leastgate_admin::api::{ListenerView, Moment, ReloadView, SinkView};
 use leastgate_admin::{AdminConfig, AdminState, AdminTls, Hooks, ProbeTarget, Tokens};
@@ -104,15 +104,15 @@ pub(super) fn token_table(config: &GatewayConfig, store: &dyn TokenStore) -> Res
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("tokens can't be loaded: {error}"));
     let count = store.count_tokens().map_err(|error| failed(&error))?;
     let table = TokenTable::with_capacity(usize::try_from(count).unwrap_or(0));
-    let mut collision = None;
-    let load = store.for_each_entry(&mut |entry| {
+    let collision = OnceLock::new();
+    let load = store.load(&|entry| {
         if let Err(error) = table.upsert(entry) {
-            collision = Some(error);
+            collision.get_or_init(|| error);
         }
     });
     load.map_err(|error| failed(&error))?;
-    if let Some(error) = collision {
-        return Err(failed(&error));
+    if let Some(error) = collision.get() {
+        return Err(failed(error));
     }
     for (of, with) in store.sharing_limits().map_err(|error| failed(&error))? {
         table.share_limits(&of, &with);
