@@ -13,6 +13,7 @@ mod pending;
 mod pending_model;
 mod peppers;
 mod refusals;
+mod restores;
 mod rotation;
 mod round_trip;
 mod tombstones;
