@@ -114,6 +114,16 @@ pub enum ArchiveError {
         /// Why.
         detail: String,
     },
+    /// What the present store says does not go into the backup.
+    #[error("what was taken away since the backup can't be carried over, for a fault of the present store {} ({detail}); the \
+             backup is whole: `leastgate store check` tells the present store's faults, and --forget-revocations does without \
+             it (then revoke again what has to be)", .path.display())]
+    Unfit {
+        /// The present store.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
     /// The watcher ended it.
     #[error("interrupted: nothing was changed")]
     Interrupted,

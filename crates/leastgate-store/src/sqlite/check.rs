@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, Row};
+use rusqlite::{Connection, ErrorCode, Row, Statement};
 
 use super::decode::{RECORD_COLUMNS, ROW_ID, record, text};
 use super::pending::{self, PENDING};
@@ -233,12 +233,12 @@ fn each(
     decode: impl Fn(&Row<'_>) -> rusqlite::Result<()>,
 ) -> Result<u64, Stop> {
     let mut statement = connection.prepare(sql)?;
-    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+    let columns = columns(&statement);
     let mut rows = statement.query([])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
         if let Err(error) = decode(row) {
-            report.add(format!("{kind} {}", name(row)), told(&error, &columns), REPLACE);
+            report.add(called(kind, row, ROW_ID), told(&error, &columns), REPLACE);
         }
         count += 1;
         if count % STRIDE == 0 {
@@ -248,18 +248,22 @@ fn each(
     Ok(count)
 }
 
-/// A record's public id, if it is one; else where it stands.
-fn name(row: &Row<'_>) -> String {
-    match text(row, 0) {
+/// What a record is called: by its public id, if it is one; else by where it stands, which the column `at` says.
+pub(super) fn called(kind: &str, row: &Row<'_>, at: usize) -> String {
+    let name = match text(row, 0) {
         Ok(id) => id.chars().take(20).collect(),
-        Err(_) => {
-            row.get::<_, i64>(ROW_ID).or_else(|_| row.get(0)).map_or_else(|_| "?".into(), |id| format!("row {id}"))
-        }
-    }
+        Err(_) => row.get::<_, i64>(at).or_else(|_| row.get(0)).map_or_else(|_| "?".into(), |id| format!("row {id}")),
+    };
+    format!("{kind} {name}")
+}
+
+/// The names that [`told`] tells.
+pub(super) fn columns(statement: &Statement<'_>) -> Vec<String> {
+    statement.column_names().map(str::to_owned).collect()
 }
 
 /// What does not decode, by its column.
-fn told(error: &rusqlite::Error, columns: &[String]) -> String {
+pub(super) fn told(error: &rusqlite::Error, columns: &[String]) -> String {
     use rusqlite::Error;
     let column = |at: &usize| columns.get(*at).map_or("?", String::as_str).to_owned();
     match error {

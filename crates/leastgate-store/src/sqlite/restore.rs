@@ -10,7 +10,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::Connection;
+use leastgate_policy::Timestamp;
+use rusqlite::{Connection, ErrorCode};
 
 use super::backup::named;
 use super::carry::{Carried, Present};
@@ -44,6 +45,7 @@ pub struct Restore {
     backup: PathBuf,
     report: Report,
     carried: Option<Carried>,
+    hand: Hand,
     forgets: bool,
     /// Restores before this one that are not on record yet.
     untold: Vec<Restored>,
@@ -60,6 +62,7 @@ impl Restore {
         backup: &Path,
         owner: Owner<'_>,
         options: RestoreOptions,
+        hand: Hand,
         watch: Watch<'_>,
     ) -> Result<Self, ArchiveError> {
         let store = dir.store_path();
@@ -76,18 +79,18 @@ impl Restore {
         let report = verified(&draft, backup, owner, watch)?;
         let report = Report { seal, ..report };
         let end = if options.forget_revocations { "ROLLBACK" } else { "COMMIT" };
-        let carried = present.as_ref().map(|present| carry(&draft, present, end)).transpose();
-        let carried = carried.map_err(|failure| failure.at(&store))?;
+        let carried = present.as_ref().map(|present| carry(&draft, present, hand.at, end)).transpose();
+        let carried = carried.map_err(|failure| unfit(failure, &store))?;
         // Without a former store the backup's own mark is all there is: told twice is better than never.
         let untold = match present {
             Some(present) => present.restores,
             None => writer(&draft).and_then(|copy| meta::restores(&copy)).map_err(|failure| failure.at(backup))?,
         };
         if carried.is_some() {
-            verified(&draft, backup, owner, watch)?;
+            verified_again(&draft, &store, owner, watch)?;
         }
         let backup = std::path::absolute(backup).unwrap_or_else(|_| backup.to_owned());
-        Ok(Self { draft, store, backup, report, carried, forgets: options.forget_revocations, untold })
+        Ok(Self { draft, store, backup, report, carried, hand, forgets: options.forget_revocations, untold })
     }
 
     /// What is in the backup.
@@ -107,9 +110,9 @@ impl Restore {
     ///
     /// # Errors
     /// Another program has the store open, or the folder can't be written.
-    pub fn finish(mut self, stamp: &str, hand: Hand) -> Result<Option<PathBuf>, ArchiveError> {
+    pub fn finish(mut self, stamp: &str) -> Result<Option<PathBuf>, ArchiveError> {
         let kept = companion(&self.store, &format!(".before-restore-{stamp}"));
-        let mark = self.mark(hand, &kept);
+        let mark = self.mark(&kept);
         self.untold.push(mark);
         let marked = writer(&self.draft).and_then(|copy| meta::set_restores(&copy, &self.untold));
         marked.map_err(|failure| failure.at(&self.store))?;
@@ -121,7 +124,7 @@ impl Restore {
 }
 
 impl Restore {
-    fn mark(&self, hand: Hand, kept: &Path) -> Restored {
+    fn mark(&self, kept: &Path) -> Restored {
         let is_kept =
             self.store.exists() || COMPANIONS.into_iter().any(|suffix| companion(&self.store, suffix).exists());
         let revocations = match &self.carried {
@@ -132,8 +135,8 @@ impl Restore {
         };
         let carried = self.carried.clone().unwrap_or_default();
         Restored {
-            at: hand.at.0,
-            by: hand.by,
+            at: self.hand.at.0,
+            by: self.hand.by.clone(),
             backup: self.backup.display().to_string(),
             made: if let Seal::Good(made) = self.report.seal { Some(made.0) } else { None },
             revocations,
@@ -163,7 +166,7 @@ fn present(store: &Path, owner: Owner<'_>) -> Result<Option<Present>, ArchiveErr
     match snapshot::open(store) {
         Ok(connection) => {
             is_ours(&connection, store, owner)?;
-            Ok(Some(Present::read(&connection)))
+            Ok(Some(Present::read(&connection, store)))
         }
         Err(error @ (StoreError::Corrupt { .. } | StoreError::NewerSchema { .. })) => {
             Ok(Some(Present::unreadable(error.to_string())))
@@ -235,6 +238,30 @@ fn verified(draft: &Draft, backup: &Path, owner: Owner<'_>, watch: Watch<'_>) ->
     Ok(Report { schema: found, ..report })
 }
 
+/// The backup was whole before: what is not now came from the present store.
+fn verified_again(draft: &Draft, store: &Path, owner: Owner<'_>, watch: Watch<'_>) -> Result<(), ArchiveError> {
+    match verified(draft, store, owner, watch) {
+        Err(ArchiveError::Faulty { path, report }) => {
+            let detail = report
+                .problems
+                .first()
+                .map_or_else(String::new, |problem| format!("{}: {}", problem.record, problem.what));
+            Err(ArchiveError::Unfit { path, detail })
+        }
+        verified => verified.map(drop),
+    }
+}
+
+/// What the copy's own rules do not admit.
+fn unfit(failure: Failure, store: &Path) -> ArchiveError {
+    match failure {
+        Failure::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            ArchiveError::Unfit { path: store.to_owned(), detail: error.to_string() }
+        }
+        failure => failure.at(store).into(),
+    }
+}
+
 fn writer(draft: &Draft) -> Result<Connection, Failure> {
     let connection = Place::File(draft.path().to_owned()).connect()?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -242,10 +269,10 @@ fn writer(draft: &Draft) -> Result<Connection, Failure> {
 }
 
 /// What it finds is the same whether the end is to keep it or not.
-fn carry(draft: &Draft, present: &Present, end: &str) -> Result<Carried, Failure> {
+fn carry(draft: &Draft, present: &Present, at: Timestamp, end: &str) -> Result<Carried, Failure> {
     let connection = writer(draft)?;
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    let carried = present.carry_into(&connection)?;
+    let carried = present.carry_into(&connection, at)?;
     connection.execute_batch(end)?;
     Ok(carried)
 }
@@ -295,4 +322,36 @@ fn set_aside(store: &Path, kept: &Path) -> io::Result<bool> {
     }
     sync_folder(store)?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use leastgate_policy::{EnvironmentKey, Pepper};
+
+    use super::*;
+    use crate::sqlite::{SqliteOptions, SqliteStore};
+
+    /// What a look at the present store did not find: the backup was whole, and whoever tries another one gains nothing.
+    #[test]
+    fn what_is_not_whole_after_carrying_is_the_present_stores_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store.db");
+        let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "prod");
+        let owner = Owner { environment: "prod", key: &key };
+        let draft = Draft::of(&store).unwrap();
+        drop(SqliteStore::open(draft.path(), "prod", &key, SqliteOptions::default()).unwrap());
+        let again = |draft: &Draft| verified_again(draft, &store, owner, &mut |_| ControlFlow::Continue(()));
+        again(&draft).unwrap();
+        let copy = writer(&draft).unwrap();
+        copy.execute_batch("INSERT INTO tombstones VALUES ('no accessor', zeroblob(8), 1, 1, NULL)").unwrap();
+        let refused = copy.execute_batch("INSERT INTO tombstones VALUES ('A', zeroblob(7), 1, 1, NULL)").unwrap_err();
+        for error in [again(&draft).unwrap_err(), unfit(refused.into(), &store)] {
+            let said = error.to_string();
+            assert!(matches!(&error, ArchiveError::Unfit { path, .. } if *path == store), "{said}");
+            let words = ["present store", "the backup is whole", "--forget-revocations"];
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        }
+    }
 }

@@ -45,11 +45,11 @@ pub(crate) fn checked(path: &Path) -> Result<Report, ArchiveError> {
 
 pub(crate) fn prepare(home: &Home, from: &Path, options: RestoreOptions) -> Result<Restore, ArchiveError> {
     let dir = StateDir::open(folder(home)).unwrap();
-    Restore::prepare(&dir, from, owner(&key()), options, &mut go_on)
+    Restore::prepare(&dir, from, owner(&key()), options, hand(), &mut go_on)
 }
 
 pub(crate) fn restore(home: &Home, from: &Path) -> Option<PathBuf> {
-    prepare(home, from, RestoreOptions::default()).unwrap().finish("now", hand()).unwrap()
+    prepare(home, from, RestoreOptions::default()).unwrap().finish("now").unwrap()
 }
 
 pub(crate) fn names(folder: &Path) -> Vec<String> {
@@ -191,7 +191,7 @@ fn what_is_no_store_or_somebody_elses_is_refused() {
     let dir = StateDir::open(folder(&home)).unwrap();
     let refused = |owner: Owner<'_>, from: &Path| {
         let options = RestoreOptions { unsealed: true, forget_revocations: true, salvage: false };
-        Restore::prepare(&dir, from, owner, options, &mut go_on).unwrap_err()
+        Restore::prepare(&dir, from, owner, options, hand(), &mut go_on).unwrap_err()
     };
     let wrong = refused(owner(&other), &to);
     assert!(matches!(wrong, ArchiveError::Store(StoreError::WrongPepper { .. })), "{wrong}");

@@ -6,6 +6,7 @@ mod admins;
 mod archive;
 mod bulk;
 mod carried;
+mod carried_damage;
 mod changes;
 mod fixture;
 mod listing;

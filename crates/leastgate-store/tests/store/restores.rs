@@ -7,7 +7,7 @@ use leastgate_policy::TokenState;
 use leastgate_store::archive::{ArchiveError, RestoreOptions, backup};
 use leastgate_store::{Change, StateDir, StateDirError, StoreError, TokenStore};
 
-use crate::archive::{back_up, checked, folder, go_on, hand, make_old, names, owner, prepare, restore};
+use crate::archive::{back_up, checked, folder, go_on, make_old, names, owner, prepare, restore};
 use crate::fixture::{Home, NOW, change, key, named, record};
 
 /// SQLite would apply the old store's log to the new one, and say nothing.
@@ -47,7 +47,7 @@ fn a_store_that_somebody_has_open_is_not_replaced() {
     let backup = back_up(&home);
     store.create_token(record(named("b"))).unwrap();
     let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
-    let refused = ready.finish("now", hand()).unwrap_err();
+    let refused = ready.finish("now").unwrap_err();
     assert!(matches!(refused, ArchiveError::Store(StoreError::Busy { .. })), "{refused}");
     assert_eq!(store.count_tokens().unwrap(), 2);
     assert!(names(folder(&home)).iter().all(|name| !name.contains("partial") && !name.contains("before-restore")));
@@ -114,7 +114,7 @@ fn a_backup_of_an_older_release_is_checked_restored_and_brought_up() {
         }
         let ready = prepare(&home, &old, RestoreOptions::default()).unwrap();
         assert_eq!((ready.report().schema, ready.carried().unwrap().revoked), (1, 1));
-        ready.finish(&format!("{is_present_old}"), hand()).unwrap();
+        ready.finish(&format!("{is_present_old}")).unwrap();
         assert_eq!(checked(&home.path).unwrap().schema, 5);
         assert_eq!(home.open().token(token.accessor).unwrap().state, TokenState::Revoked);
     }

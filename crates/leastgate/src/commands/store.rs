@@ -142,14 +142,14 @@ fn restore(global: &Global, arguments: &StoreRestore) -> Result<(), Failure> {
     let interrupt = Interrupt::take()?;
     let ready = {
         let line = Line::start(global, &interrupt);
-        Restore::prepare(&dir, file, gateway.owner(), options, &mut |now| line.show(now))
+        Restore::prepare(&dir, file, gateway.owner(), options, hand(), &mut |now| line.show(now))
     };
     let ready = ready.map_err(refused)?;
     tell_consequences(file, &ready, options);
     client::confirm_or(&interrupt, &format!("Replace {} with it?", dir.store_path().display()), arguments.yes)?;
     let (report, carried) = (ready.report().clone(), ready.carried().cloned());
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string();
-    let kept = ready.finish(&stamp, hand()).map_err(refused)?;
+    let kept = ready.finish(&stamp).map_err(refused)?;
     let store = dir.store_path();
     match global.output {
         Format::Json => {
@@ -291,7 +291,8 @@ fn refused(error: ArchiveError) -> Failure {
         | ArchiveError::Faulty { .. }
         | ArchiveError::BrokenSeal { .. }
         | ArchiveError::Unsealed { .. }
-        | ArchiveError::Unreadable { .. } => Exit::Invalid,
+        | ArchiveError::Unreadable { .. }
+        | ArchiveError::Unfit { .. } => Exit::Invalid,
         ArchiveError::Interrupted => Exit::Interrupted,
         ArchiveError::Same { .. } | ArchiveError::Reserved { .. } => Exit::Usage,
         ArchiveError::Store(_) | ArchiveError::Exists { .. } | ArchiveError::OthersFolder { .. } => Exit::Failed,

@@ -1,68 +1,72 @@
 //! What the present store says, and says last: read for the copy that is to replace it.
 //!
-//! Only what the first layout had is read of it, and where it has them its tombstones and the revocations that are not in its
-//! rows yet, row by row and without its indexes: it may be older than this code, and it may be why somebody restores.
+//! Only what the first layout had is read of it, and where it has them its tombstones, the revocations that are not in its rows
+//! yet and what was used, row by row and without its indexes: it may be older than this code, and it may be why somebody
+//! restores. What does not decode is damage, is told, and never gets into the copy: whose record it is is taken as revoked.
 
 use std::collections::HashMap;
+use std::path::Path;
 
-use rusqlite::types::Value;
+use leastgate_policy::{Accessor, Restrictions, Timestamp, TokenDigest, TokenLimits, TokenState};
 use rusqlite::{Connection, Row};
 
-use super::stricter::list;
+use crate::admin::AdminRecord;
 use crate::error::Failure;
+use crate::record::{Change, StateChange, TokenGrant};
 use crate::restored::Restored;
-use crate::sqlite::decode::text;
+use crate::sqlite::decode::{
+    digest, grants, limits, list, number, optional, optional_time, parsed, restrictions, state, state_change, time,
+};
 use crate::sqlite::purge::{TOMBSTONES, tombstone};
-use crate::sqlite::{check, meta};
+use crate::sqlite::{admins, check, meta};
 
 /// The present store's last word on each record.
 #[derive(Debug, Default)]
 pub(in crate::sqlite) struct Present {
-    /// Revocations of many that are not in the rows yet, by row: reason, who asked for it and when.
-    pending: HashMap<i64, [Value; 3]>,
-    pub(super) tokens: HashMap<String, Token>,
-    pub(super) admins: HashMap<String, Admin>,
-    /// What is left of those that were purged: whether it was revoked, when it was taken away, the digest's beginning, and
-    /// until when it matters.
-    pub(super) tombstones: HashMap<String, Buried>,
+    /// Revocations of many that are not in the rows yet, by row; `None`: one that does not decode.
+    pending: HashMap<i64, Option<StateChange>>,
+    pub(super) tokens: HashMap<Accessor, Token>,
+    /// Tokens of which something does not decode, and the version they had, if that does.
+    pub(super) damaged: HashMap<Accessor, u64>,
+    pub(super) admins: HashMap<Accessor, Admin>,
+    /// What is left of those that were purged.
+    pub(super) tombstones: HashMap<Accessor, Buried>,
     /// Restores that it came from itself, and of which nobody has heard yet.
     pub(in crate::sqlite) restores: Vec<Restored>,
     /// Why there may be more.
     pub(in crate::sqlite) fault: Option<String>,
 }
 
-/// An administrator: when revoked, and all that was ever written of it.
+/// An administrator.
 #[derive(Debug)]
-pub(super) struct Admin {
-    pub(super) revoked: Option<i64>,
-    pub(super) row: [Value; 6],
+pub(super) enum Admin {
+    Known(AdminRecord),
+    /// Something of it does not decode; this is its digest, if that does.
+    Damaged(Option<TokenDigest>),
 }
 
 /// A token, as far as it can be taken away from.
 #[derive(Debug)]
 pub(super) struct Token {
-    pub(super) state: &'static str,
-    pub(super) expires: Option<i64>,
-    pub(super) successor: Option<String>,
-    pub(super) roles: String,
-    pub(super) grants: String,
-    pub(super) source_ip: String,
-    pub(super) not_before: Option<i64>,
-    pub(super) rate: Option<i64>,
-    pub(super) burst: Option<i64>,
-    pub(super) concurrent: Option<i64>,
-    pub(super) version: i64,
-    /// The change of its state, its reason, who asked for it and when.
-    pub(super) change: [Value; 4],
+    pub(super) state: TokenState,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) successor: Option<Accessor>,
+    pub(super) roles: Vec<String>,
+    pub(super) grants: Vec<TokenGrant>,
+    pub(super) restrictions: Restrictions,
+    pub(super) limits: TokenLimits,
+    pub(super) version: u64,
+    pub(super) change: Option<StateChange>,
 }
 
-/// A row of the tombstones, as it is.
+/// A tombstone.
 #[derive(Debug)]
 pub(super) struct Buried {
     pub(super) is_revoked: bool,
-    pub(super) at: i64,
+    pub(super) at: Timestamp,
+    /// What its digest begins with.
     pub(super) digest_key: [u8; 8],
-    pub(super) until: Option<i64>,
+    pub(super) until: Option<Timestamp>,
 }
 
 /// The columns [`token`] reads after the accessor, in its order; the first layout has them all.
@@ -70,50 +74,53 @@ pub(super) const COLUMNS: &str =
     "state, expires, successor, roles, grants, source_ip, not_before, rate, burst, concurrent, version,
     change, change_reason, change_by, change_at";
 
+/// Where they have the version.
+const VERSION: usize = 11;
 /// Where the row's own id is, if it is asked for behind them.
 const ROW_ID: usize = 16;
 
 pub(super) fn token(row: &Row<'_>) -> rusqlite::Result<Token> {
-    let known = ["active", "rotating", "disabled"].into_iter().find(|known| text(row, 1) == Ok(known));
     Ok(Token {
-        // What is no state lets nobody in.
-        state: known.unwrap_or("revoked"),
-        expires: row.get(2)?,
-        successor: row.get(3)?,
-        roles: row.get(4)?,
-        grants: row.get(5)?,
-        source_ip: row.get(6)?,
-        not_before: row.get(7)?,
-        rate: row.get(8)?,
-        burst: row.get(9)?,
-        concurrent: row.get(10)?,
-        version: row.get(11)?,
-        change: [row.get(12)?, row.get(13)?, row.get(14)?, row.get(15)?],
+        state: state(row, 1)?,
+        expires: optional_time(row, 2)?,
+        successor: optional(row, 3)?,
+        roles: list(row, 4)?,
+        grants: grants(row, 5)?,
+        restrictions: restrictions(row, 6, 7)?,
+        limits: limits(row, 8)?,
+        version: number(row, VERSION)?,
+        change: state_change(row, 12)?,
     })
+}
+
+fn buried(row: &Row<'_>) -> rusqlite::Result<(Accessor, Buried)> {
+    let accessor = tombstone(row)?.accessor;
+    let (is_revoked, at) = (row.get(1)?, time(row, 2)?);
+    Ok((accessor, Buried { is_revoked, at, digest_key: row.get(3)?, until: optional_time(row, 4)? }))
 }
 
 impl Present {
     /// Reads what it can.
-    pub(in crate::sqlite) fn read(connection: &Connection) -> Self {
+    pub(in crate::sqlite) fn read(connection: &Connection, path: &Path) -> Self {
         let mut present = Self::default();
         let steps =
             [Self::read_pending, Self::read_tokens, Self::read_admins, Self::read_tombstones, Self::look_for_damage];
         for read in steps {
-            if let Err(Failure::Sqlite(error)) = read(&mut present, connection) {
-                present.note(error.to_string());
+            if let Err(failure) = read(&mut present, connection) {
+                present.note(failure.at(path).to_string());
             }
         }
         present.restores = meta::restores(connection).unwrap_or_default();
         present
     }
 
-    fn note(&mut self, fault: String) {
-        self.fault.get_or_insert(fault);
-    }
-
     /// A store that can't even be opened.
     pub(in crate::sqlite) fn unreadable(why: String) -> Self {
         Self { fault: Some(why), ..Self::default() }
+    }
+
+    fn note(&mut self, fault: String) {
+        self.fault.get_or_insert(fault);
     }
 
     /// Older layouts have none.
@@ -122,61 +129,84 @@ impl Present {
             return Ok(());
         }
         let mut statement = connection.prepare(
-            "SELECT token, coalesce(bulk_reason, ''), coalesce(bulk_by, ''), coalesce(bulk_at, 0)
+            "SELECT token, bulk_reason, bulk_by, bulk_at
              FROM pending_revocations LEFT JOIN bulk_revocations ON bulk_revocations.bulk = pending_revocations.bulk",
         )?;
+        let listed = |row: &Row<'_>| {
+            let (reason, by, at) = (row.get(1)?, row.get(2)?, time(row, 3)?);
+            Ok(StateChange { change: Change::Revoke, reason, by, at })
+        };
+        let columns = check::columns(&statement);
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            self.pending.insert(row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?]);
+            let read: rusqlite::Result<_> = listed(row);
+            if let Err(error) = &read {
+                self.note(format!("a revocation of many: {}", check::told(error, &columns)));
+            }
+            self.pending.insert(row.get(0)?, read.ok());
         }
         Ok(())
     }
 
     fn read_tokens(&mut self, connection: &Connection) -> Result<(), Failure> {
         let mut statement = connection.prepare(&format!("SELECT accessor, {COLUMNS}, id FROM tokens NOT INDEXED"))?;
+        let columns = check::columns(&statement);
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            match text(row, 0).and_then(|accessor| Ok((accessor.to_owned(), self.token(row)?))) {
-                Ok((accessor, token)) => {
-                    if list(&token.roles).is_none() || list(&token.grants).is_none() {
-                        self.note(format!("the roles or grants of {accessor} do not decode"));
-                    }
-                    self.tokens.insert(accessor, token);
+            let accessor: Accessor = match parsed(row, 0) {
+                Ok(accessor) => accessor,
+                Err(error) => {
+                    self.note(format!("{}: {}", check::called("token", row, ROW_ID), check::told(&error, &columns)));
+                    continue;
                 }
-                Err(error) => self.note(error.to_string()),
+            };
+            let Some(kept) = self.token(row, &columns)? else {
+                self.damaged.insert(accessor, number(row, VERSION).unwrap_or(0));
+                continue;
+            };
+            if self.tokens.insert(accessor, kept).is_some() {
+                self.note(format!("token {accessor}: it is there twice"));
+                self.damaged.insert(accessor, 0);
             }
         }
         Ok(())
     }
 
-    fn token(&self, row: &Row<'_>) -> rusqlite::Result<Token> {
-        let kept = token(row)?;
+    /// `None`: something of it does not decode.
+    fn token(&mut self, row: &Row<'_>, columns: &[String]) -> Result<Option<Token>, Failure> {
+        let kept = match token(row) {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.note(format!("{}: {}", check::called("token", row, ROW_ID), check::told(&error, columns)));
+                return Ok(None);
+            }
+        };
         Ok(match self.pending.get(&row.get(ROW_ID)?) {
-            Some([reason, by, at]) => Token {
-                state: "revoked",
+            None => Some(kept),
+            Some(None) => None,
+            Some(Some(change)) => Some(Token {
+                state: TokenState::Revoked,
                 version: kept.version.saturating_add(1),
-                change: [Value::Text("revoke".to_owned()), reason.clone(), by.clone(), at.clone()],
+                change: Some(change.clone()),
                 ..kept
-            },
-            None => kept,
+            }),
         })
     }
 
     fn read_admins(&mut self, connection: &Connection) -> Result<(), Failure> {
-        let mut statement = connection.prepare(
-            "SELECT id, revoked, digest, name, role, may_grant, created, created_by FROM admins NOT INDEXED",
-        )?;
-        let admin = |row: &Row<'_>| {
-            let row_of = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?];
-            Ok((text(row, 0)?.to_owned(), Admin { revoked: row.get(1)?, row: row_of }))
-        };
+        // Older layouts do not say under which pepper.
+        let is_known = connection.column_exists(None, "admins", "pepper_id")?;
+        let columns = if is_known { admins::COLUMNS.to_owned() } else { admins::COLUMNS.replace("pepper_id", "''") };
+        let mut statement = connection.prepare(&format!("SELECT {columns} FROM admins NOT INDEXED"))?;
+        let columns = check::columns(&statement);
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let read: rusqlite::Result<_> = admin(row);
-            match read {
-                Ok((id, admin)) => drop(self.admins.insert(id, admin)),
-                Err(error) => self.note(error.to_string()),
+            let read = admins::record(row);
+            if let Err(error) = &read {
+                self.note(format!("{}: {}", check::called("admin", row, 0), check::told(error, &columns)));
             }
+            let Ok(id) = parsed(row, 0) else { continue };
+            self.admins.insert(id, read.map_or_else(|_| Admin::Damaged(digest(row, 1).ok()), Admin::Known));
         }
         Ok(())
     }
@@ -187,15 +217,16 @@ impl Present {
             return Ok(());
         }
         let mut statement = connection.prepare(&format!("{TOMBSTONES} NOT INDEXED"))?;
+        let columns = check::columns(&statement);
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let read = tombstone(row).and_then(|read| {
-                let (is_revoked, at, digest_key, until) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-                Ok((read.accessor.to_string(), Buried { is_revoked, at, digest_key, until }))
-            });
-            match read {
+            match buried(row) {
                 Ok((accessor, buried)) => drop(self.tombstones.insert(accessor, buried)),
-                Err(error) => self.note(error.to_string()),
+                Err(error) => {
+                    self.note(format!("{}: {}", check::called("tombstone of", row, 0), check::told(&error, &columns)));
+                    // Who has one was taken away, whatever else it says.
+                    self.damaged.extend(parsed(row, 0).ok().map(|accessor: Accessor| (accessor, 0)));
+                }
             }
         }
         Ok(())
