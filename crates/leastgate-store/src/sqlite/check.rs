@@ -188,6 +188,9 @@ fn identity(
     if report.environment.is_none() {
         report.add("the file", "it does not say whose environment its records are", LAST_BACKUP);
     }
+    if let Err(Failure::Sqlite(error)) = meta::use_known_since(connection) {
+        report.add("the file", format!("since when uses are known does not decode ({error})"), LAST_BACKUP);
+    }
     let Some(owner) = owner else { return Ok(()) };
     let compared = meta::compare_environment(connection, path, owner.environment)
         .and_then(|()| meta::compare_key(connection, path, owner.key));

@@ -56,7 +56,7 @@ pub(super) fn limits(row: &Row<'_>, first: usize) -> rusqlite::Result<TokenLimit
 }
 
 /// Two columns: when, and from where.
-fn last_use(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<LastUse>> {
+pub(super) fn last_use(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<LastUse>> {
     let Some(at) = optional_time(row, first)? else { return Ok(None) };
     Ok(Some(LastUse { at, source: optional(row, first + 1)? }))
 }

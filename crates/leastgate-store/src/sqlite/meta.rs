@@ -1,16 +1,19 @@
 //! Whose records these are: the environment, and a check value of the key their digests were made with.
 
+use std::num::ParseIntError;
 use std::path::Path;
 
-use leastgate_policy::EnvironmentKey;
+use leastgate_policy::{EnvironmentKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::decode::broken;
 use crate::error::{Failure, StoreError};
 use crate::restored::Restored;
 
 const ENVIRONMENT: &str = "environment";
 const KEY_CHECK: &str = "key-check";
 const RESTORES: &str = "restores";
+const USE_KNOWN_SINCE: &str = "use-known-since";
 
 /// Compares the store's owner with the configured one; a new store takes it.
 ///
@@ -71,6 +74,20 @@ pub(super) fn set_restores(connection: &Connection, restores: &[Restored]) -> Re
     }
     let kept = serde_json::to_vec(restores).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", (RESTORES, kept))?;
+    Ok(())
+}
+
+/// Since when it is known which tokens are used, after a restore that did not know; `None`: since ever. As decimal digits.
+pub(super) fn use_known_since(connection: &Connection) -> Result<Option<Timestamp>, Failure> {
+    let Some(kept) = read(connection, USE_KNOWN_SINCE)? else { return Ok(None) };
+    let digits = String::from_utf8_lossy(&kept);
+    Ok(Some(Timestamp(digits.parse().map_err(|error: ParseIntError| broken(0, error))?)))
+}
+
+pub(super) fn set_use_known_since(connection: &Connection, at: Timestamp) -> Result<(), Failure> {
+    let kept = at.0.to_string();
+    connection
+        .execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", (USE_KNOWN_SINCE, kept.as_bytes()))?;
     Ok(())
 }
 

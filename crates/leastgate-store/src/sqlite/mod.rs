@@ -319,6 +319,10 @@ impl TokenStore for SqliteStore {
         self.write(Abandoned::Skip, move |connection| usage::record(connection, &deltas))
     }
 
+    fn use_known_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(meta::use_known_since)
+    }
+
     fn usage_of(&self, accessor: Accessor) -> Result<Vec<UsageRow>, StoreError> {
         self.read(|connection| usage::of(connection, accessor))
     }

@@ -45,6 +45,7 @@ pub struct Restore {
     backup: PathBuf,
     report: Report,
     carried: Option<Carried>,
+    counts_uses_anew: bool,
     hand: Hand,
     forgets: bool,
     /// Restores before this one that are not on record yet.
@@ -81,6 +82,10 @@ impl Restore {
         let end = if options.forget_revocations { "ROLLBACK" } else { "COMMIT" };
         let carried = present.as_ref().map(|present| carry(&draft, present, hand.at, end)).transpose();
         let carried = carried.map_err(|failure| unfit(failure, &store))?;
+        let forgets = options.forget_revocations;
+        let knows_tokens = !forgets && carried.as_ref().is_some_and(|carried| carried.unknown == 0);
+        let anew = carry_uses(&draft, present.as_ref(), knows_tokens, hand.at);
+        let counts_uses_anew = anew.map_err(|failure| unfit(failure, &store))?;
         // Without a former store the backup's own mark is all there is: told twice is better than never.
         let untold = match present {
             Some(present) => present.restores,
@@ -90,7 +95,7 @@ impl Restore {
             verified_again(&draft, &store, owner, watch)?;
         }
         let backup = std::path::absolute(backup).unwrap_or_else(|_| backup.to_owned());
-        Ok(Self { draft, store, backup, report, carried, hand, forgets: options.forget_revocations, untold })
+        Ok(Self { draft, store, backup, report, carried, counts_uses_anew, hand, forgets, untold })
     }
 
     /// What is in the backup.
@@ -103,6 +108,12 @@ impl Restore {
     #[must_use]
     pub fn carried(&self) -> Option<&Carried> {
         self.carried.as_ref()
+    }
+
+    /// Whether not all uses since the backup are known: no token counts as unused before this moment then.
+    #[must_use]
+    pub fn counts_uses_anew(&self) -> bool {
+        self.counts_uses_anew
     }
 
     /// Puts the copy in the store's place, and answers where the former store is, if there was one: its name with
@@ -166,7 +177,7 @@ fn present(store: &Path, owner: Owner<'_>) -> Result<Option<Present>, ArchiveErr
     match snapshot::open(store) {
         Ok(connection) => {
             is_ours(&connection, store, owner)?;
-            Ok(Some(Present::read(&connection, store)))
+            Ok(Some(Present::read(connection, store)))
         }
         Err(error @ (StoreError::Corrupt { .. } | StoreError::NewerSchema { .. })) => {
             Ok(Some(Present::unreadable(error.to_string())))
@@ -275,6 +286,24 @@ fn carry(draft: &Draft, present: &Present, at: Timestamp, end: &str) -> Result<C
     let carried = present.carry_into(&connection, at)?;
     connection.execute_batch(end)?;
     Ok(carried)
+}
+
+/// Brings what was used since into the copy, and says there since when that is known. Answers whether it is since now: the
+/// present store does not know all of it, or not all tokens.
+fn carry_uses(draft: &Draft, present: Option<&Present>, knows_tokens: bool, at: Timestamp) -> Result<bool, Failure> {
+    let copy = writer(draft)?;
+    copy.execute_batch("BEGIN IMMEDIATE")?;
+    let mut known = meta::use_known_since(&copy)?;
+    if let Some(present) = present {
+        present.carry_uses_into(&copy)?;
+        known = known.max(present.use_known_since);
+    }
+    let is_anew = !knows_tokens || !present.is_some_and(Present::knows_all_uses);
+    if let Some(since) = if is_anew { Some(at) } else { known } {
+        meta::set_use_known_since(&copy, since)?;
+    }
+    copy.execute_batch("COMMIT")?;
+    Ok(is_anew)
 }
 
 /// Makes the present store one file, where it can be. Nobody else may have it open: their log would be left behind.

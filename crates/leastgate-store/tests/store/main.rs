@@ -7,6 +7,7 @@ mod archive;
 mod bulk;
 mod carried;
 mod carried_damage;
+mod carried_usage;
 mod changes;
 mod fixture;
 mod listing;

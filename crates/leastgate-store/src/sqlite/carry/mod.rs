@@ -2,6 +2,7 @@
 
 mod present;
 mod stricter;
+mod uses;
 
 use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenState};
 use rusqlite::{Connection, OptionalExtension as _, named_params};

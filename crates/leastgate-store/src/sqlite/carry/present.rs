@@ -23,6 +23,8 @@ use crate::sqlite::{admins, check, meta};
 /// The present store's last word on each record.
 #[derive(Debug, Default)]
 pub(in crate::sqlite) struct Present {
+    /// What it is read with; `None`: it can't be.
+    pub(super) connection: Option<Connection>,
     /// Revocations of many that are not in the rows yet, by row; `None`: one that does not decode.
     pending: HashMap<i64, Option<StateChange>>,
     pub(super) tokens: HashMap<Accessor, Token>,
@@ -33,6 +35,10 @@ pub(in crate::sqlite) struct Present {
     pub(super) tombstones: HashMap<Accessor, Buried>,
     /// Restores that it came from itself, and of which nobody has heard yet.
     pub(in crate::sqlite) restores: Vec<Restored>,
+    /// Whether it says when a token was used last.
+    pub(super) knows_uses: bool,
+    /// Since when it knows itself what was used, if not since ever.
+    pub(in crate::sqlite) use_known_since: Option<Timestamp>,
     /// Why there may be more.
     pub(in crate::sqlite) fault: Option<String>,
 }
@@ -69,6 +75,10 @@ pub(super) struct Buried {
     pub(super) until: Option<Timestamp>,
 }
 
+/// Those that are read.
+const TABLES: [&str; 7] =
+    ["tokens", "admins", "tombstones", "pending_revocations", "bulk_revocations", "rules", "usage"];
+
 /// The columns [`token`] reads after the accessor, in its order; the first layout has them all.
 pub(super) const COLUMNS: &str =
     "state, expires, successor, roles, grants, source_ip, not_before, rate, burst, concurrent, version,
@@ -101,16 +111,23 @@ fn buried(row: &Row<'_>) -> rusqlite::Result<(Accessor, Buried)> {
 
 impl Present {
     /// Reads what it can.
-    pub(in crate::sqlite) fn read(connection: &Connection, path: &Path) -> Self {
+    pub(in crate::sqlite) fn read(connection: Connection, path: &Path) -> Self {
         let mut present = Self::default();
-        let steps =
-            [Self::read_pending, Self::read_tokens, Self::read_admins, Self::read_tombstones, Self::look_for_damage];
+        let steps = [
+            Self::read_pending,
+            Self::read_tokens,
+            Self::read_admins,
+            Self::read_tombstones,
+            Self::look_at_uses,
+            Self::look_for_damage,
+        ];
         for read in steps {
-            if let Err(failure) = read(&mut present, connection) {
+            if let Err(failure) = read(&mut present, &connection) {
                 present.note(failure.at(path).to_string());
             }
         }
-        present.restores = meta::restores(connection).unwrap_or_default();
+        present.restores = meta::restores(&connection).unwrap_or_default();
+        present.connection = Some(connection);
         present
     }
 
@@ -119,7 +136,7 @@ impl Present {
         Self { fault: Some(why), ..Self::default() }
     }
 
-    fn note(&mut self, fault: String) {
+    pub(super) fn note(&mut self, fault: String) {
         self.fault.get_or_insert(fault);
     }
 
@@ -234,7 +251,7 @@ impl Present {
 
     /// Rows can be missing without an error: a page that no other page leads to any more.
     fn look_for_damage(&mut self, connection: &Connection) -> Result<(), Failure> {
-        for table in ["tokens", "admins", "tombstones", "pending_revocations", "bulk_revocations"] {
+        for table in TABLES {
             if !connection.table_exists(None, table)? {
                 continue;
             }
