@@ -221,7 +221,7 @@ fn a_restored_store_says_so_until_it_is_told_and_so_do_restores_before_it() {
     drop(store);
 
     fs::remove_file(&home.path).unwrap();
-    assert_eq!(restore(&home, &backup), None);
+    assert_eq!(prepare(&home, &backup, options).unwrap().finish("on a new machine").unwrap(), None);
     let marks = home.open().restores().unwrap();
     assert_eq!((marks.len(), marks[0].revocations, &marks[0].kept), (1, Revocations::Unknown, &None));
 }

@@ -10,6 +10,8 @@ use leastgate_store::{Change, StateDir, StateDirError, StoreError, TokenStore};
 use crate::archive::{back_up, checked, folder, go_on, make_old, names, owner, prepare, restore};
 use crate::fixture::{Home, NOW, change, key, named, record};
 
+const FORGETTING: RestoreOptions = RestoreOptions { unsealed: false, forget_revocations: true, salvage: false };
+
 /// SQLite would apply the old store's log to the new one, and say nothing.
 #[test]
 fn the_log_of_the_former_store_never_meets_the_new_one() {
@@ -26,7 +28,8 @@ fn the_log_of_the_former_store_never_meets_the_new_one() {
         if !with_store {
             fs::remove_file(&home.path).unwrap();
         }
-        let kept = restore(&home, &backup).unwrap();
+        let options = RestoreOptions { forget_revocations: !with_store, ..RestoreOptions::default() };
+        let kept = prepare(&home, &backup, options).unwrap().finish("now").unwrap().unwrap();
         assert_eq!(names(folder(&home)).iter().filter(|name| name.starts_with("store.db-")).count(), 0);
         assert!(checked(&home.path).unwrap().is_fine());
         assert_eq!(home.open().count_tokens().unwrap(), 1, "with_store: {with_store}");
@@ -53,6 +56,57 @@ fn a_store_that_somebody_has_open_is_not_replaced() {
     assert!(names(folder(&home)).iter().all(|name| !name.contains("partial") && !name.contains("before-restore")));
 }
 
+/// All that was revoked since would live again, and nobody would have said that it may.
+#[test]
+fn without_a_store_to_know_it_from_a_restore_waits_for_a_word() {
+    let home = Home::new();
+    home.open().create_token(record(named("a"))).unwrap();
+    let backup = back_up(&home);
+    let refused = |words: &[&str]| {
+        for options in [RestoreOptions::default(), RestoreOptions { salvage: true, ..RestoreOptions::default() }] {
+            let refused = prepare(&home, &backup, options).map(drop).unwrap_err();
+            let said = refused.to_string();
+            assert!(matches!(refused, ArchiveError::NothingKnown { .. }), "{said}");
+            assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
+        }
+    };
+    fs::remove_file(&home.path).unwrap();
+    refused(&["there is no", "store.db", "--forget-revocations", "new machine"]);
+    // What a start that was killed leaves, and one that was not.
+    fs::write(&home.path, "").unwrap();
+    refused(&["there is no", "--forget-revocations"]);
+    drop(home.open());
+    refused(&["holds nothing", "--forget-revocations"]);
+    assert_eq!(names(folder(&home)), ["backup.db", "lock", "store.db"], "nothing is left of what was made ready");
+
+    for stamp in ["20260101T000000.000Z", "20270101T000000.000Z"] {
+        for suffix in ["", "-wal"] {
+            fs::write(folder(&home).join(format!("store.db.before-restore-{stamp}{suffix}")), "former").unwrap();
+        }
+    }
+    refused(&["holds nothing", "store.db.before-restore-20270101T000000.000Z", "carried over"]);
+    fs::remove_file(&home.path).unwrap();
+    refused(&["there is no", "store.db.before-restore-20270101T000000.000Z", "carried over"]);
+    // SQLite would apply what is there of a log to whatever gets the store's name.
+    let log = folder(&home).join("store.db-wal");
+    fs::write(&log, "log").unwrap();
+    let said = prepare(&home, &backup, RestoreOptions::default()).map(drop).unwrap_err().to_string();
+    assert!(said.contains("there is no") && !said.contains("before-restore"), "{said}");
+    fs::remove_file(&log).unwrap();
+    let ready = prepare(&home, &backup, FORGETTING).unwrap();
+    assert_eq!(ready.finish("now").unwrap(), None);
+    assert_eq!(home.open().count_tokens().unwrap(), 1);
+}
+
+/// Of nobody it has to be known.
+#[test]
+fn a_backup_in_which_nobody_lives_needs_no_word_over_a_store_that_holds_nothing() {
+    let home = Home::new();
+    drop(home.open());
+    let backup = back_up(&home);
+    assert!(restore(&home, &backup).is_some());
+}
+
 #[test]
 fn a_restore_works_without_a_store_and_leaves_no_draft_of_a_killed_one() {
     let home = Home::new();
@@ -61,11 +115,11 @@ fn a_restore_works_without_a_store_and_leaves_no_draft_of_a_killed_one() {
     fs::remove_file(&home.path).unwrap();
     fs::write(folder(&home).join(".store.db.0123456789abcdef.partial"), "left").unwrap();
     fs::write(folder(&home).join(".store.db.0123456789abcdef.partial-wal"), "left").unwrap();
-    let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
+    let ready = prepare(&home, &backup, FORGETTING).unwrap();
     assert_eq!(ready.carried(), None);
     drop(ready);
     assert!(!home.path.exists());
-    assert_eq!(restore(&home, &backup), None);
+    assert_eq!(prepare(&home, &backup, FORGETTING).unwrap().finish("now").unwrap(), None);
     assert_eq!(names(folder(&home)), ["backup.db", "lock", "store.db"]);
     assert_eq!(home.open().count_tokens().unwrap(), 1);
 }

@@ -307,6 +307,7 @@ fn refused(error: ArchiveError) -> Failure {
         | ArchiveError::Faulty { .. }
         | ArchiveError::BrokenSeal { .. }
         | ArchiveError::Unsealed { .. }
+        | ArchiveError::NothingKnown { .. }
         | ArchiveError::Unreadable { .. }
         | ArchiveError::Unfit { .. } => Exit::Invalid,
         ArchiveError::Interrupted => Exit::Interrupted,

@@ -136,6 +136,12 @@ impl Present {
         Self { fault: Some(why), ..Self::default() }
     }
 
+    /// Whether it holds no record of anybody, and all of it was read.
+    pub(in crate::sqlite) fn is_empty(&self) -> bool {
+        let is_nobody_known = self.tokens.is_empty() && self.damaged.is_empty() && self.admins.is_empty();
+        is_nobody_known && self.tombstones.is_empty() && self.fault.is_none()
+    }
+
     pub(super) fn note(&mut self, fault: String) {
         self.fault.get_or_insert(fault);
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::copy::{carry, carry_uses, fill, unfit, verified, verified_again, writer};
-use self::former::{present, refuse_same};
+use self::former::{present, refuse_empty, refuse_none, refuse_same, set_aside_name};
 use self::place::{fold, set_aside};
 use super::carry::Carried;
 use super::check::Report;
@@ -65,7 +65,11 @@ impl Restore {
         refuse_others_folder(&store)?;
         refuse_same(backup, &store)?;
         let present = present(&store, owner)?;
-        let may_miss_some = options.salvage || options.forget_revocations;
+        let forgets = options.forget_revocations;
+        if !forgets {
+            refuse_none(&store, present.as_ref())?;
+        }
+        let may_miss_some = options.salvage || forgets;
         if let Some(fault) = present.as_ref().and_then(|present| present.fault.clone()).filter(|_| !may_miss_some) {
             return Err(ArchiveError::Unreadable { path: store, detail: fault });
         }
@@ -74,10 +78,12 @@ impl Restore {
         let seal = fill(&draft, backup, owner, options, watch)?;
         let report = verified(&draft, backup, owner, watch)?;
         let report = Report { seal, ..report };
-        let end = if options.forget_revocations { "ROLLBACK" } else { "COMMIT" };
+        let end = if forgets { "ROLLBACK" } else { "COMMIT" };
         let carried = present.as_ref().map(|present| carry(&draft, present, hand.at, end)).transpose();
         let carried = carried.map_err(|failure| unfit(failure, &store))?;
-        let forgets = options.forget_revocations;
+        if !forgets {
+            refuse_empty(&store, present.as_ref(), carried.as_ref())?;
+        }
         let knows_tokens = !forgets && carried.as_ref().is_some_and(|carried| carried.unknown == 0);
         let anew = carry_uses(&draft, present.as_ref(), knows_tokens, hand.at);
         let counts_uses_anew = anew.map_err(|failure| unfit(failure, &store))?;
@@ -117,7 +123,7 @@ impl Restore {
     /// # Errors
     /// Another program has the store open, or the folder can't be written.
     pub fn finish(mut self, stamp: &str) -> Result<Option<PathBuf>, ArchiveError> {
-        let kept = companion(&self.store, &format!(".before-restore-{stamp}"));
+        let kept = set_aside_name(&self.store, stamp);
         let mark = self.mark(&kept);
         self.untold.push(mark);
         let marked = writer(&self.draft).and_then(|copy| meta::set_restores(&copy, &self.untold));
