@@ -185,8 +185,8 @@ fn identity(
     report: &mut Report,
 ) -> Result<(), Failure> {
     report.environment = meta::environment(connection)?;
-    if report.environment.is_none() {
-        report.add("the file", "it does not say whose environment its records are", LAST_BACKUP);
+    for key in meta::missing(connection)? {
+        report.add("the file", format!("it does not say whose its records are: `{key}` is missing"), LAST_BACKUP);
     }
     if let Err(Failure::Sqlite(error)) = meta::use_known_since(connection) {
         report.add("the file", format!("since when uses are known does not decode ({error})"), LAST_BACKUP);

@@ -28,12 +28,38 @@ pub(super) fn claim(
 ) -> Result<(), Failure> {
     compare_environment(connection, path, environment)?;
     compare_key(connection, path, key)?;
+    refuse_ownerless(connection, path)?;
     let check = key.check_value();
-    match read(connection, KEY_CHECK)? {
-        None => write_once(connection, environment.as_bytes(), &check),
-        Some(stored) if stored == check => Ok(()),
-        Some(_) => replace_check(connection, &check),
+    if !missing(connection)?.is_empty() {
+        write_once(connection, environment.as_bytes(), &check)?;
     }
+    match read(connection, KEY_CHECK)? {
+        Some(stored) if stored != check => replace_check(connection, &check),
+        _ => Ok(()),
+    }
+}
+
+/// What should say whose the records are and is missing.
+pub(super) fn missing(connection: &Connection) -> Result<Vec<&'static str>, Failure> {
+    let mut missing = Vec::new();
+    for key in [ENVIRONMENT, KEY_CHECK] {
+        if read(connection, key)?.is_none() {
+            missing.push(key);
+        }
+    }
+    Ok(missing)
+}
+
+/// Records without an owner are nobody's to claim: under another pepper none of them would be known again, and all would seem
+/// well.
+pub(super) fn refuse_ownerless(connection: &Connection, path: &Path) -> Result<(), Failure> {
+    const HAS_RECORDS: &str = "SELECT EXISTS (SELECT 1 FROM tokens) OR EXISTS (SELECT 1 FROM admins)";
+    let missing = missing(connection)?;
+    if missing.is_empty() || !connection.query_one(HAS_RECORDS, [], |row| row.get::<_, bool>(0))? {
+        return Ok(());
+    }
+    let detail = format!("it holds records, and does not say whose: {} is missing", missing.join(" and "));
+    Err(StoreError::Corrupt { path: path.to_owned(), detail }.into())
 }
 
 /// Whose environment the records are; `None` where the file does not say.

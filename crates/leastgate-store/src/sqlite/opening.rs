@@ -42,7 +42,8 @@ pub(super) fn refuse_others(
         return Ok(());
     }
     meta::compare_environment(connection, path, environment)?;
-    meta::compare_key(connection, path, key)
+    meta::compare_key(connection, path, key)?;
+    meta::refuse_ownerless(connection, path)
 }
 
 pub(super) fn prepare(

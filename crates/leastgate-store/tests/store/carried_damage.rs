@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use leastgate_policy::TokenState;
 use leastgate_store::archive::{ArchiveError, RestoreOptions};
 use leastgate_store::{
-    AdminRecord, AdminRole, Change, MayGrant, NewAdmin, NewToken, SqliteOptions, TokenGrant, TokenName, TokenRecord,
-    TokenStore, issue_admin,
+    AdminRecord, AdminRole, Change, NewToken, SqliteOptions, TokenGrant, TokenRecord, TokenStore, issue_admin,
 };
 use rusqlite::Connection;
 
 use crate::archive::{back_up, checked, hand, prepare};
-use crate::fixture::{ENV, Home, NOW, change, key, named, options, record};
+use crate::fixture::{ENV, Home, NOW, change, key, named, new_admin, options, record};
 
 const SALVAGE: RestoreOptions = RestoreOptions { unsealed: false, forget_revocations: false, salvage: true };
 
@@ -29,16 +28,7 @@ fn lives() -> Lives {
     let grants = vec![TokenGrant { scope: "orders:read".into(), expires: None, reason: None }];
     let tokens = ["whole", "damaged"]
         .map(|name| store.create_token(record(NewToken { grants: grants.clone(), ..named(name) })).unwrap());
-    let admins = ["ann", "ben"].map(|name| {
-        let new = NewAdmin {
-            name: TokenName::parse(name).unwrap(),
-            role: AdminRole::Admin,
-            may_grant: MayGrant::everything(),
-            created: NOW,
-            created_by: "root".into(),
-        };
-        issue_admin(&store, ENV, &key(), &new).unwrap().record
-    });
+    let admins = ["ann", "ben"].map(|name| issue_admin(&store, ENV, &key(), &new_admin(name)).unwrap().record);
     let backup = back_up(&home);
     Lives { home, backup, tokens, admins }
 }
@@ -171,14 +161,7 @@ fn of_a_damaged_administrator_that_the_backup_does_not_know_its_digest_is_kept()
     let store = home.open();
     store.create_token(record(named("a"))).unwrap();
     let backup = back_up(&home);
-    let new = NewAdmin {
-        name: TokenName::parse("root").unwrap(),
-        role: AdminRole::Admin,
-        may_grant: MayGrant::everything(),
-        created: NOW,
-        created_by: "bootstrap".into(),
-    };
-    let admin = issue_admin(&store, ENV, &key(), &new).unwrap().record;
+    let admin = issue_admin(&store, ENV, &key(), &new_admin("root")).unwrap().record;
     store.revoke_admin(admin.id, NOW.plus(9)).unwrap();
     drop(store);
     damage(&home, "UPDATE admins SET may_grant = '{'");
@@ -198,4 +181,12 @@ fn a_credential_that_is_revoked_under_another_id_is_revoked() {
     ready.finish("now").unwrap();
     let revoked: Vec<_> = home.open().list_admins().unwrap().into_iter().map(|admin| admin.revoked).collect();
     assert_eq!(revoked, [ann.revoked, Some(NOW.plus(9))]);
+}
+
+/// It may be another gateway's.
+#[test]
+fn a_store_that_does_not_say_whose_it_is_counts_as_damaged() {
+    let Lives { home, backup, .. } = lives();
+    damage(&home, "DELETE FROM meta WHERE key = 'environment'");
+    drop(refused_then_salvaged(&home, &backup, &["environment"]));
 }

@@ -118,6 +118,7 @@ impl Present {
             Self::read_tokens,
             Self::read_admins,
             Self::read_tombstones,
+            Self::look_for_owner,
             Self::look_at_uses,
             Self::look_for_damage,
         ];
@@ -251,6 +252,14 @@ impl Present {
                     self.damaged.extend(parsed(row, 0).ok().map(|accessor: Accessor| (accessor, 0)));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Under which pepper its digests were made does not matter: accessors stay what they are.
+    fn look_for_owner(&mut self, connection: &Connection) -> Result<(), Failure> {
+        if meta::environment(connection)?.is_none() && !self.is_empty() {
+            self.note("it does not say of which environment it is".to_owned());
         }
         Ok(())
     }
