@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, Row, Statement};
 use super::decode::{RECORD_COLUMNS, ROW_ID, record, text};
 use super::pending::{self, PENDING};
 use super::seal::{Seal, Sealed};
-use super::{admins, meta, purge, schema, snapshot, usage};
+use super::{admins, meta, objects, purge, schema, snapshot, usage};
 use crate::archive::{ArchiveError, Owner, Step, Stop, Watch, tell};
 use crate::error::{Failure, from_io};
 
@@ -21,6 +21,7 @@ const TOLD: usize = 200;
 const STRIDE: u64 = 4096;
 
 const LAST_BACKUP: &str = "restore the last backup";
+const CHANGED: &str = "find out who changed the file, and restore the last backup";
 const REPLACE: &str = "stop leastgate and restore the last backup, or revoke the record and issue another";
 
 /// What a check found.
@@ -161,6 +162,9 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 fn structure(connection: &Connection, report: &mut Report) -> Result<(), Failure> {
     for line in integrity(connection, "integrity_check(100)")? {
         report.add("the file", line, LAST_BACKUP);
+    }
+    for (object, what) in objects::differences(connection, report.schema)? {
+        report.add(object, what, CHANGED);
     }
     let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
     let mut rows = statement.query([])?;

@@ -12,6 +12,7 @@ mod fate;
 mod list;
 mod load;
 mod meta;
+mod objects;
 mod opening;
 mod pending;
 mod peppers;
@@ -82,7 +83,7 @@ impl SqliteStore {
     /// ([`crate::StateDir`]).
     ///
     /// # Errors
-    /// `Foreign`, `NewerSchema`, `OtherEnvironment`, `WrongPepper`, or when the file can't be used.
+    /// `Foreign`, `NewerSchema`, `UnknownObject`, `OtherEnvironment`, `WrongPepper`, `Corrupt`, or when the file can't be used.
     pub fn open(
         path: &Path,
         environment: &str,
@@ -94,6 +95,7 @@ impl SqliteStore {
         let connection = place.connect()?;
         connect::keep_log_on_close(&connection, true).map_err(|failure| failure.at(path))?;
         schema::recognize(&connection, path)?;
+        objects::refuse_unknown(&connection, path).map_err(|failure| failure.at(path))?;
         refuse_others(&connection, path, environment, key).map_err(|failure| failure.at(path))?;
         connect::keep_log_on_close(&connection, false).map_err(|failure| failure.at(path))?;
         connect::restrict_file(path)?;

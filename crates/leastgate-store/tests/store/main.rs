@@ -11,6 +11,7 @@ mod carried_usage;
 mod changes;
 mod fixture;
 mod listing;
+mod objects;
 mod pending;
 mod pending_model;
 mod peppers;

@@ -126,6 +126,7 @@ fn open_store(
                 | StoreError::OtherEnvironment { .. }
                 | StoreError::Corrupt { .. }
                 | StoreError::Foreign { .. }
+                | StoreError::UnknownObject { .. }
                 | StoreError::NewerSchema { .. }
         );
         Failure::new(if is_invalid { Exit::Invalid } else { Exit::Failed }, error)

@@ -301,6 +301,7 @@ fn refused(error: ArchiveError) -> Failure {
             StoreError::Corrupt { .. }
             | StoreError::Foreign { .. }
             | StoreError::NewerSchema { .. }
+            | StoreError::UnknownObject { .. }
             | StoreError::WrongPepper { .. }
             | StoreError::OtherEnvironment { .. },
         )

@@ -18,7 +18,7 @@ use crate::sqlite::decode::{
     digest, grants, limits, list, number, optional, optional_time, parsed, restrictions, state, state_change, time,
 };
 use crate::sqlite::purge::{TOMBSTONES, tombstone};
-use crate::sqlite::{admins, check, meta};
+use crate::sqlite::{admins, check, meta, objects};
 
 /// The present store's last word on each record.
 #[derive(Debug, Default)]
@@ -119,6 +119,7 @@ impl Present {
             Self::read_admins,
             Self::read_tombstones,
             Self::look_for_owner,
+            Self::look_for_unknown,
             Self::look_at_uses,
             Self::look_for_damage,
         ];
@@ -252,6 +253,14 @@ impl Present {
                     self.damaged.extend(parsed(row, 0).ok().map(|accessor: Accessor| (accessor, 0)));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Who put it there may have changed what was taken away.
+    fn look_for_unknown(&mut self, connection: &Connection) -> Result<(), Failure> {
+        if let Some((kind, name)) = objects::unknown(connection)? {
+            self.note(format!("it has the {kind} `{name}`, which leastgate did not make"));
         }
         Ok(())
     }
