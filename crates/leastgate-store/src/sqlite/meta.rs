@@ -50,8 +50,8 @@ pub(super) fn missing(connection: &Connection) -> Result<Vec<&'static str>, Fail
     Ok(missing)
 }
 
-/// Records without an owner are nobody's to claim: under another pepper none of them would be known again, and all would seem
-/// well.
+/// Records without an owner are nobody's to claim: under another pepper none of them would be known again, and all
+/// would seem well.
 pub(super) fn refuse_ownerless(connection: &Connection, path: &Path) -> Result<(), Failure> {
     const HAS_RECORDS: &str = "SELECT EXISTS (SELECT 1 FROM tokens) OR EXISTS (SELECT 1 FROM admins)";
     let missing = missing(connection)?;
@@ -103,7 +103,8 @@ pub(super) fn set_restores(connection: &Connection, restores: &[Restored]) -> Re
     Ok(())
 }
 
-/// Since when it is known which tokens are used, after a restore that did not know; `None`: since ever. As decimal digits.
+/// Since when it is known which tokens are used, after a restore that did not know; `None`: since ever. As decimal
+/// digits.
 pub(super) fn use_known_since(connection: &Connection) -> Result<Option<Timestamp>, Failure> {
     let Some(kept) = read(connection, USE_KNOWN_SINCE)? else { return Ok(None) };
     let digits = String::from_utf8_lossy(&kept);

@@ -1,7 +1,7 @@
 //! What a store's file holds beside its records: tables and indexes as their layout makes them, and nothing else.
 //!
-//! A trigger runs with every change of whoever opens the file: it could undo a revocation in the commit that keeps it. Nothing
-//! of ours is one, or a view, so a store with either is not opened. What else differs, a check tells.
+//! A trigger runs with every change of whoever opens the file: it could undo a revocation in the commit that keeps it.
+//! Nothing of ours is one, or a view, so a store with either is not opened. What else differs, a check tells.
 
 use std::collections::BTreeMap;
 use std::path::Path;

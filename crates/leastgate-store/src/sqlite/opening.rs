@@ -20,8 +20,9 @@ pub struct SqliteOptions {
     pub patience: Duration,
     /// Largest size of the file, in pages of 4 KiB; `None`: as much as the disk has.
     pub max_pages: Option<u32>,
-    /// How many rows a revocation of many writes in one commit. Of more tokens than that a list is kept, which counts at
-    /// once, and the rows follow, as many at a time, while no change waits. 0: they wait for an opening that writes some.
+    /// How many rows a revocation of many writes in one commit. Of more tokens than that a list is kept, which counts
+    /// at once, and the rows follow, as many at a time, while no change waits. 0: they wait for an opening that writes
+    /// some.
     pub rows_at_once: u32,
 }
 

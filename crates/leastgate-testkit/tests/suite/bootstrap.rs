@@ -108,8 +108,8 @@ fn a_credential_that_could_not_be_written_does_not_count() {
     });
 }
 
-/// They end with the process, and what stays of them does not know that one was revoked: the second start could write no other
-/// file, and would take a credential again that was given.
+/// They end with the process, and what stays of them does not know that one was revoked: the second start could write
+/// no other file, and would take a credential again that was given.
 #[test]
 fn a_gateway_that_keeps_its_administrators_in_memory_makes_none() {
     let upstream = RecorderUpstream::start();

@@ -39,7 +39,8 @@ pub struct StoreRestore {
     /// The backup
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Let live again what was revoked, disabled, rotated or narrowed since the backup; on a new machine nothing else can be had
+    /// Let live again what was revoked, disabled, rotated or narrowed since the backup; on a new machine nothing else
+    /// can be had
     #[arg(long, conflicts_with = "salvage")]
     pub forget_revocations: bool,
     /// The present store is damaged: carry over what can be read, and revoke those whose records can't be

@@ -94,8 +94,8 @@ fn first_admin(arguments: &Serve) -> Result<Option<FirstAdmin>, Failure> {
     }
 }
 
-/// Without a state_dir an administrator ends with the process, and with it that it was revoked: the next start would take a
-/// credential again that was given, and could not write over the file of one that was drawn.
+/// Without a state_dir an administrator ends with the process, and with it that it was revoked: the next start would
+/// take a credential again that was given, and could not write over the file of one that was drawn.
 fn refuse_forgotten(first_admin: Option<&FirstAdmin>, config: &GatewayConfig) -> Result<(), Failure> {
     match first_admin {
         Some(way) if config.state_dir.is_none() => {

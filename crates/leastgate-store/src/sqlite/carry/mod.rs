@@ -48,9 +48,8 @@ pub struct Carried {
     pub lost: u64,
     /// Administrators made since, not revoked: they are gone.
     pub lost_admins: u64,
-    /// Living tokens of the backup that the present store does not know: purged since by a release that left no tombstones, or
-    /// of another store.
-    /// Nobody can tell, and they live.
+    /// Living tokens of the backup that the present store does not know: purged since by a release that left no
+    /// tombstones, or of another store. Nobody can tell, and they live.
     pub unknown: u64,
     /// The accessors of the first of them.
     pub unknown_accessors: Vec<String>,
@@ -70,8 +69,8 @@ impl Carried {
 }
 
 impl Present {
-    /// Takes from the copy what was taken from this store, in the transaction that the caller holds. `at` is the moment of the
-    /// restore.
+    /// Takes from the copy what was taken from this store, in the transaction that the caller holds. `at` is the
+    /// moment of the restore.
     pub(super) fn carry_into(&self, copy: &Connection, at: Timestamp) -> Result<Carried, Failure> {
         pending::fold_all(copy)?;
         let mut carried = Carried { is_complete: self.fault.is_none(), ..Carried::default() };
@@ -184,7 +183,8 @@ fn stand_in(id: Accessor, digest: TokenDigest, at: Timestamp) -> Option<AdminRec
     })
 }
 
-/// Revokes a token of the copy for good; says how many it were. No version comes back that was seen with another content.
+/// Revokes a token of the copy for good; says how many it were. No version comes back that was seen with another
+/// content.
 fn revoke(copy: &Connection, accessor: Accessor, why: &str, at: Timestamp, version: u64) -> Result<u64, Failure> {
     let mut revoke = copy.prepare_cached(
         "UPDATE tokens SET state = 'revoked', change = 'revoke', change_reason = ?2, change_by = ?3, change_at = ?4,

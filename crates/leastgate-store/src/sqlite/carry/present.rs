@@ -1,8 +1,9 @@
 //! What the present store says, and says last: read for the copy that is to replace it.
 //!
-//! Only what the first layout had is read of it, and where it has them its tombstones, the revocations that are not in its rows
-//! yet and what was used, row by row and without its indexes: it may be older than this code, and it may be why somebody
-//! restores. What does not decode is damage, is told, and never gets into the copy: whose record it is is taken as revoked.
+//! Only what the first layout had is read of it, and where it has them its tombstones, the revocations that are not in
+//! its rows yet and what was used, row by row and without its indexes: it may be older than this code, and it may be
+//! why somebody restores. What does not decode is damage, is told, and never gets into the copy: whose record it is is
+//! taken as revoked.
 
 use std::collections::HashMap;
 use std::path::Path;

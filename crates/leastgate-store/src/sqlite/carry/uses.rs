@@ -1,7 +1,8 @@
-//! What was used since a backup: carried over whatever becomes of revocations, for it takes nothing away and gives nothing.
+//! What was used since a backup: carried over whatever becomes of revocations, for it takes nothing away and gives
+//! nothing.
 //!
-//! Who lies idle is disabled, and for that a use that is not known is a use that never was. So where the present store does not
-//! know all of them the copy says since when uses are known: since its restore.
+//! Who lies idle is disabled, and for that a use that is not known is a use that never was. So where the present store
+//! does not know all of them the copy says since when uses are known: since its restore.
 
 use leastgate_policy::Accessor;
 use rusqlite::{Connection, OptionalExtension as _, Row};
@@ -62,7 +63,8 @@ impl Present {
         self.knows_uses && self.fault.is_none()
     }
 
-    /// Brings the later of two uses and the larger of two counts into the copy, in the transaction that the caller holds.
+    /// Brings the later of two uses and the larger of two counts into the copy, in the transaction that the caller
+    /// holds.
     pub(in crate::sqlite) fn carry_uses_into(&self, copy: &Connection) -> Result<(), Failure> {
         let Some(connection) = self.connection.as_ref().filter(|_| self.knows_uses) else { return Ok(()) };
         let mut deltas = Vec::new();

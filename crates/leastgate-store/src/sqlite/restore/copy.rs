@@ -1,4 +1,5 @@
-//! The copy that is to take the store's place: filled from the backup, judged, and narrowed by what the present store says.
+//! The copy that is to take the store's place: filled from the backup, judged, and narrowed by what the present store
+//! says.
 
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write as _};
@@ -113,8 +114,8 @@ pub(super) fn carry(draft: &Draft, present: &Present, at: Timestamp, end: &str) 
     Ok(carried)
 }
 
-/// Brings what was used since into the copy, and says there since when that is known. Answers whether it is since now: the
-/// present store does not know all of it, or not all tokens.
+/// Brings what was used since into the copy, and says there since when that is known. Answers whether it is since now:
+/// the present store does not know all of it, or not all tokens.
 pub(super) fn carry_uses(
     draft: &Draft,
     present: Option<&Present>,
@@ -145,7 +146,8 @@ mod tests {
     use super::*;
     use crate::sqlite::{SqliteOptions, SqliteStore};
 
-    /// What a look at the present store did not find: the backup was whole, and whoever tries another one gains nothing.
+    /// What a look at the present store did not find: the backup was whole, and whoever tries another one gains
+    /// nothing.
     #[test]
     fn what_is_not_whole_after_carrying_is_the_present_stores_fault() {
         let folder = tempfile::tempdir().unwrap();

@@ -48,8 +48,8 @@ pub struct Restore {
 }
 
 impl Restore {
-    /// Copies the backup into the state directory, checks every record of the copy, and takes from it what was taken away
-    /// since.
+    /// Copies the backup into the state directory, checks every record of the copy, and takes from it what was taken
+    /// away since.
     ///
     /// # Errors
     /// Whatever [`ArchiveError`] names.
