@@ -166,6 +166,13 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// When they can't be written: keep them and add to them.
     fn record_usage(&self, deltas: Vec<UsageDelta>) -> Result<(), StoreError>;
 
+    /// Since when it is known which tokens are used, where the store was restored and that could not be carried over:
+    /// no token counts as unused since an earlier moment. `None`: since ever.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn use_known_since(&self) -> Result<Option<Timestamp>, StoreError>;
+
     /// What one token was used for, by rule.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use super::bulk::ACTIVITY;
 use super::decode::{RECORD_COLUMNS, ROW_ID, record, seconds};
 use super::pending::{self, PENDING};
 use super::peppers::Peppers;
+use super::usage;
 use crate::error::{Failure, StoreError};
 use crate::query::{Cursor, CursorKey, MAX_PAGE, SortKey, StateFilter, TokenPage, TokenQuery};
 use crate::record::TokenRecord;
@@ -96,6 +97,11 @@ fn statement(
     let mut conditions: Vec<String> =
         ranges.iter().enumerate().map(|(number, range)| range.condition(walked == Some(number))).collect();
     let mut values: Vec<Value> = ranges.iter().map(|range| Value::Integer(range.bound)).collect();
+    if let Some(since) = query.times.unused_since
+        && !usage::is_known_since(connection, since)?
+    {
+        conditions.push("FALSE".to_owned());
+    }
     let is_any_pending = query.state.is_some() && pending::is_any(connection)?;
     conditions.extend(query.state.map(|state| state_condition(state, is_any_pending).to_owned()));
     if query.is_for_review {

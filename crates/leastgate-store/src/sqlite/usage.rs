@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use leastgate_policy::Accessor;
+use leastgate_policy::{Accessor, Timestamp};
 use rusqlite::{Connection, Row};
 
 use super::decode::{integer, number, optional, parsed, seconds, text, time};
+use super::meta;
 use crate::error::Failure;
 use crate::usage::{UsageDelta, UsageRow};
 
@@ -43,6 +44,11 @@ pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(
 fn rule_id(connection: &Connection, rule: &str) -> rusqlite::Result<i64> {
     connection.prepare_cached("INSERT INTO rules (rule) VALUES (?1) ON CONFLICT DO NOTHING")?.execute([rule])?;
     connection.prepare_cached("SELECT id FROM rules WHERE rule = ?1")?.query_one([rule], |row| row.get(0))
+}
+
+/// Whether it is known what was used since then: after some restores only later uses are.
+pub(super) fn is_known_since(connection: &Connection, since: Timestamp) -> Result<bool, Failure> {
+    Ok(meta::use_known_since(connection)?.is_none_or(|known| known < since))
 }
 
 pub(super) fn of(connection: &Connection, accessor: Accessor) -> Result<Vec<UsageRow>, Failure> {
