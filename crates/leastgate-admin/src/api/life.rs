@@ -7,7 +7,7 @@ use super::limits::LimitsRequest;
 use super::moment::Moment;
 use super::secret::SecretText;
 use super::shape::Text;
-use super::token::TokenView;
+use super::token::{NamesakeView, TokenView};
 use super::ttl::Ttl;
 
 /// A token is to be succeeded by a new one: `POST /v1/tokens/{token}/rotate`.
@@ -192,6 +192,10 @@ pub struct TokenEdited {
     pub token: TokenView,
     /// Whether the store holds the change. If not, it is in force all the same, and is tried again until it does.
     pub durable: bool,
+    /// Other tokens with its name from which the same was taken: a successor that a rotation made of it meanwhile.
+    #[serde(default)]
+    #[schema(required)]
+    pub also: Vec<NamesakeView>,
     /// How many of its requests were under way and cut, because the token does not permit them any more.
     #[serde(default)]
     #[schema(required)]

@@ -91,13 +91,11 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
         let _held = call.lock_gift()?;
         hand_over(call, &old, &OldEnd::Revoked(change.clone()))
     });
-    let mut is_durable = rotated.is_ok();
     let rotated = rotated.map_err(|problem| {
         let taken = apply(call.shared, &found, TokenState::Revoked)
             .and_then(|()| keep(call, &found, &change, TokenState::Revoked));
         let told = match taken {
             Ok((_, durable)) => {
-                is_durable = durable;
                 call.tell("token.revoke", &revoked(&found, &change, before, durable), None);
                 "the old token is revoked all the same; create another one when this is mended"
             }
@@ -105,7 +103,8 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
         };
         problem.and_hint(told)
     });
-    let of_children = ending.finish("the token it stands in for has leaked", is_durable);
+    // Where there is no successor of this call's, there may be one of another's, which has the children in the store.
+    let of_children = ending.finish("the token it stands in for has leaked", rotated.is_ok());
     let rotated = rotated?;
     cutting.in_force();
     let cut = cutting.finish();
@@ -146,6 +145,8 @@ fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Rota
         let taken_back = |successor: &Accessor| Undo::Rotated { old: Box::new(before.clone()), successor: *successor };
         call.shared.refused(error, |made| made.iter().map(taken_back).collect());
     })?;
+    // Whoever took something meanwhile did not know of the successor.
+    call.shared.unsynced.pass_on(old.accessor, issued.record.accessor, &given.telemetry);
     // The successor first: at no moment is there none of the two.
     for record in [&issued.record, &old] {
         call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
@@ -205,8 +206,9 @@ fn answer(
     let token = &issued.record;
     let end = |record: &TokenRecord| record.expires.map_or("never".to_owned(), |end| Moment(end).to_string());
     let mut details = vec![detail("name", token.name.as_str()), detail("successor", token.accessor.to_string())];
-    details.extend(told::holdings(token));
+    details.extend(told::holdings(&call.shared.unsynced.restricted(token)));
     details.extend([
+        detail("state.after", show(call, token).state),
         detail("old.state.before", before.state.as_str()),
         detail("old.state.after", old.state.as_str()),
         detail("old.expires.before", end(before)),
@@ -233,8 +235,10 @@ fn answer(
     })
 }
 
+/// As it is in force: something may have been taken from it already.
 fn show(call: &Call<'_>, record: &TokenRecord) -> crate::api::TokenView {
-    view::token(record, record.state, call.shared, call.now)
+    let in_force = call.shared.given.authority.token(&record.digest).map(|token| token.state);
+    view::token(record, in_force.unwrap_or(record.state), call.shared, call.now)
 }
 
 pub(crate) fn rotation(call: &Call<'_>) -> Result<Reply, Problem> {
