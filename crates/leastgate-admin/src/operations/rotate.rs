@@ -2,7 +2,7 @@
 //! or, where its secret has leaked, not for a moment.
 
 use leastgate_policy::{Accessor, Timestamp, TokenState, Whose};
-use leastgate_store::{Change, IssuedToken, NewToken, OldEnd, StateChange, TokenRecord, Undo, rotate_token};
+use leastgate_store::{Change, IssuedToken, NewToken, OldEnd, Rotated, StateChange, TokenRecord, Undo, rotate_token};
 use serde_json::json;
 
 use super::changes::{apply, check_not_declared, keep, settle};
@@ -19,7 +19,7 @@ use crate::problem::{Kind, Problem};
 use crate::tag::TokenTag;
 
 /// A successor with its secret, the token that gave its name away, and what that was before.
-type Rotated = (IssuedToken, TokenRecord, TokenRecord);
+type HandedOver = (IssuedToken, TokenRecord, TokenRecord);
 
 /// The grace of a rotation that says nothing of it.
 const GRACE: Ttl = Ttl::DAY;
@@ -48,7 +48,7 @@ pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
     answer(call, &asked, &issued, (&before, &old), cut)
 }
 
-fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
+fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(HandedOver, Cut), Problem> {
     let end = OldEnd::Grace(call.now.plus(asked.grace.unwrap_or(GRACE).seconds()));
     let _held = call.lock_gift()?;
     let found = find(call.shared, call.target())?;
@@ -68,7 +68,7 @@ fn check_in_use(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
 }
 
 /// What takes access away comes first and stays, whatever becomes of the rest.
-fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
+fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(HandedOver, Cut), Problem> {
     let found = find_in_force(call.shared, call.target())?;
     let change = StateChange {
         change: Change::Revoke,
@@ -132,7 +132,7 @@ fn stored(found: &Found) -> Result<&TokenRecord, Problem> {
 }
 
 /// The caller has the turn.
-fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Rotated, Problem> {
+fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<HandedOver, Problem> {
     check_version(call, before)?;
     settle(call, before.accessor)?;
     // As it is with that: what was taken from it is not the successor's either.
@@ -141,22 +141,26 @@ fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Rota
     check_may_give(call, Holding::from(&token))?;
     let given = &call.shared.given;
     let rotated = rotate_token(&*given.store, given.authority.key(), before, &token, end);
-    let (issued, old) = rotated.inspect_err(|error| {
-        let taken_back = |successor: &Accessor| Undo::Rotated { old: Box::new(before.clone()), successor: *successor };
-        call.shared.refused(error, |made| made.iter().map(taken_back).collect());
-    })?;
+    let taken_back = |successor: &Accessor| Undo::Rotated { old: Box::new(before.clone()), successor: *successor };
+    let (secret, Rotated { old, successor, children }) =
+        rotated.inspect_err(|error| call.shared.refused(error, |made| made.iter().map(taken_back).collect()))?;
     // Whoever took something meanwhile did not know of the successor.
-    call.shared.unsynced.pass_on(old.accessor, issued.record.accessor, &given.telemetry);
+    call.shared.unsynced.pass_on(old.accessor, successor.accessor, &given.telemetry);
     // The successor first: at no moment is there none of the two.
-    for record in [&issued.record, &old] {
-        call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    if let Err(collision) = call.shared.put_in_force(&successor) {
+        // One in 2^64: nobody gets the secret, and what is told is that nothing was made.
+        call.shared.unsynced.take_back(vec![taken_back(&successor.accessor)], &given.telemetry);
+        return Err(Problem::new(Kind::Overloaded, collision.to_string()).hint("try again"));
     }
-    given.authority.share_limits(&old.digest, &issued.record.digest);
-    // What stands in for it ends no later than the successor, which may live shorter.
-    for child in given.store.children_of(issued.record.accessor)? {
-        call.shared.put_in_force(&child).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    // What stands in for it ends no later than the successor, which may live shorter. All of these are in force already, so there
+    // is nothing that would be in their way; and from here on the rotation is made, whatever happens.
+    for record in children.iter().chain([&old]) {
+        if let Err(error) = call.shared.put_in_force(record) {
+            tracing::error!(accessor = %record.accessor, %error, "what a rotation changed is not in force before a restart");
+        }
     }
-    Ok((issued, old, before.clone()))
+    given.authority.share_limits(&old.digest, &successor.digest);
+    Ok((IssuedToken { record: successor, secret }, old, before.clone()))
 }
 
 /// The same grants, each to its own end; the life that the old one was given at first, as far as it is still permitted.

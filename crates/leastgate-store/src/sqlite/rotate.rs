@@ -23,7 +23,8 @@ pub(super) fn rotate(connection: &Connection, env: &str, rotation: &Rotation) ->
     }
     let successor = create(connection, env, &rotation.successor)?;
     adopt_children(connection, old.accessor, &successor)?;
-    Ok(Rotated { old: by_accessor(connection, env, old.accessor)?, successor })
+    let children = children_of(connection, env, successor.accessor)?;
+    Ok(Rotated { old: by_accessor(connection, env, old.accessor)?, successor, children })
 }
 
 fn check_rotatable(old: &TokenRecord, now: Timestamp) -> Result<(), StoreError> {

@@ -9,9 +9,10 @@ use crate::fixture::{NOW, change, key, memory, named, record};
 
 fn rotate(store: &SqliteStore, old: &TokenRecord, end: &OldEnd) -> Result<(TokenRecord, TokenRecord), StoreError> {
     let new = NewToken { created: NOW.plus(10), ..named(old.name.as_str()) };
-    let (issued, old) = rotate_token(store, &key(), old, &new, end)?;
-    assert_eq!(issued.record.digest, key().digest(issued.secret.expose().as_bytes()));
-    Ok((issued.record, old))
+    let (secret, rotated) = rotate_token(store, &key(), old, &new, end)?;
+    assert_eq!(rotated.successor.digest, key().digest(secret.expose().as_bytes()));
+    assert_eq!(rotated.children, store.children_of(rotated.successor.accessor)?);
+    Ok((rotated.successor, rotated.old))
 }
 
 #[test]
