@@ -198,10 +198,16 @@ pub struct TokenChanged {
     pub state: String,
     /// Whether the store holds the change. If not, it is in force all the same, and is tried again until it does.
     pub durable: bool,
-    /// Other tokens with its name from which access was taken, too: a successor that a rotation made of it meanwhile.
+    /// Other tokens with its name that were revoked or disabled with it: those in the grace of a rotation, where it was asked for
+    /// by name; and a successor that a rotation made of it meanwhile.
     #[serde(default)]
     #[schema(required)]
     pub also: Vec<NamesakeView>,
+    /// Tokens that gave their name away and that this call left as they are: each works until its grace ends, unless it is
+    /// disabled.
+    #[serde(default)]
+    #[schema(required)]
+    pub in_grace: Vec<NamesakeView>,
     /// How many of its requests were under way and cut: WebSockets, streams, long bodies, and what waited for an answer.
     #[serde(default)]
     #[schema(required)]

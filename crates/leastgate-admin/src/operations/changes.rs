@@ -9,7 +9,7 @@ use leastgate_policy::{Accessor, TokenState};
 use leastgate_store::{Change, StateChange, StoreError};
 
 use super::cut::Cut;
-use super::find::{Found, find, find_in_force};
+use super::find::{Found, Line, find, find_in_force, in_grace};
 use super::give::{Holding, check_may_give};
 use super::taking::{NotKept, Outcome, Taken, Taking, take};
 use super::{check_text, check_version, detail, no_query, view};
@@ -43,8 +43,9 @@ pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     let record = kept.inspect_err(|error| take_back(call, &found, error))?;
     let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
     call.shared.put_in_force(&record).map_err(collided)?;
+    let in_grace = in_grace(call.shared, &found, call.now);
     let asked = Taken { kept: found.state(call.shared), found, before, durable: true };
-    answer(call, &change, &Outcome { asked, also: Vec::new(), cut: Cut::NONE, took: Duration::ZERO })
+    answer(call, &change, &Outcome { asked, also: Vec::new(), cut: Cut::NONE, took: Duration::ZERO }, &in_grace)
 }
 
 /// Who was not told of it stays disabled, as it was.
@@ -93,11 +94,12 @@ fn check_condition(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
 fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply, Problem> {
     let change = asked(call, change)?;
     let found = find_in_force(call.shared, call.target())?;
-    check_condition(call, &found)?;
-    if state != TokenState::Revoked && found.state(call.shared) == TokenState::Revoked {
-        return Err(revoked(found.accessor));
+    let Line { asked, also, in_grace } = Line::of(call.shared, found, call.target(), call.now);
+    check_condition(call, &asked)?;
+    if state != TokenState::Revoked && asked.state(call.shared) == TokenState::Revoked {
+        return Err(revoked(asked.accessor));
     }
-    let outcome = take(call, found, &NewState { change: &change, state })?;
+    let outcome = take(call, asked, also, &NewState { change: &change, state })?;
     if change.change == Change::Revoke {
         call.shared.given.telemetry.revocation(outcome.took);
     }
@@ -105,7 +107,7 @@ fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply
         let told = recorded(taken, &change, Vec::new());
         call.tell(if change.change == Change::Revoke { "token.revoke" } else { "token.disable" }, &told, None);
     }
-    answer(call, &change, &outcome)
+    answer(call, &change, &outcome, &in_grace)
 }
 
 /// A state from which less can be done.
@@ -225,19 +227,25 @@ fn recorded(taken: &Taken<TokenState>, change: &StateChange, more: Vec<(String, 
     }
 }
 
-fn answer(call: &Call<'_>, change: &StateChange, outcome: &Outcome<TokenState>) -> Result<Reply, Problem> {
+fn answer(
+    call: &Call<'_>,
+    change: &StateChange,
+    outcome: &Outcome<TokenState>,
+    in_grace: &[Found],
+) -> Result<Reply, Problem> {
     let found = &outcome.asked.found;
     let changed = TokenChanged {
         accessor: found.accessor.to_string(),
         name: found.name.clone(),
         state: view::state_name(outcome.asked.kept, found.expires(), call.now).to_owned(),
         durable: outcome.durable(),
-        also: outcome.also.iter().map(|taken| view::namesake(&taken.found, call)).collect(),
+        also: view::namesakes(outcome.also.iter().map(|taken| &taken.found), call),
+        in_grace: view::namesakes(in_grace, call),
         streams_cut: outcome.cut.requests,
         streams_cut_complete: outcome.cut.complete,
     };
     let mut more = vec![detail("streams_cut", changed.streams_cut.to_string())];
-    more.extend((!outcome.also.is_empty()).then(|| detail("also", outcome.also())));
+    more.extend(outcome.others(in_grace));
     let change = recorded(&outcome.asked, change, more);
     Ok(Reply { change, ..Reply::json(&changed)? })
 }

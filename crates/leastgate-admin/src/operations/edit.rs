@@ -7,9 +7,10 @@ use leastgate_store::{TokenGrant, TokenRecord, Undo};
 use super::changes::{check_not_declared, settle};
 use super::children::Ending;
 use super::cut::{Cut, Cutting};
-use super::find::find;
+use super::find::{Found, find, in_grace};
 use super::give::{Holding, check_ceiling, check_policy};
 use super::parts::{distinct, limits, networks};
+use super::taking::named;
 use super::told::differences;
 use super::{check_text, check_version, children, detail, no_query, view};
 use crate::api::{GrantScope, Moment, PatchToken, TokenEdited};
@@ -246,16 +247,19 @@ pub(super) fn keep(
 fn answer(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord, reason: &str, cut: Cut) -> Result<Reply, Problem> {
     let state = call.shared.given.authority.token(&new.digest).map_or(new.state, |token| token.state);
     let token = view::token(new, state, call.shared, call.now);
+    let in_grace = in_grace(call.shared, &Found::stored(call.shared, new.clone()), call.now);
+    let streams_cut = vec![detail("streams_cut", cut.requests.to_string())];
     let change = Recorded {
         target: Some(new.accessor.to_string()),
         reason: Some(reason.to_owned()),
         durable: Some(true),
-        details: [differences(old, new), vec![detail("streams_cut", cut.requests.to_string())]].concat(),
+        details: [differences(old, new), streams_cut, named("in_grace", &in_grace)].concat(),
     };
     let edited = TokenEdited {
         token,
         durable: true,
         also: Vec::new(),
+        in_grace: view::namesakes(&in_grace, call),
         streams_cut: cut.requests,
         streams_cut_complete: cut.complete,
     };

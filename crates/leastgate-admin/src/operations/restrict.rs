@@ -6,7 +6,7 @@ use leastgate_store::{StateChange, TokenRecord};
 
 use super::children::end_with;
 use super::edit::{begin, opened_by};
-use super::find::{Found, find};
+use super::find::{Found, Line, find};
 use super::parts::{check_networks, limits, networks};
 use super::taking::{NotKept, Outcome, Taken, Taking, take};
 use super::told::differences;
@@ -23,30 +23,54 @@ pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
     let asked: RestrictToken = begin(call)?;
     check_text("reason", &asked.reason)?;
     let restriction = restriction(&asked)?;
-    let (found, old) = restrictable(call)?;
+    let (Line { asked: found, mut also, mut in_grace }, old) = restrictable(call)?;
     check_held(&old, &restriction)?;
     check_governs(&old, &restriction)?;
     check_version(call, &old)?;
     let less = restriction.apply(&old);
     check_networks(&less.restrictions.source_ip)?;
-    if let Some(name) = opened_by(call, &old, &less)? {
+    // Limits are those of who holds the name, and hold for the others through it.
+    let of_others = Restriction { limits: TokenLimits::default(), ..restriction.clone() };
+    if of_others == Restriction::default() {
+        also.clear();
+        in_grace.clear();
+    }
+    check_opens_nothing(call, &old, &less)?;
+    for other in also.iter().filter_map(Found::record) {
+        check_opens_nothing(call, other, &of_others.apply(other))?;
+    }
+    let taking = Less { restriction: &restriction, of_others: &of_others, end: end_with(call, Less::ENDS) };
+    let outcome = take(call, found, also, &taking)?;
+    for taken in &outcome.also {
+        call.tell("token.restrict", &recorded(taken.found.record(), taken, &asked.reason), None);
+    }
+    answer(call, &old, &asked.reason, &outcome, &in_grace)
+}
+
+fn check_opens_nothing(call: &Call<'_>, old: &TokenRecord, less: &TokenRecord) -> Result<(), Problem> {
+    if let Some(name) = opened_by(call, old, less)? {
         return Err(Problem::new(
             Kind::Invalid,
             format!("`{name}` denies something too: without it the token could do more"),
         )
         .hint("edit the token instead, which asks whether you may give that; or revoke it"));
     }
-    let outcome = take(call, found, &Less { restriction: &restriction, end: end_with(call, Less::ENDS) })?;
-    for taken in &outcome.also {
-        call.tell("token.restrict", &recorded(taken.found.record(), taken, &asked.reason), None);
-    }
-    answer(call, &old, &asked.reason, &outcome)
+    Ok(())
 }
 
 /// What is taken away, and how what stands in for the token ends.
 struct Less<'a> {
     restriction: &'a Restriction,
+    /// The same without limits.
+    of_others: &'a Restriction,
     end: StateChange,
+}
+
+impl Less<'_> {
+    fn of(&self, found: &Found) -> &Restriction {
+        let has_name = found.record().is_none_or(|record| record.successor.is_none());
+        if has_name { self.restriction } else { self.of_others }
+    }
 }
 
 impl Taking for Less<'_> {
@@ -54,12 +78,12 @@ impl Taking for Less<'_> {
     type Kept = Option<TokenRecord>;
     const ENDS: &'static str = "the token it stands in for was restricted";
 
-    fn owed(&self, _: &Found) -> Owed {
-        Owed::Restriction(self.restriction.clone(), self.end.clone())
+    fn owed(&self, found: &Found) -> Owed {
+        Owed::Restriction(self.of(found).clone(), self.end.clone())
     }
 
     fn put_in_force(&self, shared: &Shared, found: &Found) {
-        shared.restrict_in_force(&found.digest, self.restriction);
+        shared.restrict_in_force(&found.digest, self.of(found));
     }
 
     /// What others changed meanwhile stays, without what is taken away.
@@ -68,7 +92,7 @@ impl Taking for Less<'_> {
             return Err(NotKept::Yet("a gift that was refused is still to be taken back".to_owned()));
         }
         let now = shared.given.store.token(found.accessor)?;
-        let (kept, _) = shared.given.store.narrow_token(self.restriction.apply(&now), self.end.clone())?;
+        let (kept, _) = shared.given.store.narrow_token(self.of(found).apply(&now), self.end.clone())?;
         Ok(Some(kept))
     }
 
@@ -97,15 +121,16 @@ fn restriction(asked: &RestrictToken) -> Result<Restriction, Problem> {
     Ok(restriction)
 }
 
-/// The token, and its record as it is in force.
-fn restrictable(call: &Call<'_>) -> Result<(Found, TokenRecord), Problem> {
-    let found = find(call.shared, call.target())?;
+/// Who it is about, and the record of the token that was asked for, as it is in force.
+fn restrictable(call: &Call<'_>) -> Result<(Line, TokenRecord), Problem> {
+    let line = Line::of(call.shared, find(call.shared, call.target())?, call.target(), call.now);
+    let found = &line.asked;
     if found.state(call.shared) == TokenState::Revoked {
         return Err(revoked(found.accessor));
     }
     let record = found.record().ok_or_else(|| revoked(found.accessor))?;
     let record = call.shared.unsynced.restricted(record);
-    Ok((found, record))
+    Ok((line, record))
 }
 
 /// A name that the token does not hold is a typing error, and what was meant would stay.
@@ -152,18 +177,20 @@ fn answer(
     old: &TokenRecord,
     reason: &str,
     outcome: &Outcome<Option<TokenRecord>>,
+    in_grace: &[Found],
 ) -> Result<Reply, Problem> {
     let Outcome { asked, also, cut, .. } = outcome;
     let new = asked.kept.as_ref().unwrap_or(old);
     let edited = TokenEdited {
         token: view::token(new, asked.found.state(call.shared), call.shared, call.now),
         durable: outcome.durable(),
-        also: also.iter().map(|taken| view::namesake(&taken.found, call)).collect(),
+        also: view::namesakes(also.iter().map(|taken| &taken.found), call),
+        in_grace: view::namesakes(in_grace, call),
         streams_cut: cut.requests,
         streams_cut_complete: cut.complete,
     };
     let mut change = recorded(Some(old), asked, reason);
     change.details.push(detail("streams_cut", cut.requests.to_string()));
-    change.details.extend((!also.is_empty()).then(|| detail("also", outcome.also())));
+    change.details.extend(outcome.others(in_grace));
     Ok(Reply { tag: Some(TokenTag::of(new).to_string()), change, ..Reply::json(&edited)? })
 }

@@ -8,9 +8,10 @@ use serde_json::json;
 use super::changes::{apply, check_not_declared, keep, settle};
 use super::children::Ending;
 use super::cut::{Cut, Cutting};
-use super::find::{Found, find, find_in_force};
+use super::find::{Found, find, find_in_force, in_grace};
 use super::give::{Holding, check_may_give, longest_life};
 use super::issue::{ticket, with_secret};
+use super::taking::named;
 use super::{check_text, check_version, detail, no_query, told, view};
 use crate::api::{LastUseView, Moment, PredecessorView, RotateToken, RotationView, Ttl};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
@@ -189,7 +190,7 @@ fn replayed(call: &Call<'_>, made: Accessor, reason: String) -> Result<Reply, Pr
     let store = &call.shared.given.store;
     let token = store.token(made)?;
     let old = store.predecessors_of(made)?.into_iter().next();
-    let shown = json!({"token": show(call, &token), "old": old.map(|old| show(call, &old))});
+    let shown = json!({"token": show(call, &token), "old": old.map(|old| show(call, &old)), "in_grace": []});
     let details = vec![detail("replayed", "true")];
     let change = Recorded { target: Some(made.to_string()), reason: Some(reason), durable: Some(true), details };
     Ok(Reply {
@@ -219,6 +220,10 @@ fn answer(
         detail("old.expires.after", end(old)),
         detail("streams_cut", cut.requests.to_string()),
     ]);
+    // Not this one's predecessor, which is told of already.
+    let mut in_grace = in_grace(call.shared, &Found::stored(call.shared, token.clone()), call.now);
+    in_grace.retain(|other| other.accessor != old.accessor);
+    details.extend(named("in_grace", &in_grace));
     let change = Recorded {
         target: Some(old.accessor.to_string()),
         reason: Some(asked.reason.clone()),
@@ -228,6 +233,7 @@ fn answer(
     let shown = json!({
         "token": show(call, token),
         "old": show(call, old),
+        "in_grace": view::namesakes(&in_grace, call),
         "streams_cut": cut.requests,
         "streams_cut_complete": cut.complete,
     });

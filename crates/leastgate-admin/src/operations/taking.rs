@@ -5,6 +5,7 @@
 //! is owed of the token by then is passed on to that ([`Unsynced::pass_on`](crate::unsynced::Unsynced::pass_on)); and who takes
 //! looks whether there is one, when the taking is owed. Of the two, one comes second and sees the other.
 
+use std::iter;
 use std::time::Duration;
 
 use leastgate_policy::{Accessor, TokenState, Whose};
@@ -12,6 +13,7 @@ use leastgate_store::StoreError;
 
 use super::children::Ending;
 use super::cut::{Cut, Cutting};
+use super::detail;
 use super::find::{Found, find_in_force};
 use crate::call::Call;
 use crate::problem::Problem;
@@ -81,23 +83,37 @@ impl<K> Outcome<K> {
         self.asked.durable && self.also.iter().all(|taken| taken.durable)
     }
 
-    /// The accessors of what else it was taken from, for the record.
-    pub(super) fn also(&self) -> String {
-        let accessors: Vec<String> = self.also.iter().map(|taken| taken.found.accessor.to_string()).collect();
-        accessors.join(" ")
+    /// What else it was taken from, and what not, for the record.
+    pub(super) fn others(&self, in_grace: &[Found]) -> Vec<(String, String)> {
+        [named("also", self.also.iter().map(|taken| &taken.found)), named("in_grace", in_grace)].concat()
     }
 }
 
-/// Takes from a token, and from what is made of it meanwhile.
-pub(super) fn take<T: Taking>(call: &Call<'_>, found: Found, taking: &T) -> Result<Outcome<T::Kept>, Problem> {
-    let asked = Target { follows: is_holder(call.shared, &found), before: found.state(call.shared), found };
+/// A detail with the accessors of these, if there are any.
+pub(super) fn named<'a>(name: &str, all: impl IntoIterator<Item = &'a Found>) -> Vec<(String, String)> {
+    let accessors: Vec<String> = all.into_iter().map(|found| found.accessor.to_string()).collect();
+    if accessors.is_empty() { Vec::new() } else { vec![detail(name, accessors.join(" "))] }
+}
+
+/// Takes from a token and from others with its name, and from what is made of one of them meanwhile.
+pub(super) fn take<T: Taking>(
+    call: &Call<'_>,
+    asked: Found,
+    others: Vec<Found>,
+    taking: &T,
+) -> Result<Outcome<T::Kept>, Problem> {
+    let target = |found: Found| {
+        let (follows, before) = (is_holder(call.shared, &found), found.state(call.shared));
+        Target { found, before, follows }
+    };
+    let (asked, others) = (target(asked), others.into_iter().map(target).collect::<Vec<_>>());
     let mut steps = Steps::new(call, taking);
-    steps.begin(&asked.found);
+    steps.begin(iter::once(&asked).chain(&others).map(|target| &target.found));
     let held = call.shared.lock_changes();
     steps.blocked = held.is_none().then(|| "other changes wait for the store".to_owned());
     let asked = steps.keep(asked);
-    let mut also = Vec::new();
-    while let Some(target) = steps.made.pop() {
+    let (mut also, mut others) = (Vec::new(), others.into_iter());
+    while let Some(target) = steps.made.pop().or_else(|| others.next()) {
         also.extend(steps.keep(target).ok());
     }
     drop(held);
@@ -147,16 +163,20 @@ impl<'a, T: Taking> Steps<'a, T> {
         Self { call: *call, taking, cuttings, endings, blocked: None, known, made }
     }
 
-    /// In force, before anybody is waited for.
-    fn begin(&mut self, found: &Found) {
+    /// All of them are out of force before anybody is waited for.
+    fn begin<'b>(&mut self, all: impl Iterator<Item = &'b Found> + Clone) {
         let shared = self.call.shared;
-        let cutting = Cutting::begin(&self.call, Whose::Token(found.accessor));
-        shared.unsynced.add(found.accessor, self.taking.owed(found), &shared.given.telemetry);
-        self.taking.put_in_force(shared, found);
+        let cutting = Cutting::begin(&self.call, Whose::Tokens(all.clone().map(|found| found.accessor).collect()));
+        for found in all.clone() {
+            shared.unsynced.add(found.accessor, self.taking.owed(found), &shared.given.telemetry);
+            self.taking.put_in_force(shared, found);
+        }
         cutting.in_force();
         self.cuttings.push(cutting);
-        self.endings.push(Ending::of(&self.call, found.accessor));
-        self.known.push(found.accessor);
+        for found in all {
+            self.endings.push(Ending::of(&self.call, found.accessor));
+            self.known.push(found.accessor);
+        }
     }
 
     /// Has the store keep it, or owe it. Then what was made of the token comes to light.
@@ -203,7 +223,7 @@ impl<'a, T: Taking> Steps<'a, T> {
         if let Some(found) = made {
             // In force it may be less by now, by what was passed on to it.
             let before = found.record().map_or(TokenState::Active, |record| record.state);
-            self.begin(&found);
+            self.begin(iter::once(&found));
             self.made.push(Target { found, before, follows: true });
         }
     }

@@ -54,8 +54,12 @@ pub(super) fn token(record: &TokenRecord, state: TokenState, shared: &Shared, no
     }
 }
 
-/// Another token with the name, as it is in force.
-pub(super) fn namesake(found: &Found, call: &Call<'_>) -> NamesakeView {
+/// Other tokens with the name, as they are in force.
+pub(super) fn namesakes<'a>(all: impl IntoIterator<Item = &'a Found>, call: &Call<'_>) -> Vec<NamesakeView> {
+    all.into_iter().map(|found| namesake(found, call)).collect()
+}
+
+fn namesake(found: &Found, call: &Call<'_>) -> NamesakeView {
     let in_force = call.shared.given.authority.token(&found.digest);
     let expires = in_force.map_or_else(|| found.expires(), |token| token.expires);
     NamesakeView {

@@ -74,6 +74,7 @@ impl TokenStore for HeldStore {
         fn narrow_token(&self, token: TokenRecord, end: StateChange) -> Kept<(TokenRecord, Vec<TokenRecord>)>;
         fn undo(&self, gifts: Vec<Undo>) -> Kept<usize>;
         fn predecessors_of(&self, accessor: Accessor) -> Kept<Vec<TokenRecord>>;
+        fn namesakes(&self, name: &str, now: Timestamp) -> Kept<Vec<TokenRecord>>;
         fn children_of(&self, accessor: Accessor) -> Kept<Vec<TokenRecord>>;
         fn children(&self) -> Kept<Vec<TokenRecord>>;
         fn sharing_limits(&self) -> Kept<Vec<(TokenDigest, TokenDigest)>>;

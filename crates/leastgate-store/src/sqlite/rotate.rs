@@ -74,6 +74,17 @@ pub(super) fn predecessors_of(
     select(connection, env, condition, [successor.to_string()])
 }
 
+pub(super) fn namesakes(
+    connection: &Connection,
+    env: &str,
+    name: &str,
+    now: Timestamp,
+) -> Result<Vec<TokenRecord>, Failure> {
+    let condition = "name = ?1 AND state <> 'revoked' AND token IS NULL AND (expires IS NULL OR expires > ?2)
+        ORDER BY holds_name DESC, id DESC";
+    select(connection, env, condition, (name, seconds(now)))
+}
+
 pub(super) fn children_of(connection: &Connection, env: &str, parent: Accessor) -> Result<Vec<TokenRecord>, Failure> {
     select(connection, env, "parent = ?1 AND state <> 'revoked' AND token IS NULL ORDER BY id", [parent.to_string()])
 }
