@@ -114,6 +114,13 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// When they can't be read.
     fn predecessors_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError>;
 
+    /// The tokens with this name that are neither revoked nor past their end at `now`: the one that holds it, then those that
+    /// had it before, the last one first.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn namesakes(&self, name: &str, now: Timestamp) -> Result<Vec<TokenRecord>, StoreError>;
+
     /// The tokens that stand in for this one and are not revoked.
     ///
     /// # Errors

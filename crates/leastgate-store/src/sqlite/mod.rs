@@ -288,6 +288,10 @@ impl TokenStore for SqliteStore {
         self.read(|connection| rotate::predecessors_of(connection, &self.shared.environment, accessor))
     }
 
+    fn namesakes(&self, name: &str, now: Timestamp) -> Result<Vec<TokenRecord>, StoreError> {
+        self.read(|connection| rotate::namesakes(connection, &self.shared.environment, name, now))
+    }
+
     fn children_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError> {
         self.read(|connection| rotate::children_of(connection, &self.shared.environment, accessor))
     }
