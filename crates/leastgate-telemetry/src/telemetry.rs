@@ -262,6 +262,11 @@ impl Telemetry {
         self.0.families.rotation_overdue.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// How far the time is ahead of what the wall clock says.
+    pub fn set_clock_ahead(&self, ahead: Duration) {
+        self.0.families.clock_ahead.set(ahead.as_secs_f64());
+    }
+
     /// How many changes are in force that the store does not hold yet.
     pub fn set_unsynced_changes(&self, count: u64) {
         self.0.families.unsynced.set(i64::try_from(count).unwrap_or(i64::MAX));
