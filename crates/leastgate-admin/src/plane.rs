@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use leastgate_policy::Timestamp;
 use leastgate_store::StoreError;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -149,12 +150,12 @@ impl IdleTokens {
         self.0.upgrade().and_then(|shared| idle::rule(&shared))
     }
 
-    /// Disables some of those that were not used for so long. Blocks.
+    /// Disables some of those that were not used for so long until `now`, a time that is not in doubt. Blocks.
     ///
     /// # Errors
     /// The store can't be read.
-    pub fn disable(&self) -> Result<Looked, StoreError> {
-        self.0.upgrade().map_or(Ok(Looked::NotAsked), |shared| idle::disable(&shared))
+    pub fn disable(&self, now: Timestamp) -> Result<Looked, StoreError> {
+        self.0.upgrade().map_or(Ok(Looked::NotAsked), |shared| idle::disable(&shared, now))
     }
 }
 

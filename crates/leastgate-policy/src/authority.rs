@@ -170,8 +170,11 @@ impl Authority {
     /// # Errors
     /// Another token's digest begins alike by now: it stays under the previous key.
     pub fn finish_redigest(&self, straggler: &Straggler) -> Result<bool, DigestCollision> {
+        let tokens = self.tokens.load();
+        // First this: every edit waits for the moves, and a revocation must not wait for somebody's walk.
+        let mover = tokens.mover();
         let mut moves = self.moves();
-        let moved = self.tokens.load().redigest(&straggler.previous, &straggler.current);
+        let moved = mover.redigest(&straggler.previous, &straggler.current);
         match moved {
             Ok(true) => moves.finish(straggler.previous, straggler.current),
             Ok(false) => moves.give_up(&straggler.current),

@@ -41,6 +41,11 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Time since some fixed moment in this process, unmoved by changes of the wall clock.
     fn elapsed(&self) -> Duration;
 
+    /// How far [`Self::now`] is ahead of what the wall clock says at this moment: it was set back, or was wrong before.
+    fn ahead(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Wall-clock time as the policy counts it.
     fn timestamp(&self) -> Timestamp {
         self.now().timestamp()
@@ -53,7 +58,8 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 /// lives longer for the step: each has the time that is left of it, as it passes.
 ///
 /// A clock that was set forward by mistake and put right keeps the later time until a restart, and tokens end that much
-/// early: a time that was wrong can only take access away.
+/// early: a time that was wrong can only take access away. What a restart could not bring back must not be done by it: whoever
+/// destroys by the time asks [`Clock::ahead`].
 #[derive(Debug)]
 pub struct SystemClock {
     origin: Instant,
@@ -89,13 +95,22 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Micros {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.go_on(wall, self.origin.elapsed())
+        self.go_on(wall(), self.origin.elapsed())
+    }
+
+    fn ahead(&self) -> Duration {
+        let now = self.now();
+        // Read after it: who is held up between the two only seems less ahead.
+        Duration::from_micros(now.0).saturating_sub(wall())
     }
 
     fn elapsed(&self) -> Duration {
         self.origin.elapsed()
     }
+}
+
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// They last until the year 2554.
@@ -158,6 +173,15 @@ mod tests {
             [1_000, 30_000],
             "as after a sleep, which the monotonic one misses"
         );
+    }
+
+    #[test]
+    fn how_far_it_is_ahead_is_known() {
+        let clock = SystemClock::new();
+        assert!(clock.ahead() < SECOND);
+        let day = 86_400 * SECOND;
+        clock.go_on(wall() + day, clock.elapsed());
+        assert!((day - SECOND..=day).contains(&clock.ahead()), "{:?}", clock.ahead());
     }
 
     #[test]

@@ -37,13 +37,14 @@ pub struct TelemetryConfig {
     pub worker_buffer: usize,
     /// The same for class `unauthenticated`, which never takes the others' room.
     pub unauthenticated_buffer: usize,
-    /// Events a sink may have waiting before droppable ones are dropped.
+    /// Events a sink may have waiting before droppable ones are dropped; of 4 KiB on average, and 1 MiB in all is always
+    /// allowed.
     pub sink_queue: usize,
     /// Events of `block` classes that may be under way, from the reservation to the slowest sink.
     pub reservations: usize,
     /// Unauthenticated events recorded one by one per source and second; more become one summary.
     pub unauthenticated_per_source: u32,
-    /// Events kept in memory for explain and events.
+    /// Events kept in memory for explain and events, with the same bound of bytes.
     pub recent: usize,
     /// Route templates with a label of their own.
     pub max_routes: usize,

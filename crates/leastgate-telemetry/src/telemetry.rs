@@ -150,12 +150,13 @@ impl Telemetry {
     /// Keeps a place for an admin event whose class must not be lost. What only takes access away does not ask.
     ///
     /// # Errors
-    /// There is none, or the stream is being closed: a change that gives access must be refused.
+    /// There is none, what waits for a sink is too large, or the stream is being closed: a change that gives access must be
+    /// refused.
     pub fn reserve_admin(&self) -> Result<Reservation, AuditFull> {
         match self.0.classes.of(Class::Admin) {
             ClassPolicy::Drop if self.0.pipeline.is_closing() => Err(AuditFull),
             ClassPolicy::Drop => Ok(Reservation(None)),
-            ClassPolicy::Block => self.0.pipeline.places().take().map(|place| Reservation(Some(place))),
+            ClassPolicy::Block => self.0.pipeline.place_for_large().map(|place| Reservation(Some(place))),
         }
     }
 
@@ -260,6 +261,11 @@ impl Telemetry {
     /// How many tokens should have been rotated by now.
     pub fn set_rotation_overdue(&self, count: u64) {
         self.0.families.rotation_overdue.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How far the time is ahead of what the wall clock says.
+    pub fn set_clock_ahead(&self, ahead: Duration) {
+        self.0.families.clock_ahead.set(ahead.as_secs_f64());
     }
 
     /// How many changes are in force that the store does not hold yet.

@@ -7,6 +7,7 @@ use leastgate_telemetry::Reservation;
 use super::changes::check_not_declared;
 use super::give::{Holding, check_may_give};
 use super::issue::{new_token, reason};
+use super::told::Details;
 use super::{detail, no_query, told};
 use crate::api::{CreateToken, CreateTokens};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
@@ -44,14 +45,14 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
         push_item(&mut body, &record, secret.expose());
         records.push(record);
     }
-    let places = reserve(call, records.len())?;
+    let events = reserve(call, told::of_alike(&records))?;
     keep(call, &call.lock_gift()?, &records, Problem::from)?;
     body.extend_from_slice(b"]}");
     let mut details =
         vec![detail("name", format!("{}-{first} and on", asked.token.name)), detail("count", count.to_string())];
     details.extend(records.first().into_iter().flat_map(told::holdings));
     let reason = reason(&asked.token);
-    tell_each(call, &records, "token.create", reason.as_deref(), places);
+    tell_each(call, "token.create", reason.as_deref(), events);
     let change = Recorded { target: None, reason, durable: Some(true), details };
     Ok(Reply { created_at: Some("/v1/tokens".to_owned()), tag: None, body, change })
 }
@@ -92,25 +93,16 @@ pub(super) fn keep(
     Ok(())
 }
 
-/// Accessors that one event names.
-const EVENT: usize = 500;
+/// Events of one call, each with its place on record.
+pub(super) type Told = Vec<(Details, Reservation)>;
 
-/// Places on record for the events that name them all: what can't be recorded is not made.
-pub(super) fn reserve(call: &Call<'_>, records: usize) -> Result<Vec<Reservation>, Problem> {
-    (0..records.div_ceil(EVENT)).map(|_| call.reserve()).collect()
+/// Places on record for all of them: what can't be recorded is not made.
+pub(super) fn reserve(call: &Call<'_>, events: Vec<Details>) -> Result<Told, Problem> {
+    events.into_iter().map(|details| Ok((details, call.reserve()?))).collect()
 }
 
-pub(super) fn tell_each(
-    call: &Call<'_>,
-    records: &[TokenRecord],
-    operation: &str,
-    reason: Option<&str>,
-    places: Vec<Reservation>,
-) {
-    for (batch, place) in records.chunks(EVENT).zip(places) {
-        let accessors: Vec<String> = batch.iter().map(|record| record.accessor.to_string()).collect();
-        let mut details = vec![detail("accessors", accessors.join(" "))];
-        details.extend(batch.iter().map(told::of_many));
+pub(super) fn tell_each(call: &Call<'_>, operation: &str, reason: Option<&str>, events: Told) {
+    for (details, place) in events {
         let change = Recorded { target: None, reason: reason.map(str::to_owned), durable: Some(true), details };
         call.tell(operation, &change, Some(place));
     }

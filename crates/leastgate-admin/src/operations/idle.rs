@@ -40,15 +40,15 @@ pub(crate) fn rule(shared: &Shared) -> Option<Duration> {
     policy.token_rules().idle_disable.filter(|_| shared.given.tokens == Tokens::Store)
 }
 
-/// Disables tokens that were not used for so long: some of them, so that nobody waits long. Blocks.
+/// Disables tokens that were not used for so long until `now`: some of them, so that nobody waits long. Blocks.
 ///
 /// # Errors
 /// The store can't be read.
-pub(crate) fn disable(shared: &Shared) -> Result<Looked, StoreError> {
+pub(crate) fn disable(shared: &Shared, now: Timestamp) -> Result<Looked, StoreError> {
     let Some(rule) = rule(shared) else { return Ok(Looked::NotAsked) };
     let hooks = &shared.given.hooks;
     (hooks.flush_usage)();
-    let since = Timestamp(shared.now().0.saturating_sub(rule.as_secs()));
+    let since = Timestamp(now.0.saturating_sub(rule.as_secs()));
     if (hooks.is_usage_behind)() || (hooks.usage_lost)().is_some_and(|lost| lost >= since) {
         return Ok(Looked::Unknown);
     }

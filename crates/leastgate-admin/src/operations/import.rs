@@ -12,7 +12,7 @@ use super::bulk::{MOST, keep, reserve, tell_each};
 use super::changes::check_not_declared;
 use super::give::{Holding, check_may_give};
 use super::parts::{distinct, limits, networks};
-use super::{check_text, detail, no_query};
+use super::{check_text, detail, no_query, told};
 use crate::api::{ExportedToken, ImportTokens, ImportedTokens, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
@@ -30,10 +30,10 @@ pub(crate) fn import(call: &Call<'_>) -> Result<Reply, Problem> {
     // What is here must stay: with the turn, nothing of it is still to be taken back.
     let held = call.lock_gift()?;
     let Sorted { fresh, unchanged } = sort(call, &asked)?;
-    let places = reserve(call, fresh.len())?;
+    let events = reserve(call, told::of_each(&fresh))?;
     keep(call, &held, &fresh, untakeable).map_err(|problem| named_by(call, &asked, &fresh, problem))?;
     drop(held);
-    tell_each(call, &fresh, "token.import", Some(&asked.reason), places);
+    tell_each(call, "token.import", Some(&asked.reason), events);
     let imported = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
     let details = vec![detail("imported", imported.to_string()), detail("unchanged", unchanged.to_string())];
     let change = Recorded { target: None, reason: Some(asked.reason), durable: Some(true), details };

@@ -6,13 +6,59 @@ use leastgate_store::{TokenGrant, TokenRecord};
 use super::detail;
 use crate::api::Moment;
 
+/// The details of one event.
+pub(super) type Details = Vec<(String, String)>;
+
+/// Tokens that one event tells of at most.
+const EVENT: usize = 500;
+/// Bytes of what it tells of each of them, unless the first has more. Whoever keeps events bounds them by their number.
+const EVENT_BYTES: usize = 64 * 1024;
+
 /// What a token is that was not there before: its name, and whatever it has.
-pub(super) fn of_new(record: &TokenRecord) -> Vec<(String, String)> {
+pub(super) fn of_new(record: &TokenRecord) -> Details {
     let mut details = vec![detail("name", record.name.as_str())];
-    details.extend(holdings(record));
-    details.extend(record.is_canary.then(|| detail("canary", "true")));
-    details.push(detail("state.after", record.state.as_str()));
+    details.extend(of_new_nameless(record));
     details
+}
+
+fn of_new_nameless(record: &TokenRecord) -> impl Iterator<Item = (String, String)> {
+    let canary = record.is_canary.then(|| detail("canary", "true"));
+    holdings(record).chain(canary).chain([detail("state.after", record.state.as_str())])
+}
+
+/// What new tokens are that differ in their names alone, each event with all that each of its tokens is.
+pub(super) fn of_alike(records: &[TokenRecord]) -> Vec<Details> {
+    let event = |batch: &[TokenRecord]| {
+        let accessors: Vec<_> = batch.iter().map(|record| record.accessor.to_string()).collect();
+        let names: Vec<_> = batch.iter().map(|record| record.name.as_str()).collect();
+        let which = [detail("accessors", accessors.join(" ")), detail("names", names.join(" "))];
+        which.into_iter().chain(batch.first().into_iter().flat_map(of_new_nameless)).collect()
+    };
+    records.chunks(EVENT).map(event).collect()
+}
+
+/// What new tokens are that have nothing in common.
+pub(super) fn of_each(records: &[TokenRecord]) -> Vec<Details> {
+    let mut events: Vec<Details> = Vec::new();
+    let mut bytes = 0;
+    for told in records.iter().map(of_one) {
+        let own = told.0.len() + told.1.len();
+        match events.last_mut().filter(|event| event.len() < EVENT && bytes + own <= EVENT_BYTES) {
+            Some(event) => {
+                event.push(told);
+                bytes += own;
+            }
+            None => {
+                events.push(vec![told]);
+                bytes = own;
+            }
+        }
+    }
+    for event in &mut events {
+        let accessors: Vec<_> = event.iter().map(|(accessor, _)| accessor.as_str()).collect();
+        event.insert(0, detail("accessors", accessors.join(" ")));
+    }
+    events
 }
 
 /// Whatever it has, and nothing of what it hasn't.
@@ -20,8 +66,9 @@ pub(super) fn holdings(record: &TokenRecord) -> impl Iterator<Item = (String, St
     told(record).into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| detail(name, value))
 }
 
-/// The same as one value of an event that tells of many, by accessor: a JSON object, so that no name can feign another field.
-pub(super) fn of_many(record: &TokenRecord) -> (String, String) {
+/// All of a new one as one value of an event that tells of many, by accessor: a JSON object, so that no name can feign another
+/// field.
+fn of_one(record: &TokenRecord) -> (String, String) {
     let fields = of_new(record).into_iter().map(|(name, value)| (name, value.into()));
     let value = serde_json::Value::Object(fields.collect()).to_string();
     detail(&record.accessor.to_string(), value)

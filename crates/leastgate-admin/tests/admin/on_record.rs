@@ -112,6 +112,76 @@ fn an_import_tells_of_each_token_what_it_holds() {
     assert_eq!((&told["owner"], &told["expires"]), (&token["owner"], &token["expires"]));
 }
 
+/// A token that has as much of everything as one may.
+fn large(name: &str) -> Value {
+    let network = |number: u32| json!(format!("2001:db8:1111:2222:3333:4444:5555:{number:x}/128"));
+    let mut token = bot(name);
+    token["note"] = json!("n".repeat(500));
+    token["allow_cidr"] = (0..256).map(network).collect();
+    token
+}
+
+/// Whoever keeps events or reads them bounds them by their number.
+#[track_caller]
+fn events_of_bounded_size(plane: &Plane, operation: &str) -> Vec<Value> {
+    let events = plane.events(operation);
+    for event in &events {
+        let bytes = event.to_string().len();
+        assert!(bytes < 128 * 1024, "{bytes}");
+    }
+    events.into_iter().map(|event| event["change"].clone()).collect()
+}
+
+#[test]
+fn no_event_of_many_that_are_alike_is_large_and_each_tells_what_they_hold() {
+    let plane = start();
+    let made = plane.post(&plane.root, "/v1/tokens/bulk", &json!({"token": large("many"), "count": 600}));
+    assert_eq!(made.status, 201, "{made:?}");
+    let mut told = Vec::new();
+    for change in events_of_bounded_size(&plane, "token.create") {
+        let [accessors, names, networks] = ["accessors", "names", "source_ip"].map(|name| detail(&change, name));
+        told.extend(accessors.split(' ').zip(names.split(' ')).map(|(accessor, name)| format!("{accessor} {name}")));
+        assert_eq!((networks.split(' ').count(), detail(&change, "state.after").as_str()), (256, "active"));
+    }
+    let made = made.json();
+    let items = made["items"].as_array().unwrap().iter();
+    let expected: Vec<_> = items
+        .map(|item| format!("{} {}", item["accessor"].as_str().unwrap(), item["name"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn no_event_of_an_import_is_large() {
+    let plane = start();
+    plane.make(&large("bot"));
+    let model = plane.get(&plane.root, "/v1/exports").json()["items"][0].clone();
+    let token = |number: u32| {
+        let mut token = model.clone();
+        token["accessor"] = json!(format!("AAAAAA{number:04}"));
+        token["name"] = json!(format!("foreign-{number}"));
+        token["digest"] = json!(format!("blake3:{number:016x}{}", "0a".repeat(24)));
+        token
+    };
+    let tokens: Vec<Value> = (0..60).map(token).collect();
+    let imported = plane.post(&plane.root, "/v1/tokens/import", &json!({"tokens": tokens, "reason": "moved"}));
+    assert_eq!(imported.status, 200, "{imported:?}");
+    let mut told = 0;
+    for change in
+        events_of_bounded_size(&plane, "token.import").iter().filter(|change| change.to_string().contains("AAAAAA"))
+    {
+        for accessor in detail(change, "accessors").split(' ') {
+            let token: Value = serde_json::from_str(&detail(change, accessor)).unwrap();
+            assert_eq!(
+                (token["name"].as_str(), accessor),
+                (Some(&*format!("foreign-{told}")), &*format!("AAAAAA{told:04}"))
+            );
+            told += 1;
+        }
+    }
+    assert_eq!(told, 60);
+}
+
 #[test]
 fn the_end_of_an_administrator_tells_who_it_was_and_whether_it_was_the_first() {
     let plane = start();

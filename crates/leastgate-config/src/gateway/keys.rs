@@ -138,7 +138,12 @@ const AUDIT: &[Field] = &[
         "10/s",
         "Unauthenticated events of one address beyond which they become one summary.",
     ),
-    defaulted("recent", Shape::Count(0, 10_000_000), "4096", "Events kept in memory for explain, what-if and events."),
+    defaulted(
+        "recent",
+        Shape::Count(0, 10_000_000),
+        "4096",
+        "Events kept in memory for explain, what-if and events; fewer where they have more than 4 KiB on average.",
+    ),
     optional("sign", Shape::Later("checkpoints are chained by hash; signatures come later"), ""),
 ];
 

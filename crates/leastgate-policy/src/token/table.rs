@@ -1,7 +1,7 @@
 //! The table of tokens in memory: one small record each, found by digest, changed in place.
 
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -129,6 +129,8 @@ pub struct DigestCollision;
 pub struct TokenTable {
     records: DashMap<u64, Box<Record>, BuildHasherDefault<IdentityHasher>>,
     entitlements: Entitlements,
+    /// Shared by those who walk the records, and had alone by who moves one.
+    walks: RwLock<()>,
 }
 
 #[derive(Clone, Debug)]
@@ -153,7 +155,7 @@ impl TokenTable {
     #[must_use]
     pub fn with_capacity(tokens: usize) -> Self {
         let records = DashMap::with_capacity_and_hasher(tokens, BuildHasherDefault::default());
-        Self { records, entitlements: Entitlements::default() }
+        Self { records, ..Self::default() }
     }
 
     /// Finds a token by the digest of what was presented.
@@ -166,7 +168,7 @@ impl TokenTable {
     /// Finds the token of a presented text, and says whether it is still kept under the previous key.
     ///
     /// The current digest comes first, so that a record once moved is the one that counts, and once more at the end: a
-    /// token that [`Self::redigest`] moves while it is looked for is never unknown.
+    /// token that `Mover::redigest` moves while it is looked for is never unknown.
     #[must_use]
     pub fn find(&self, digests: &Digests) -> Option<(TokenView, bool)> {
         let current = || self.get(&digests.current).map(|token| (token, false));
@@ -255,27 +257,6 @@ impl TokenTable {
         }
     }
 
-    /// Moves a token to another digest: it is there before it is gone. `false` where there is none to move. The caller
-    /// sees to it that nothing else changes this token meanwhile.
-    ///
-    /// # Errors
-    /// Another token's digest begins alike: this one stays where it is.
-    pub fn redigest(&self, from: &TokenDigest, to: &TokenDigest) -> Result<bool, DigestCollision> {
-        let found = self.records.get(&key_of(from)).filter(|record| record.has_digest(from));
-        let Some(mut record) = found.map(|record| Record::clone(&record)) else { return Ok(false) };
-        record.digest_rest = rest_of(to);
-        match self.records.entry(key_of(to)) {
-            Entry::Vacant(place) => {
-                place.insert(Box::new(record));
-            }
-            Entry::Occupied(place) if !place.get().has_digest(to) => return Err(DigestCollision),
-            Entry::Occupied(mut place) => {
-                place.insert(Box::new(record));
-            }
-        }
-        Ok(self.remove(from))
-    }
-
     /// Has the second token use the limits of the first from now on, where both have some: what either uses is used by both,
     /// and one rate governs both. It is that of the first, or of the second if that is the successor of the first.
     pub fn share_limits(&self, of: &TokenDigest, with: &TokenDigest) {
@@ -311,8 +292,10 @@ impl TokenTable {
         self.records.is_empty()
     }
 
-    /// Shows every token, key by key; what changes meanwhile may be missed.
+    /// Shows every token once, key by key. What is put in or taken out meanwhile may be missed; a token that is there all the
+    /// time never is, for none moves to another digest while somebody walks. `see` must not walk again.
     pub fn for_each(&self, mut see: impl FnMut(&TokenDigest, &TokenView)) {
+        let _walk = self.walks.read().unwrap_or_else(PoisonError::into_inner);
         for record in &self.records {
             see(&record.digest(*record.key()), &record.view());
         }
@@ -409,6 +392,8 @@ impl Hasher for IdentityHasher {
         self.0 = key;
     }
 }
+
+mod mover;
 
 #[cfg(test)]
 mod tests;

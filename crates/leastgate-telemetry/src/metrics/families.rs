@@ -112,6 +112,7 @@ pub(crate) struct Families {
     tokens: IntGaugeVec,
     pub(crate) next_expiry: Gauge,
     pub(crate) rotation_overdue: IntGauge,
+    pub(crate) clock_ahead: Gauge,
     pub(crate) revocation_duration: Histogram,
     pub(crate) streams_cut: IntCounterVec,
     pub(crate) canary_uses: IntCounter,
@@ -198,6 +199,10 @@ impl Families {
             rotation_overdue: make.gauge(
                 "leastgate_tokens_rotation_overdue",
                 "Tokens older than the policy's token_rules.rotation.every; 0: none, or the policy does not say.",
+            )?,
+            clock_ahead: make.float_gauge(
+                "leastgate_clock_ahead_seconds",
+                "How far the gateway's time is ahead of the machine's clock, which was set back.",
             )?,
             revocation_duration: make.histogram(
                 "leastgate_revocation_duration_seconds",

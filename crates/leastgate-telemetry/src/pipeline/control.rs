@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::AuditFull;
 use super::baits::Baits;
 use super::chain::Chain;
 use super::flood::Flood;
 use super::lane::{Lane, Pushed, Queue};
-use super::places::Places;
+use super::places::{Place, Places};
 use super::position::{Position, PositionFile};
 use super::recent::{Recent, RecentFilter, find, search};
 use super::sinks::{SinkQueue, SinkState};
@@ -241,6 +242,15 @@ impl Pipeline {
 
     pub(crate) fn places(&self) -> &Arc<Places> {
         &self.shared.places
+    }
+
+    /// A place for an event that may be large. What was promised before is still taken, so that it is exceeded by no more than
+    /// the calls under way tell.
+    pub(crate) fn place_for_large(&self) -> Result<Place, AuditFull> {
+        if self.shared.sinks.iter().any(|sink| sink.is_overfull()) {
+            return Err(AuditFull);
+        }
+        self.shared.places.take()
     }
 
     pub(crate) fn flood(&self) -> &Arc<Flood> {

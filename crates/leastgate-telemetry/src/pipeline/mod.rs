@@ -27,6 +27,12 @@ pub use recent::RecentFilter;
 pub(crate) use sinks::SinkQueue;
 pub use sinks::SinkState;
 
+/// What so many events may take in memory. They are few hundred bytes as a rule, and hundreds of thousand where one tells of
+/// many tokens: a bound of their number alone would bound nothing.
+pub(crate) fn most_bytes(events: usize) -> usize {
+    events.saturating_mul(4096).max(1024 * 1024)
+}
+
 /// No event can be kept as its class demands: the request must be answered 503, the change refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the audit stream has no room for an event that must be kept")]

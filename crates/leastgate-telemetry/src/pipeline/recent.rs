@@ -1,11 +1,12 @@
 //! The last events in memory, for `explain`, `GET /v1/events` and what-if: whole batches as the sinks got them, read line
-//! by line only when somebody asks.
+//! by line only when somebody asks. Their number is bounded, and their bytes; the newest batch is always there.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::most_bytes;
 use crate::decision_id::DecisionId;
 
 /// Which recent events to return. Everything that is set must hold.
@@ -50,24 +51,34 @@ impl RecentFilter {
 pub(crate) struct Recent {
     batches: VecDeque<(Bytes, usize)>,
     events: usize,
+    bytes: usize,
     limit: usize,
 }
 
 impl Recent {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { batches: VecDeque::new(), events: 0, limit }
+        Self { batches: VecDeque::new(), events: 0, bytes: 0, limit }
     }
 
     pub(crate) fn push(&mut self, batch: Bytes, events: usize) {
         if self.limit == 0 {
             return;
         }
-        self.batches.push_back((batch, events));
         self.events += events;
-        while let Some((_, oldest)) = self.batches.front().filter(|(_, oldest)| self.events - oldest >= self.limit) {
-            self.events -= oldest;
-            self.batches.pop_front();
+        self.bytes += batch.len();
+        self.batches.push_back((batch, events));
+        while self.is_over()
+            && let Some((batch, events)) = self.batches.pop_front()
+        {
+            self.events -= events;
+            self.bytes -= batch.len();
         }
+    }
+
+    /// Whether the oldest batch has to go.
+    fn is_over(&self) -> bool {
+        let oldest = self.batches.front().map_or(0, |(_, events)| *events);
+        self.events - oldest >= self.limit || (self.bytes > most_bytes(self.limit) && self.batches.len() > 1)
     }
 
     /// The batches, to be searched without holding up the writer. Cheap: nothing is copied.
@@ -120,6 +131,21 @@ mod tests {
             .map(|line| serde_json::from_slice::<Value>(line).unwrap()["seq"].as_u64().unwrap())
             .collect();
         assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn large_ones_are_kept_as_far_as_their_bytes_allow() {
+        let mut ring = Recent::new(1000);
+        let kept = |ring: &Recent| ring.snapshot().iter().map(Bytes::len).sum::<usize>();
+        for _ in 0..100 {
+            ring.push(Bytes::from(vec![b'x'; 512 * 1024]), 1);
+            assert!(kept(&ring) <= 4_096_000, "{}", kept(&ring));
+        }
+        assert_eq!(ring.snapshot().len(), 7);
+        ring.push(Bytes::from(vec![b'x'; 8 << 20]), 1);
+        assert_eq!(kept(&ring), 8 << 20, "the newest is there, whatever it is");
+        ring.push(batch(&["small"]), 1);
+        assert_eq!(kept(&ring), 6);
     }
 
     #[test]

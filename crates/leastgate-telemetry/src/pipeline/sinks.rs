@@ -1,5 +1,5 @@
 //! A bounded queue and a thread for each sink. Batches that hold reserved events are always taken, because the places
-//! bound them; others only while there is room.
+//! bound them, and no more of those are given while there is no room for their bytes; others only while there is room.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::most_bytes;
 use super::places::Hold;
 use crate::clock::{Clock, Micros};
 use crate::event::{GapCause, utc_seconds};
@@ -65,6 +66,7 @@ pub(crate) struct SinkQueue {
     /// Some class may not be dropped here.
     pub(crate) insists: bool,
     capacity: u64,
+    most_bytes: usize,
     state: Mutex<State>,
     changed: Condvar,
     reopen: AtomicBool,
@@ -76,6 +78,7 @@ pub(crate) struct SinkQueue {
 struct State {
     queue: VecDeque<Delivery>,
     queued: u64,
+    bytes: usize,
     stopping: bool,
     abandoned: bool,
     finished: bool,
@@ -103,12 +106,13 @@ impl SinkQueue {
         metrics: SinkMetrics,
         clock: Arc<dyn Clock>,
     ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
-        let capacity = capacity as u64;
+        let (capacity, most_bytes) = (capacity as u64, most_bytes(capacity));
         metrics.capacity(capacity);
         let queue = Arc::new(Self {
             name,
             insists,
             capacity,
+            most_bytes,
             state: Mutex::default(),
             changed: Condvar::new(),
             reopen: AtomicBool::new(false),
@@ -123,7 +127,9 @@ impl SinkQueue {
     /// Takes a batch, or counts it as missed.
     pub(crate) fn offer(&self, delivery: Delivery) {
         let mut state = self.lock();
-        let room = state.queued + delivery.span.events <= self.capacity || state.queue.is_empty();
+        let fits = state.queued + delivery.span.events <= self.capacity
+            && state.bytes + delivery.bytes.len() <= self.most_bytes;
+        let room = fits || state.queue.is_empty();
         if state.finished || !(room || delivery.hold.is_some()) {
             let cause = state.failing.as_ref().map_or(GapCause::QueueFull, |failing| failing.cause);
             self.miss(&mut state, cause, delivery.span);
@@ -133,6 +139,7 @@ impl SinkQueue {
             state.moved_on = self.clock.now();
         }
         state.queued += delivery.span.events;
+        state.bytes += delivery.bytes.len();
         self.metrics.depth(state.queued);
         state.queue.push_back(delivery);
         drop(state);
@@ -141,7 +148,13 @@ impl SinkQueue {
 
     /// Whether only reserved events are still taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.lock().queued >= self.capacity
+        let state = self.lock();
+        state.queued >= self.capacity || state.bytes >= self.most_bytes
+    }
+
+    /// Whether what waits is so large that no more may be promised.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.insists && self.lock().bytes >= self.most_bytes
     }
 
     pub(crate) fn describe(&self) -> SinkState {
@@ -300,6 +313,7 @@ impl SinkQueue {
         state.moved_on = self.clock.now();
         if let Some(done) = state.queue.pop_front() {
             state.queued -= done.span.events;
+            state.bytes -= done.bytes.len();
         }
         self.metrics.depth(state.queued);
     }

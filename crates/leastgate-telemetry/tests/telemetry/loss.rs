@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use leastgate_telemetry::{
-    AuditFull, ClassPolicy, Classes, Clock, FileSinkConfig, Micros, SinkConfig, SinkKind, Telemetry, TelemetryConfig,
+    AdminEvent, AuditFull, ClassPolicy, Classes, Clock, FileSinkConfig, Micros, SinkConfig, SinkKind, Telemetry,
+    TelemetryConfig,
 };
 use serde_json::Value;
 
@@ -114,6 +115,52 @@ fn block_refuses_what_it_could_not_record_and_keeps_what_it_promised() {
     assert!(telemetry.shut_down(DEADLINE));
     let kept = lines(&slow.captured).iter().filter(|event| event["decision"]["reason"] == "scope_granted").count();
     assert_eq!(kept, 25);
+}
+
+fn large() -> AdminEvent {
+    AdminEvent { details: vec![("accessors".to_owned(), "x".repeat(64 * 1024))], ..AdminEvent::default() }
+}
+
+#[test]
+fn a_queue_is_full_of_few_events_that_are_large() {
+    let slow = Hanging::default();
+    let (telemetry, _) = telemetry(|config| {
+        config.sinks = vec![custom("slow", Box::new(slow.clone()))];
+        config.classes.admin = ClassPolicy::Drop;
+        config.sink_queue = 1000;
+    });
+    for _ in 0..100 {
+        telemetry.admin(&large(), None);
+        telemetry.flush(DEADLINE);
+    }
+    let dropped = metric(&telemetry, "leastgate_audit_dropped_total{reason=\"queue_full\",sink=\"slow\"}");
+    assert!(dropped > 50.0, "{dropped}");
+    slow.let_go();
+    assert!(telemetry.shut_down(DEADLINE));
+}
+
+/// A change that gives access waits for room, and one that takes it away is told all the same.
+#[test]
+fn no_place_is_given_while_what_waits_is_large() {
+    let slow = Hanging::default();
+    let (telemetry, _) = telemetry(|config| {
+        config.sinks = vec![custom("slow", Box::new(slow.clone()))];
+        config.sink_queue = 1000;
+    });
+    let mut given = 0;
+    while let Ok(place) = telemetry.reserve_admin() {
+        telemetry.admin(&large(), Some(place));
+        telemetry.flush(DEADLINE);
+        given += 1;
+        assert!(given < 100, "places for {given} events of 64 KiB");
+    }
+    telemetry.admin(&AdminEvent { operation: "token.revoke".to_owned(), ..AdminEvent::default() }, None);
+    slow.let_go();
+    eventually("there is room again", || telemetry.reserve_admin().is_ok());
+    assert!(telemetry.shut_down(DEADLINE));
+    let events = lines(&slow.captured);
+    assert_eq!(events.iter().filter(|event| event["change"]["details"].is_array()).count(), given);
+    assert!(events.iter().any(|event| event["change"]["operation"] == "token.revoke"));
 }
 
 #[test]

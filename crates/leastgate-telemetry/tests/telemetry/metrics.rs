@@ -113,6 +113,7 @@ fn setters_show() {
     telemetry.set_tokens(TokenGauge::Active, 7);
     telemetry.set_next_expiry(Some(START.timestamp()));
     telemetry.set_unsynced_changes(2);
+    telemetry.set_clock_ahead(Duration::from_millis(1500));
     telemetry.admin_request("token.create", 201);
     telemetry.limited(LimitKind::Source);
     telemetry.handshake_failed(HandshakeFailure::NoCertificate);
@@ -135,6 +136,7 @@ fn setters_show() {
         ("leastgate_tokens{state=\"active\"}", 7.0),
         ("leastgate_token_next_expiry_timestamp_seconds", 1_795_298_787.0),
         ("leastgate_store_unsynced_changes", 2.0),
+        ("leastgate_clock_ahead_seconds", 1.5),
         ("leastgate_admin_requests_total{code=\"201\",operation=\"token.create\"}", 1.0),
         ("leastgate_limited_total{kind=\"source\"}", 1.0),
         ("leastgate_tls_handshake_failures_total{reason=\"no_certificate\"}", 1.0),

@@ -3,14 +3,16 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use leastgate_testkit::deadline::{PATIENCE, until_true};
 use leastgate_testkit::gateway::{Setup, TestGateway};
+use leastgate_testkit::hung_disk::HungDisk;
 use leastgate_testkit::leaks::LeakSearch;
 use leastgate_testkit::policies::orders_tokens;
 use leastgate_testkit::recorder::RecorderUpstream;
 use leastgate_testkit::small_disk::{SmallDisk, where_mounts_are_private};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixtures::setup;
 use crate::stored::{Stored, stored_setup, take};
@@ -18,6 +20,9 @@ use crate::stored::{Stored, stored_setup, take};
 fn bootstrapping(setup: Setup, file: &Path) -> Setup {
     setup.argument("--bootstrap-admin").argument(&file.display().to_string())
 }
+
+/// A start may take as long where the disk hangs.
+const START: Duration = Duration::from_secs(20);
 
 /// The status that the credential is answered with for what only an administrator may do.
 fn status(stored: &Stored, credential: &str) -> u16 {
@@ -106,6 +111,49 @@ fn a_credential_that_could_not_be_written_does_not_count() {
         let admins = stored.api("GET", "/v1/admins", Some(&credential), None).json();
         assert_eq!(admins["items"].as_array().map(Vec::len), Some(1), "one was never made: {admins}");
     });
+}
+
+/// Whether it was kept after all, only the next start can see: the file is there if it was, and else another is written.
+#[test]
+fn an_administrator_of_whom_the_store_was_not_sure_is_known_at_the_next_start() {
+    for is_kept in [false, true] {
+        let mut disk = None;
+        let mut stored = Stored::start_with(|setup| {
+            let hung = disk.insert(HungDisk::new(setup.path()));
+            hung.variables().into_iter().fold(setup, |setup, (name, value)| setup.variable(name, &value))
+        });
+        let disk = disk.unwrap();
+        assert_eq!(stored.gateway.stop().code, Some(0));
+        let file = stored.gateway.path().join("root.admin");
+        let left = file.with_file_name("root.admin.in-doubt");
+        let arguments = ["--bootstrap-admin", &file.display().to_string()];
+        disk.hang();
+        let ended = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // It is told by now, and the store still has some seconds to be closed in good order.
+                until_true("the doubt", START, || fs::exists(&left).unwrap());
+                if is_kept {
+                    disk.go_on();
+                }
+            });
+            stored.gateway.restart_failing_with(&arguments)
+        });
+        if !is_kept {
+            disk.go_on();
+        }
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        for word in ["--bootstrap-admin", "root.admin.in-doubt", "start again"] {
+            assert!(ended.stderr.contains(word), "{word}: {}", ended.stderr);
+        }
+        let events = stored.gateway.events().into_iter();
+        let told: Vec<Value> = events.filter(|event| event["change"]["operation"] == "admin.bootstrap").collect();
+        assert_eq!((&told[0]["change"]["result"], &told[0]["change"]["durable"]), (&json!("in_doubt"), &json!(false)));
+        let doubted = fs::read_to_string(&left).unwrap();
+        stored.gateway.restart_with(&arguments);
+        assert!(!fs::exists(&left).unwrap());
+        let credential = take(&file);
+        assert_eq!((status(&stored, &credential), credential == doubted.trim()), (200, is_kept));
+    }
 }
 
 /// They end with the process, and what stays of them does not know that one was revoked: the second start could write

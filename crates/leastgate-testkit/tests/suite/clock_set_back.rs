@@ -2,6 +2,8 @@
 
 use leastgate_testkit::clock;
 use leastgate_testkit::deadline::{PATIENCE, until_true};
+use leastgate_testkit::gateway::Setup;
+use leastgate_testkit::policies::ORDERS;
 use leastgate_testkit::recorder::RecorderUpstream;
 use leastgate_testkit::shifted_clock::ShiftedClock;
 use serde_json::{Value, json};
@@ -19,8 +21,12 @@ struct Shifted {
 
 impl Shifted {
     fn start() -> Self {
+        Self::start_with(stored_setup())
+    }
+
+    fn start_with(setup: Setup) -> Self {
         let upstream = RecorderUpstream::start();
-        let setup = stored_setup().upstream("orders", &upstream.url());
+        let setup = setup.upstream("orders", &upstream.url());
         let clock = ShiftedClock::new(setup.path());
         let gateway = clock.variables().iter().fold(setup, |setup, (name, value)| setup.variable(name, value)).start();
         let stored = Stored { gateway, upstream };
@@ -94,4 +100,36 @@ fn a_life_passes_although_the_clock_was_set_back() {
     let events = shifted.stored.gateway.wait_decisions("each request", 4, |_| true);
     let is_past = |event: &Value| *event["time"].as_str().unwrap() < *started;
     assert!(!events.iter().any(is_past), "no event is dated to before the start: {events:?}");
+}
+
+/// As a machine has it whose clock is put right a moment after it was started.
+#[test]
+fn a_clock_that_was_wrong_for_a_moment_destroys_nothing() {
+    let policy = ORDERS.replace("max_ttl: 90d", "max_ttl: 1000d, idle_disable: 30d");
+    let setup = Setup::new(&policy).without_tokens().section("tokens", "{ source: store }");
+    let mut shifted = Shifted::start_with(setup.section("retention", "1d"));
+    let [mortal, long] = [("mortal", "30d"), ("long", "900d")].map(|(name, ttl)| shifted.make(name, ttl));
+    let restart = |shifted: &mut Shifted, by: &str| {
+        assert_eq!(shifted.stored.gateway.stop().code, Some(0));
+        shifted.clock.shift(by);
+        shifted.stored.gateway.restart();
+    };
+    restart(&mut shifted, "+730d");
+    shifted.clock.shift("+0");
+    until_true("both to be put off", 3 * PATIENCE, || {
+        let said = shifted.stored.gateway.stderr();
+        ["dead tokens are not purged", "idle tokens are not disabled"].iter().all(|line| said.contains(line))
+    });
+    let operations = |wanted: &str| {
+        let events = shifted.stored.gateway.events();
+        events.iter().filter(|event| event["change"]["operation"] == wanted).count()
+    };
+    until_true("it to be on record", PATIENCE, || operations("clock.ahead") == 1);
+    assert_eq!(operations("token.disable"), 0);
+    let ahead = shifted.stored.gateway.metrics().sum("leastgate_clock_ahead_seconds", &[]);
+    assert!((729.0..731.0).contains(&(ahead / 86_400.0)), "{ahead}");
+    assert_eq!([&mortal, &long].map(|secret| shifted.status(secret)), [401, 200], "until a restart");
+
+    restart(&mut shifted, "+0");
+    assert_eq!([&mortal, &long].map(|secret| shifted.status(secret)), [200, 200]);
 }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use leastgate_admin::{BootstrapError, UnfitCredential, bootstrap_given};
 use leastgate_config::SecretSource;
-use leastgate_policy::TokenKind;
-use leastgate_store::AdminRecord;
+use leastgate_policy::{Accessor, TokenKind};
 use leastgate_store::draw::{draw_accessor, draw_secret};
+use leastgate_store::{AdminRecord, AdminRole, MayGrant, StoreError};
 use leastgate_telemetry::{AdminActor, AdminEvent};
 
 use super::{Shared, loading};
@@ -29,12 +29,28 @@ pub enum FirstAdmin {
     Given(SecretSource),
 }
 
+/// An administrator that was made.
+struct Made {
+    id: Accessor,
+    /// What the start ends with where it is not known whether the store has kept it.
+    doubt: Option<Failure>,
+}
+
+impl Made {
+    fn sure(record: &AdminRecord) -> Self {
+        Self { id: record.id, doubt: None }
+    }
+}
+
 impl FirstAdmin {
     /// Makes it, unless there is an administrator already.
     ///
     /// # Errors
     /// What was given is not fit for it (3), or it can't be kept, written or recorded.
     pub(super) fn make(&self, shared: &Shared, environment: &str) -> Result<(), Failure> {
+        if let Self::Write(path) = self {
+            self.settle(shared, path)?;
+        }
         let admins = shared.store.count_admins().map_err(|error| self.failed(&error))?;
         if admins > 0 {
             // Not even looked at: what a first start was given may be gone by now, and had better be.
@@ -48,15 +64,18 @@ impl FirstAdmin {
             Self::Write(path) => self.write(shared, environment, path)?,
             Self::Given(source) => self.register(shared, environment, source)?,
         };
-        let Some(record) = made else { return Ok(()) };
-        tracing::info!(id = %record.id, "administrator {NAME} is made ({self})");
-        shared.telemetry.admin(&self.event(shared, &record), Some(place));
+        let Some(Made { id, doubt }) = made else { return Ok(()) };
+        shared.telemetry.admin(&self.event(shared, id, doubt.is_some()), Some(place));
+        if let Some(failure) = doubt {
+            return Err(failure);
+        }
+        tracing::info!(%id, "administrator {NAME} is made ({self})");
         Ok(())
     }
 
     /// On the disk before it is anybody's: an administrator whose credential nobody has would keep every later start from
     /// making another.
-    fn write(&self, shared: &Shared, environment: &str, path: &Path) -> Result<Option<AdminRecord>, Failure> {
+    fn write(&self, shared: &Shared, environment: &str, path: &Path) -> Result<Option<Made>, Failure> {
         let failed = |error: &dyn fmt::Display| self.failed(&format!("{}: {error}", path.display()));
         let file = match NewFile::create(path, 0o600) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return self.find_taken(shared, path),
@@ -67,17 +86,54 @@ impl FirstAdmin {
         let credential = secret.expose().as_bytes();
         file.fill(credential).map_err(|error| failed(&error))?;
         let (store, key) = (&*shared.store, shared.authority.key());
-        bootstrap_given(store, environment, key, credential, NAME, loading::now()).map_err(|error| {
+        match bootstrap_given(store, environment, key, credential, NAME, loading::now()) {
+            Ok(record) => Ok(record.as_ref().map(Made::sure)),
+            Err(BootstrapError::Store(error @ StoreError::InDoubt { .. })) => {
+                let left = in_doubt(path);
+                fs::rename(path, &left).map_err(|second| failed(&format!("{error}; {second}")))?;
+                self.doubt(&error, &format!("{} has its credential until then", left.display()))
+            }
             // It opens nothing, and the next start is to write another.
-            match fs::remove_file(path) {
+            Err(error) => Err(match fs::remove_file(path) {
                 Ok(()) => self.failed(&error),
                 Err(second) => self.failed(&format!("{error}; {} opens nothing: remove it ({second})", path.display())),
-            }
-        })
+            }),
+        }
+    }
+
+    /// This process may not live to see what becomes of it, so nothing takes it back.
+    fn doubt(&self, error: &StoreError, then: &str) -> Result<Option<Made>, Failure> {
+        let StoreError::InDoubt { waited, made } = error else { return Err(self.failed(error)) };
+        let &[id] = &made[..] else { return Err(self.failed(error)) };
+        let message = format!(
+            "the store did not finish within {waited:?}, and whether administrator {id} is kept is not known yet: start \
+             again; {then}"
+        );
+        Ok(Some(Made { id, doubt: Some(self.failed(&message)) }))
+    }
+
+    /// A former start has left a credential of which it is known by now whether it is anybody's.
+    fn settle(&self, shared: &Shared, path: &Path) -> Result<(), Failure> {
+        let left = in_doubt(path);
+        let failed = |error: &dyn fmt::Display| self.failed(&format!("{}: {error}", left.display()));
+        let credential = match fs::read(&left) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            read => read.map_err(|error| failed(&error))?,
+        };
+        let digest = shared.authority.key().digest(credential.trim_ascii());
+        let admin = shared.store.find_admin(&digest).map_err(|error| self.failed(&error))?;
+        if admin.is_some_and(|admin| admin.revoked.is_none()) {
+            // Unlike a renaming it replaces nothing.
+            let file =
+                NewFile::create(path, 0o600).map_err(|error| self.failed(&format!("{}: {error}", path.display())))?;
+            file.fill(credential.trim_ascii()).map_err(|error| failed(&error))?;
+            tracing::info!("the administrator of the start before is kept: {} has the credential", path.display());
+        }
+        fs::remove_file(&left).map_err(|error| failed(&error))
     }
 
     /// Something has the file's name. It may be what a first start wrote, whose administrator was revoked since.
-    fn find_taken(&self, shared: &Shared, path: &Path) -> Result<Option<AdminRecord>, Failure> {
+    fn find_taken(&self, shared: &Shared, path: &Path) -> Result<Option<Made>, Failure> {
         let former = shared.store.list_admins().map_err(|error| self.failed(&error))?;
         let path = path.display();
         if former.is_empty() {
@@ -95,12 +151,7 @@ impl FirstAdmin {
         Ok(None)
     }
 
-    fn register(
-        &self,
-        shared: &Shared,
-        environment: &str,
-        source: &SecretSource,
-    ) -> Result<Option<AdminRecord>, Failure> {
+    fn register(&self, shared: &Shared, environment: &str, source: &SecretSource) -> Result<Option<Made>, Failure> {
         let invalid = |error: &dyn fmt::Display| Failure::new(Exit::Invalid, format!("{self}: {error}"));
         let text = source.read(&|name| std::env::var_os(name)).map_err(|error| invalid(&error))?;
         let (store, key) = (&*shared.store, shared.authority.key());
@@ -111,24 +162,27 @@ impl FirstAdmin {
                 Ok(None)
             }
             Err(BootstrapError::Unfit(unfit)) => Err(invalid(&unfit)),
+            Err(BootstrapError::Store(error @ StoreError::InDoubt { .. })) => {
+                self.doubt(&error, "the same credential is taken again if it is not")
+            }
             Err(error) => Err(self.failed(&error)),
-            Ok(record) => Ok(record),
+            Ok(record) => Ok(record.as_ref().map(Made::sure)),
         }
     }
 
-    fn event(&self, shared: &Shared, record: &AdminRecord) -> AdminEvent {
+    fn event(&self, shared: &Shared, id: Accessor, is_in_doubt: bool) -> AdminEvent {
         let detail = |name: &str, value: String| (name.to_owned(), value);
         AdminEvent {
             operation: "admin.bootstrap".to_owned(),
             actor: AdminActor { subject: "bootstrap".to_owned(), ..AdminActor::default() },
-            target: Some(record.id.to_string()),
+            target: Some(id.to_string()),
             reason: Some("the store had no administrator".to_owned()),
-            result: "ok".to_owned(),
-            durable: Some(true),
+            result: if is_in_doubt { "in_doubt" } else { "ok" }.to_owned(),
+            durable: Some(!is_in_doubt),
             details: vec![
-                detail("name", record.name.to_string()),
-                detail("role", record.role.to_string()),
-                detail("may_grant", serde_json::to_string(&record.may_grant).unwrap_or_default()),
+                detail("name", NAME.to_owned()),
+                detail("role", AdminRole::Admin.to_string()),
+                detail("may_grant", serde_json::to_string(&MayGrant::everything()).unwrap_or_default()),
                 detail("by", self.to_string()),
             ],
             policy_rev: shared.authority.snapshot().map(|policy| policy.revision().to_owned()),
@@ -139,6 +193,13 @@ impl FirstAdmin {
     fn failed(&self, error: &dyn fmt::Display) -> Failure {
         Failure::new(Exit::Failed, format!("{self}: {error}"))
     }
+}
+
+/// Where a credential is put of which it is not known whether it is an administrator's.
+fn in_doubt(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".in-doubt");
+    name.into()
 }
 
 impl fmt::Display for FirstAdmin {

@@ -4,6 +4,7 @@
 
 mod admin_tls;
 mod certificates;
+mod clock_watch;
 pub(crate) mod exposure;
 mod first_admin;
 mod listener_tls;

@@ -1,4 +1,5 @@
-//! What is done on a timer and never by a request: usage to the store, gauges of tokens, dead records purged.
+//! What is done on a timer and never by a request: usage to the store, gauges of tokens, dead records purged, idle tokens
+//! disabled.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +16,10 @@ use leastgate_store::{StoreError, UsageDelta};
 use leastgate_telemetry::TokenGauge;
 
 use super::Shared;
+use super::clock_watch::ClockWatch;
 
+/// How often it is looked whether the time is in doubt.
+const CLOCK: Duration = Duration::from_secs(10);
 /// How often usage is handed to the store.
 const FLUSH: Duration = Duration::from_secs(10);
 /// How often tokens are counted by state: a walk over all of them.
@@ -45,6 +49,7 @@ struct Tasks {
     /// When the last look for shadows that end was.
     looked: Timestamp,
     retention: Duration,
+    clock: ClockWatch,
     idle: IdleTokens,
     /// When tokens that nobody uses were looked for.
     looked_for_idle: Option<Instant>,
@@ -68,11 +73,12 @@ impl Upkeep {
     pub(super) fn start(shared: Arc<Shared>, retention: Duration, idle: IdleTokens) -> std::io::Result<Self> {
         let (stop, stopped) = sync_channel::<()>(0);
         let looked = shared.clock.timestamp();
-        let mut tasks = Tasks { shared, looked, retention, idle, looked_for_idle: None };
+        let clock = ClockWatch::default();
+        let mut tasks = Tasks { shared, looked, retention, clock, idle, looked_for_idle: None };
         let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || {
             let begun = Instant::now();
             // Not after a whole interval first: a gateway that is restarted every hour would never purge.
-            let mut next = [begun, begun, begun + FLUSH, begun + FLUSH];
+            let mut next = [begun, begun, begun, begun + FLUSH, begun + FLUSH];
             loop {
                 // The policy may change it at any time: it is asked anew at least as often as usage is flushed.
                 let idle = tasks.next_look_for_idle(begun);
@@ -109,8 +115,9 @@ impl Upkeep {
 }
 
 impl Tasks {
-    fn run_due(&mut self, next: &mut [Instant; 4]) {
-        let tasks: [Task; 4] = [
+    fn run_due(&mut self, next: &mut [Instant; 5]) {
+        let tasks: [Task; 5] = [
+            (CLOCK, Self::look_at_clock),
             (COUNT, Self::count_tokens),
             (OVERDUE, Self::count_overdue),
             (FLUSH, Self::flush_usage),
@@ -169,6 +176,11 @@ impl Tasks {
         self.shared.flush_usage();
     }
 
+    /// Whatever else is due: a jump is seen soon after it.
+    fn look_at_clock(&mut self) {
+        self.clock.look(&self.shared);
+    }
+
     /// Often enough that a token is idle for little longer than it may be, and not before a whole interval of usage could
     /// be counted: a token in use all the time is known to be by then.
     fn next_look_for_idle(&self, begun: Instant) -> Option<Instant> {
@@ -178,8 +190,13 @@ impl Tasks {
     }
 
     fn disable_idle(&mut self) {
+        let Some(now) = self.clock.look(&self.shared) else {
+            tracing::info!("idle tokens are not disabled while the time is in doubt; looked for again later");
+            self.looked_for_idle = Some(Instant::now());
+            return;
+        };
         // Where there are more, they come after what is due besides them.
-        let is_more = match self.idle.disable() {
+        let is_more = match self.idle.disable(now) {
             Ok(Looked::Some) => true,
             Ok(Looked::Unknown) => {
                 tracing::warn!("token_rules.idle_disable waits: the store does not know yet which tokens were used");
@@ -197,7 +214,10 @@ impl Tasks {
     }
 
     fn purge(&mut self) {
-        let before = Timestamp(self.shared.clock.timestamp().0.saturating_sub(self.retention.as_secs()));
+        let Some(now) = self.clock.look(&self.shared) else {
+            return tracing::info!("dead tokens are not purged while the time is in doubt; tried again in an hour");
+        };
+        let before = Timestamp(now.0.saturating_sub(self.retention.as_secs()));
         loop {
             match self.shared.store.purge(before, PURGE_BATCH) {
                 Ok(purged) => {

@@ -112,7 +112,7 @@ fn a_token_is_found_under_either_digest_and_moves_from_one_to_the_other() {
     assert!(table.set_state(&old, TokenState::Disabled));
     assert!(table.find(&digests).is_some_and(|(token, is_old)| is_old && token.state == TokenState::Disabled));
     assert!(table.find(&Digests::from(new)).is_none(), "without a previous key nothing is found under one");
-    assert_eq!((table.redigest(&old, &new), table.redigest(&old, &new)), (Ok(true), Ok(false)));
+    assert_eq!((table.mover().redigest(&old, &new), table.mover().redigest(&old, &new)), (Ok(true), Ok(false)));
     assert!(table.find(&digests).is_some_and(|(token, is_old)| !is_old && token.state == TokenState::Disabled));
     assert!(table.get(&old).is_none() && table.len() == 1);
 }
@@ -126,7 +126,7 @@ fn a_token_is_not_moved_to_a_place_that_another_has() {
     taken[31] = 0;
     let new = TokenDigest::from_bytes(taken);
     assert!(!table.has_room_for(&new) && table.has_room_for(&old));
-    assert_eq!(table.redigest(&old, &new), Err(DigestCollision));
+    assert_eq!(table.mover().redigest(&old, &new), Err(DigestCollision));
     assert!(table.get(&old).is_some() && table.len() == 2);
 }
 
@@ -146,7 +146,7 @@ fn a_token_that_moves_is_never_unknown() {
             for number in 0..20_000 {
                 let [from, to] = [number, number + 1].map(|number| TokenDigest::from_bytes(place(number)));
                 at.store(number, std::sync::atomic::Ordering::SeqCst);
-                assert_eq!(table.redigest(&from, &to), Ok(true));
+                assert_eq!(table.mover().redigest(&from, &to), Ok(true));
             }
             at.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
         });
@@ -159,6 +159,32 @@ fn a_token_that_moves_is_never_unknown() {
             let found = table.find(&Digests { current, previous: Some(previous) });
             // The mover may have gone on to the next pair meanwhile.
             assert!(found.is_some() || at.load(std::sync::atomic::Ordering::SeqCst) != number, "{number}");
+        }
+    });
+}
+
+/// A revocation of many walks the table, and those in use are the ones that move: each is met, and met once.
+#[test]
+fn a_token_that_moves_is_in_every_walk_once() {
+    let table = TokenTable::default();
+    let place = |number: u64| {
+        let mut bytes = [7; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        TokenDigest::from_bytes(bytes)
+    };
+    table.upsert(entry(*place(0).as_bytes())).unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..20_000 {
+                assert_eq!(table.mover().redigest(&place(number), &place(number + 1)), Ok(true));
+            }
+            is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+            let mut met = 0;
+            table.for_each(|_, _| met += 1);
+            assert_eq!(met, 1);
         }
     });
 }
