@@ -73,6 +73,11 @@ impl TokenRecord {
         }
     }
 
+
+    /// When it came to be here: one of another gateway was made before it was taken in.
+    pub(crate) fn arrived(&self) -> Timestamp {
+        self.state_changed.as_ref().map_or(self.created, |changed| changed.at.max(self.created))
+    }
     /// Whether its life has ended at `now`, whatever its state says.
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {

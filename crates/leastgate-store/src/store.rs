@@ -23,8 +23,8 @@ use crate::usage::{UsageDelta, UsageRow};
 /// [`StoreError::InDoubt`], and the caller's to [`TokenStore::undo`]. The store reads no clock: the time comes with each
 /// record.
 pub trait TokenStore: fmt::Debug + Send + Sync {
-    /// Keeps a new token; its `version` becomes 1. A name held by a token that has expired by `created` is
-    /// taken over.
+    /// Keeps a new token; its `version` becomes 1. A name is taken over from a token that has expired by the time the new one
+    /// was made, or else taken in: by the time of its `state_changed`, where it has one.
     ///
     /// # Errors
     /// `NameTaken`, `AlreadyDrawn`, or when it can't be written.

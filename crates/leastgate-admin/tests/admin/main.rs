@@ -12,6 +12,7 @@ mod hostile;
 mod lifecycle;
 mod limits;
 mod many;
+mod moved;
 mod networks;
 mod on_record;
 mod over_client;

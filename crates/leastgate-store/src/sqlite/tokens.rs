@@ -12,7 +12,7 @@ use crate::record::{Change, StateChange, TokenName, TokenRecord};
 pub(super) fn create(connection: &Connection, env: &str, token: &TokenRecord) -> Result<TokenRecord, Failure> {
     debug_assert_eq!(token.env, env, "the handle has compared them");
     pending::fold_holder(connection, &token.name)?;
-    free_name_of_expired(connection, &token.name, token.created)?;
+    free_name_of_expired(connection, &token.name, token.arrived())?;
     match insert(connection, token) {
         Ok(()) => Ok(TokenRecord { version: 1, ..token.clone() }),
         Err(error) if is_unique_violation(&error) => Err(taken(connection, &token.name)?.into()),
