@@ -24,8 +24,8 @@ use crate::call::{Effect, answer};
 use crate::gate::gate;
 use crate::openapi;
 use crate::operations::{
-    admins, bulk, changes, check, children, edit, events, export, findings, import, policy, revocations, rotate,
-    status, tokens,
+    admins, bulk, changes, check, children, edit, events, export, findings, import, policy, restrict, revocations,
+    rotate, status, tokens,
 };
 use crate::problem::Kind::{self, AboveCeiling, Conflict, Declared, NameTaken, NoPolicy, NotFound, Stale, TokenRules};
 use crate::problem::Problem;
@@ -130,7 +130,7 @@ pub(crate) static ROUTES: &[Route] = &[
         .tagged()
         .condition(Taken)
         .refuses(&[Declared, TokenRules, AboveCeiling, NoPolicy, Conflict]),
-    post("/v1/tokens/{token}/restrict", "token.restrict", TAKES, edit::restrict)
+    post("/v1/tokens/{token}/restrict", "token.restrict", TAKES, restrict::restrict)
         .says("Take something from a token", "Repeated, it takes nothing more: names that are gone are refused.")
         .takes::<RestrictToken>()
         .like(r#"{"allow_cidr": ["10.0.0.0/8"], "reason": "only from the office"}"#)

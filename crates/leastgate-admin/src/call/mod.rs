@@ -126,7 +126,7 @@ impl<'a> Call<'a> {
         })?;
         caller::check_standing(shared, self.caller)?;
         if shared.unsynced.owes_undo() {
-            shared.unsynced.settle(&*shared.given.store, &shared.given.telemetry);
+            shared.unsynced.settle_undos(&*shared.given.store, &shared.given.telemetry);
         }
         if shared.unsynced.owes_undo() {
             return Err(Problem::new(Kind::Store, "the store has not taken back an earlier change that was refused")

@@ -10,6 +10,7 @@ use super::issue::{new_token, reason};
 use super::{detail, no_query, told};
 use crate::api::{CreateToken, CreateTokens};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
+use crate::named;
 use crate::problem::{Kind, Problem};
 use crate::turn::Held;
 
@@ -92,12 +93,9 @@ pub(super) fn keep(
     Ok(())
 }
 
-/// Accessors that one event names.
-const EVENT: usize = 500;
-
 /// Places on record for the events that name them all: what can't be recorded is not made.
 pub(super) fn reserve(call: &Call<'_>, records: usize) -> Result<Vec<Reservation>, Problem> {
-    (0..records.div_ceil(EVENT)).map(|_| call.reserve()).collect()
+    (0..named::events(records)).map(|_| call.reserve()).collect()
 }
 
 pub(super) fn tell_each(
@@ -107,10 +105,9 @@ pub(super) fn tell_each(
     reason: Option<&str>,
     places: Vec<Reservation>,
 ) {
-    for (batch, place) in records.chunks(EVENT).zip(places) {
-        let accessors: Vec<String> = batch.iter().map(|record| record.accessor.to_string()).collect();
-        let mut details = vec![detail("accessors", accessors.join(" "))];
-        details.extend(batch.iter().map(told::of_many));
+    for ((of_event, accessors), place) in named::each(records, |record| record.accessor).zip(places) {
+        let mut details = vec![accessors];
+        details.extend(of_event.iter().map(told::of_many));
         let change = Recorded { target: None, reason: reason.map(str::to_owned), durable: Some(true), details };
         call.tell(operation, &change, Some(place));
     }

@@ -19,6 +19,7 @@ mod issue;
 mod last_use;
 mod parts;
 pub(crate) mod policy;
+pub(crate) mod restrict;
 pub(crate) mod revocations;
 pub(crate) mod rotate;
 pub(crate) mod status;

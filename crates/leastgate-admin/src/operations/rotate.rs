@@ -50,11 +50,37 @@ pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
 
 fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
     let end = OldEnd::Grace(call.now.plus(asked.grace.unwrap_or(GRACE).seconds()));
-    let _held = call.lock_gift()?;
+    let held = call.lock_gift()?;
     let found = find(call.shared, call.target())?;
     check_in_use(call, &found)?;
     let old = stored(&found)?.clone();
-    Ok((hand_over(call, &old, &end)?, Cut::NONE))
+    let rotated = hand_over(call, &old, &end)?;
+    drop(held);
+    // Whoever takes it out of force does that first of all, and may not have known of a successor.
+    let is_overtaken = found.state(call.shared) == TokenState::Revoked;
+    Ok((check_not_overtaken(call, rotated, is_overtaken)?, Cut::NONE))
+}
+
+/// What is revoked has no successor: one that was made meanwhile ends. Nobody has seen its secret.
+fn check_not_overtaken(call: &Call<'_>, rotated: Rotated, is_overtaken: bool) -> Result<Rotated, Problem> {
+    if !is_overtaken {
+        return Ok(rotated);
+    }
+    let (successor, change) = (Found::stored(call.shared, rotated.0.record), revocation(call, OVERTAKEN));
+    apply(call.shared, &successor, TokenState::Revoked)?;
+    let ending = Ending::of(call, successor.accessor);
+    let kept = keep(call, &successor, &change, TokenState::Revoked);
+    let is_durable = matches!(kept, Ok((_, true)));
+    ending.finish("the token it stands in for was taken out of use", is_durable);
+    call.tell("token.revoke", &revoked(&successor, &change, TokenState::Active, is_durable), None);
+    Err(Problem::new(Kind::Conflict, "the token was revoked meanwhile, or many were among which it may have been")
+        .hint("create another token if it is still wanted"))
+}
+
+const OVERTAKEN: &str = "the token before it was revoked while this one was made";
+
+fn revocation(call: &Call<'_>, reason: &str) -> StateChange {
+    StateChange { change: Change::Revoke, reason: reason.to_owned(), by: call.caller.subject.clone(), at: call.now }
 }
 
 /// A token is out of force before the store knows: what it was must not live on under another secret.
@@ -69,13 +95,10 @@ fn check_in_use(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
 
 /// What takes access away comes first and stays, whatever becomes of the rest.
 fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
+    // Before the state: a revocation of many from here on either finds the token in use, or is seen to have looked.
+    let looked = call.shared.sweeps.looked();
     let found = find_in_force(call.shared, call.target())?;
-    let change = StateChange {
-        change: Change::Revoke,
-        reason: asked.reason.clone(),
-        by: call.caller.subject.clone(),
-        at: call.now,
-    };
+    let change = revocation(call, &asked.reason);
     let before = found.state(call.shared);
     if before == TokenState::Revoked {
         check_in_use(call, &found)?;
@@ -88,8 +111,10 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
     cutting.in_force();
     let ending = Ending::of(call, found.accessor);
     let rotated = stored(&found).cloned().and_then(|old| {
-        let _held = call.lock_gift()?;
-        hand_over(call, &old, &OldEnd::Revoked(change.clone()))
+        let held = call.lock_gift()?;
+        let rotated = hand_over(call, &old, &OldEnd::Revoked(change.clone()))?;
+        drop(held);
+        check_not_overtaken(call, rotated, call.shared.sweeps.looked() != looked)
     });
     let mut is_durable = rotated.is_ok();
     let rotated = rotated.map_err(|problem| {
@@ -151,10 +176,7 @@ fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Rota
         call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
     }
     given.authority.share_limits(&old.digest, &issued.record.digest);
-    // What stands in for it ends no later than the successor, which may live shorter.
-    for child in given.store.children_of(issued.record.accessor)? {
-        call.shared.put_in_force(&child).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
-    }
+    given.authority.adopt_children(old.accessor, issued.record.accessor, issued.record.expires);
     Ok((issued, old, before.clone()))
 }
 

@@ -21,11 +21,8 @@ fn a_name_is_free_for_an_import_once_its_holder_has_ended() {
     let mut moved = exported(&from).remove(0);
     let made = from.store.find_token("bot").unwrap().created;
     moved["created"] = json!(Moment(Timestamp(made.0 - 3_600)).to_string());
-    let (former, secret) = to.make(&reader("bot", "2s"));
+    let (former, secret) = to.make(&reader("bot", "1s"));
     let import = || to.post(&to.root, "/v1/tokens/import", &json!({"tokens": [moved], "reason": "moved"}));
-    let refused = import();
-    refused.refused(409, "name-taken");
-    assert!(refused.body.contains("tokens[0] (bot)"), "{}", refused.body);
     until("the holder's end", || to.decide(&secret) == "token_expired");
     let taken = import();
     assert_eq!((taken.status, &taken.json()["imported"]), (200, &json!(1)), "{taken:?}");

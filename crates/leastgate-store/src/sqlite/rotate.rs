@@ -73,14 +73,6 @@ pub(super) fn predecessors_of(
     select(connection, env, condition, [successor.to_string()])
 }
 
-pub(super) fn children_of(connection: &Connection, env: &str, parent: Accessor) -> Result<Vec<TokenRecord>, Failure> {
-    select(connection, env, "parent = ?1 AND state <> 'revoked' AND token IS NULL ORDER BY id", [parent.to_string()])
-}
-
-pub(super) fn children(connection: &Connection, env: &str) -> Result<Vec<TokenRecord>, Failure> {
-    select(connection, env, "parent IS NOT NULL AND state <> 'revoked' AND token IS NULL ORDER BY id", [])
-}
-
 /// A name's tokens in their order, then what stands in for one: it may have been there before the token it belongs to now.
 /// `CROSS JOIN` keeps to the indexes of the few that have another one.
 pub(super) fn sharing_limits(connection: &Connection) -> Result<Vec<(TokenDigest, TokenDigest)>, Failure> {

@@ -5,7 +5,6 @@ use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use super::decode::{RECORD_COLUMNS, change_name, grants_text, list_text, networks_text, record, seconds};
 use super::pending::{self, PENDING};
-use super::rotate::children_of;
 use crate::error::{Failure, StoreError};
 use crate::record::{Change, StateChange, TokenName, TokenRecord};
 
@@ -225,11 +224,10 @@ pub(super) fn narrow(
     env: &str,
     new: &TokenRecord,
     end: &StateChange,
-) -> Result<(TokenRecord, Vec<TokenRecord>), Failure> {
+) -> Result<TokenRecord, Failure> {
     let narrowed = update(connection, env, new)?;
-    let ended = children_of(connection, env, new.accessor)?;
     end_children(connection, new.accessor, end)?;
-    Ok((narrowed, ended))
+    Ok(narrowed)
 }
 
 pub(super) fn check_living(token: &TokenRecord) -> Result<(), StoreError> {
