@@ -292,3 +292,6 @@ fn predecessor(call: &Call<'_>, token: &TokenRecord, old: &TokenRecord) -> Resul
         last_used,
     })
 }
+
+#[cfg(test)]
+mod tests;

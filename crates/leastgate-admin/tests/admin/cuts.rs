@@ -99,12 +99,15 @@ fn requests_of_what_stands_in_for_the_token_count_whichever_way_it_ends() {
         ("PATCH", "/v1/tokens/bot", json!({"allow_cidr": ["127.0.0.0/8"], "reason": "x"})),
         ("PATCH", "/v1/tokens/bot", json!({"roles": [], "reason": "x"})),
         ("PATCH", "/v1/tokens/bot", json!({"limits": {"rate": 5}, "reason": "x"})),
-        ("POST", "/v1/revocations", json!({"role": "reader", "reason": "x"})),
+        // What stands in for the token does not fit that itself.
+        ("POST", "/v1/revocations", json!({"owner": "another", "reason": "x"})),
     ];
     for (method, path, body) in ways {
         let plane = start();
         let own = token(&plane, "bot");
         let stand_in = child(&plane, "bot");
+        let handed_over = json!({"owner": "another", "reason": "x"});
+        assert_eq!(plane.patch(&plane.root, "/v1/tokens/bot", "*", &handed_over).status, 200);
         worker(&plane, vec![Some(own), Some(stand_in), Some(stand_in)]);
         let answer = plane.call_with(&plane.root, method, path, "If-Match: *\r\n", Some(&body.to_string()));
         let told = answer.json();

@@ -1,10 +1,12 @@
 //! Calls that meet: in whatever order they are done, what is left alive is what some order of the two would leave.
 
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 
+use leastgate_policy::TokenState;
+use leastgate_store::{SqliteOptions, SqliteStore, TokenStore};
 use serde_json::{Value, json};
 
-use crate::fixture::{Plane, ask, start};
+use crate::fixture::{Plane, Setup, ask, key, start, until};
 
 /// How often two calls are sent at once.
 const ROUNDS: usize = 60;
@@ -58,4 +60,43 @@ fn a_rotation_carries_nothing_past_a_revocation_of_many() {
             assert_eq!(listed["items"], json!([]), "the store says so too, round {round}");
         }
     }
+}
+
+/// The rotation has looked at its token and waits for the store, whose lock somebody else holds.
+#[test]
+fn a_token_that_is_revoked_while_its_successor_is_made_has_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let store: Arc<dyn TokenStore> =
+        Arc::new(SqliteStore::open(&path, "test", &key(), SqliteOptions::default()).unwrap());
+    let plane = Setup { store: Arc::clone(&store), ..Setup::default() }.start();
+    let (accessor, secret) = plane.make(&json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "1h"}));
+    let browser = rusqlite::Connection::open(&path).unwrap();
+    browser.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let rotate = |how: &Value| {
+        let fields = "Idempotency-Key: one\r\n";
+        let (admin, root, body) = (plane.admin, plane.root.clone(), how.to_string());
+        move || ask(admin, &root, "POST", "/v1/tokens/bot/rotate", fields, Some(&body))
+    };
+    let how = json!({"grace": "1m", "reason": "r"});
+    let refused = std::thread::scope(|scope| {
+        let rotating = [0, 1].map(|_| scope.spawn(rotate(&how)));
+        until("one of the two is under way", || rotating.iter().any(std::thread::ScopedJoinHandle::is_finished));
+        let taken = json!({"reason": "leaked"});
+        let revoke = (plane.admin, plane.root.clone(), format!("/v1/tokens/{accessor}/revoke"), taken.to_string());
+        let revoking = scope.spawn(move || ask(revoke.0, &revoke.1, "POST", &revoke.2, "", Some(&revoke.3)));
+        until("it is out of force", || plane.decide(&secret) == "token_revoked");
+        browser.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(revoking.join().unwrap().status, 200);
+        rotating.map(|call| call.join().unwrap())
+    });
+    for answer in refused {
+        assert_eq!(answer.status, 409, "{answer:?}");
+    }
+    until("the store knows", || plane.get(&plane.root, "/v1/status").json()["unsynced_changes"] == 0);
+    for state in ["active", "rotating"] {
+        let listed = plane.get(&plane.root, &format!("/v1/tokens?state={state}")).json();
+        assert_eq!(listed["items"], json!([]), "{state}");
+    }
+    plane.authority.tokens().for_each(|_, token| assert_eq!(token.state, TokenState::Revoked));
 }
