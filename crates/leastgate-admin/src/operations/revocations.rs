@@ -74,7 +74,10 @@ struct Found {
 impl Found {
     fn add(&mut self, digest: TokenDigest, token: &InForce) {
         self.tokens.insert(token.accessor, digest);
-        self.show(shown(token));
+        let is_behind = |last: &RevokedToken| self.sample.len() == SAMPLE && *last.name < *token.name;
+        if !self.sample.last().is_some_and(is_behind) {
+            self.show(shown(token));
+        }
     }
 
     fn show(&mut self, token: RevokedToken) {
