@@ -14,6 +14,8 @@ mod bootstrap;
 mod call;
 mod ceiling;
 pub mod client;
+#[cfg(test)]
+mod fixture;
 mod gate;
 mod lanes;
 mod listener;

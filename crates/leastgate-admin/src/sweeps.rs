@@ -1,6 +1,8 @@
 //! Revocations of many that are under way: what is given meanwhile is held against their filters too. Between the look at all
-//! tokens and the end of what it found, a rotation may have made a successor that nobody has looked at.
+//! tokens and the end of what it found, a rotation may have made a successor that nobody has looked at. And a token that its own
+//! rotation has taken out of force is none that anybody finds, while its successor is to come.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use leastgate_policy::{Timestamp, TokenDigest};
@@ -16,7 +18,7 @@ pub(crate) struct Sweeps(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     under_way: Vec<Weak<Sweep>>,
-    looked: u64,
+    leaving: Vec<Weak<Leaving>>,
 }
 
 /// One of them, from before its first look on.
@@ -29,13 +31,43 @@ struct Noted {
     is_more: bool,
 }
 
-/// A token that was put in force meanwhile.
+/// What a filter has to know of a token besides what is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gift {
     pub(crate) digest: TokenDigest,
     pub(crate) created: Timestamp,
     /// When it was last used, or else made.
     pub(crate) active: Timestamp,
+}
+
+impl From<&TokenRecord> for Gift {
+    fn from(record: &TokenRecord) -> Self {
+        let active = record.last_use.map_or(record.created, |last| last.at);
+        Self { digest: record.digest, created: record.created, active }
+    }
+}
+
+/// A token that its own rotation takes out of force at once. Nobody finds it in use any more, and its successor is not made yet.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    token: Gift,
+    is_found: AtomicBool,
+}
+
+impl Leaving {
+    pub(crate) fn token(&self) -> Gift {
+        self.token
+    }
+
+    /// It fits a filter.
+    pub(crate) fn find(&self) {
+        self.is_found.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was among those that were revoked meanwhile, but for its rotation.
+    pub(crate) fn is_found(&self) -> bool {
+        self.is_found.load(Ordering::SeqCst)
+    }
 }
 
 impl Sweeps {
@@ -49,8 +81,7 @@ impl Sweeps {
     pub(crate) fn note(&self, record: &TokenRecord) {
         let mut state = self.lock();
         state.under_way.retain(|sweep| sweep.strong_count() > 0);
-        let active = record.last_use.map_or(record.created, |last| last.at);
-        let gift = Gift { digest: record.digest, created: record.created, active };
+        let gift = Gift::from(record);
         for sweep in state.under_way.iter().filter_map(Weak::upgrade) {
             let mut noted = lock(&sweep.0);
             if noted.gifts.len() < MOST {
@@ -62,16 +93,24 @@ impl Sweeps {
     }
 
     /// What was put in force since it began; `None`: more than was noted. For who has the turn to change, or can't have it.
-    pub(crate) fn look(&self, sweep: &Sweep) -> Option<Vec<Gift>> {
-        // First: who gives and finds that nobody has looked yet has its gift among these.
-        self.lock().looked += 1;
+    pub(crate) fn look(sweep: &Sweep) -> Option<Vec<Gift>> {
         let noted = std::mem::take(&mut *lock(&sweep.0));
         (!noted.is_more).then_some(noted.gifts)
     }
 
-    /// How often one of them has looked so.
-    pub(crate) fn looked(&self) -> u64 {
-        self.lock().looked
+    /// A token is about to be taken out of force by its rotation, and is leaving until what this returns is dropped: not before
+    /// its successor is in force.
+    pub(crate) fn leave(&self, record: &TokenRecord) -> Arc<Leaving> {
+        let leaving = Arc::new(Leaving { token: Gift::from(record), is_found: AtomicBool::new(false) });
+        let mut state = self.lock();
+        state.leaving.retain(|other| other.strong_count() > 0);
+        state.leaving.push(Arc::downgrade(&leaving));
+        leaving
+    }
+
+    /// Those that are leaving.
+    pub(crate) fn leaving(&self) -> Vec<Arc<Leaving>> {
+        self.lock().leaving.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -86,34 +125,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use leastgate_policy::EnvironmentKey;
-    use leastgate_policy::Pepper;
     use leastgate_store::draw::draw_token;
-    use leastgate_store::{NewToken, TokenName};
 
     use super::*;
+    use crate::fixture::{key, token};
 
     fn record() -> TokenRecord {
-        let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "test");
-        let token = NewToken {
-            name: TokenName::parse("bot").unwrap(),
-            owner: None,
-            roles: vec![],
-            grants: vec![],
-            restrictions: leastgate_policy::Restrictions::default(),
-            limits: leastgate_policy::TokenLimits::default(),
-            created: Timestamp(7),
-            created_by: "x".to_owned(),
-            expires: None,
-            parent: None,
-            is_canary: false,
-            note: None,
-        };
-        draw_token("test", &key, token).unwrap().0
+        draw_token("test", &key(), token("bot", "team", None)).unwrap().0
     }
 
     #[test]
-    fn each_sees_what_was_given_since_it_began_and_whoever_gives_sees_that_one_has_looked() {
+    fn each_sees_what_was_given_since_it_began_and_who_is_leaving_until_then() {
         let (sweeps, one) = (Sweeps::default(), record());
         sweeps.note(&one);
         let (first, gone) = (sweeps.begin(), sweeps.begin());
@@ -121,8 +143,12 @@ mod tests {
         drop(gone);
         let second = sweeps.begin();
         let gift = Gift { digest: one.digest, created: Timestamp(7), active: Timestamp(7) };
-        assert_eq!((sweeps.looked(), sweeps.look(&first), sweeps.look(&second)), (0, Some(vec![gift]), Some(vec![])));
-        assert_eq!(sweeps.looked(), 2);
+        assert_eq!((Sweeps::look(&first), Sweeps::look(&second)), (Some(vec![gift]), Some(vec![])));
+        let leaving = sweeps.leave(&one);
+        sweeps.leaving().iter().for_each(|leaving| leaving.find());
+        assert!(leaving.is_found() && leaving.token() == gift);
+        drop(leaving);
+        assert!(sweeps.leaving().is_empty());
         sweeps.note(&one);
         assert_eq!(sweeps.lock().under_way.len(), 2, "one that is over takes no room");
     }
@@ -134,6 +160,6 @@ mod tests {
         (0..MOST).for_each(|_| sweeps.note(&one));
         assert_eq!(lock(&sweep.0).gifts.len(), MOST);
         sweeps.note(&one);
-        assert_eq!(sweeps.look(&sweep), None);
+        assert_eq!(Sweeps::look(&sweep), None);
     }
 }

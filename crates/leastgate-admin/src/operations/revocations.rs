@@ -18,7 +18,7 @@ use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::named;
 use crate::problem::{Kind, Problem};
-use crate::sweeps::Sweep;
+use crate::sweeps::{Gift, Sweep, Sweeps};
 use crate::unsynced::revoke_in_parts;
 
 /// Tokens that an answer names.
@@ -108,12 +108,22 @@ impl Found {
 /// Those that were made while the others were looked for, or were made to fit, and what stands in for either.
 fn look_again(call: &Call<'_>, asked: &RevokeTokens, sweep: &Sweep, found: &Found) -> Found {
     let mut late = Found::default();
-    match call.shared.sweeps.look(sweep) {
+    let (times, policy) = (times(asked), call.shared.given.authority.snapshot());
+    let fitting = |gift: Gift| {
+        let token = call.shared.given.authority.token(&gift.digest).filter(|_| times.fits(gift.created, gift.active));
+        token.filter(|token| fits(token, asked, policy.as_ref(), call))
+    };
+    // Before what was given: whoever is not leaving any more has given.
+    call.shared
+        .sweeps
+        .leaving()
+        .iter()
+        .filter(|leaving| fitting(leaving.token()).is_some())
+        .for_each(|found| found.find());
+    match Sweeps::look(sweep) {
         Some(gifts) => {
-            let (times, policy) = (times(asked), call.shared.given.authority.snapshot());
-            for gift in gifts.iter().filter(|gift| times.fits(gift.created, gift.active)) {
-                let token = call.shared.given.authority.token(&gift.digest);
-                if let Some(token) = token.filter(|token| fits(token, asked, policy.as_ref(), call)) {
+            for gift in gifts {
+                if let Some(token) = fitting(gift).filter(|token| token.state != TokenState::Revoked) {
                     late.add(gift.digest, &token);
                 }
             }
@@ -155,7 +165,7 @@ fn select(call: &Call<'_>, asked: &RevokeTokens) -> Result<Found, Problem> {
     let mut found = Found::default();
     call.shared.given.authority.tokens().for_each(|digest, token| {
         let is_of_time = of_time.as_ref().is_none_or(|accessors| accessors.contains(&token.accessor));
-        if is_of_time && fits(token, asked, policy.as_ref(), call) {
+        if is_of_time && token.state != TokenState::Revoked && fits(token, asked, policy.as_ref(), call) {
             found.add(*digest, token);
         }
     });
@@ -191,11 +201,10 @@ fn accessors_of(call: &Call<'_>, times: &TimeFilter) -> Result<Option<HashSet<Ac
     Ok(Some(accessors))
 }
 
-/// Whether it is alive and fits all but the times.
+/// Whether it fits all but the times, revoked or not.
 fn fits(token: &InForce, asked: &RevokeTokens, policy: Option<&Arc<PolicySnapshot>>, call: &Call<'_>) -> bool {
     let holdings = token.entitlement.holdings();
-    token.state != TokenState::Revoked
-        && !is_over(token, call)
+    !is_over(token, call)
         && asked.owner.as_deref().is_none_or(|owner| holdings.owner.as_deref() == Some(owner))
         && asked.role.as_deref().is_none_or(|role| holdings.roles.iter().any(|held| **held == *role))
         && asked.scope.as_deref().is_none_or(|scope| {
@@ -279,3 +288,6 @@ fn answer(asked: &RevokeTokens, found: &Found, revoked: usize, durable: bool, cu
     let change = Recorded { target: None, reason: Some(asked.reason.clone()), durable: Some(durable), details };
     Ok(Reply { change, ..Reply::json(&answer)? })
 }
+
+#[cfg(test)]
+mod tests;

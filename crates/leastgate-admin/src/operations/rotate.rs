@@ -73,7 +73,7 @@ fn check_not_overtaken(call: &Call<'_>, rotated: Rotated, is_overtaken: bool) ->
     let is_durable = matches!(kept, Ok((_, true)));
     ending.finish("the token it stands in for was taken out of use", is_durable);
     call.tell("token.revoke", &revoked(&successor, &change, TokenState::Active, is_durable), None);
-    Err(Problem::new(Kind::Conflict, "the token was revoked meanwhile, or many were among which it may have been")
+    Err(Problem::new(Kind::Conflict, "the token was revoked meanwhile, and so is its successor")
         .hint("create another token if it is still wanted"))
 }
 
@@ -95,9 +95,9 @@ fn check_in_use(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
 
 /// What takes access away comes first and stays, whatever becomes of the rest.
 fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
-    // Before the state: a revocation of many from here on either finds the token in use, or is seen to have looked.
-    let looked = call.shared.sweeps.looked();
     let found = find_in_force(call.shared, call.target())?;
+    // Before its state is asked for: a revocation of many either has it revoked by now, or finds it leaving, or its successor.
+    let leaving = found.record().map(|record| call.shared.sweeps.leave(record));
     let change = revocation(call, &asked.reason);
     let before = found.state(call.shared);
     if before == TokenState::Revoked {
@@ -114,7 +114,7 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
         let held = call.lock_gift()?;
         let rotated = hand_over(call, &old, &OldEnd::Revoked(change.clone()))?;
         drop(held);
-        check_not_overtaken(call, rotated, call.shared.sweeps.looked() != looked)
+        check_not_overtaken(call, rotated, leaving.is_some_and(|leaving| leaving.is_found()))
     });
     let mut is_durable = rotated.is_ok();
     let rotated = rotated.map_err(|problem| {

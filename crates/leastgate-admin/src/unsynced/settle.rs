@@ -196,11 +196,12 @@ fn tell_undone(batch: &[(Accessor, Undo)], kept: usize, telemetry: &Telemetry) {
 mod tests {
     use std::time::Duration;
 
-    use leastgate_policy::{EnvironmentKey, Pepper, Restrictions, Timestamp, TokenLimits, TokenState};
-    use leastgate_store::{Change, NewToken, SqliteStore, TokenName, issue_token};
+    use leastgate_policy::{Timestamp, TokenState};
+    use leastgate_store::Change;
 
     use super::super::Owed;
     use super::*;
+    use crate::fixture::{made, shared, token};
 
     fn debt(reason: &str) -> Debt {
         let mut debt = Debt::default();
@@ -211,42 +212,21 @@ mod tests {
 
     #[test]
     fn many_are_revoked_in_parts_and_what_is_left_when_time_is_up_is_told() {
-        let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "test");
-        let store = SqliteStore::in_memory("test", &key).unwrap();
-        let accessors: Vec<Accessor> = (0..7)
-            .map(|number| {
-                let name = TokenName::parse(&format!("bot-{number}")).unwrap();
-                issue_token(&store, "test", &key, &token(name)).unwrap().record.accessor
-            })
-            .collect();
+        let shared = shared();
+        let store = &*shared.given.store;
+        let names = (0..7).map(|number| format!("bot-{number}"));
+        let accessors: Vec<Accessor> = names.map(|name| made(&shared, &token(&name, "team", None)).accessor).collect();
         let change = debt("x").state.unwrap();
         let revoked = || {
             let states = accessors.iter().map(|accessor| store.token(*accessor).unwrap().state);
             states.take_while(|state| *state == TokenState::Revoked).count()
         };
-        let (kept, result) = revoke_by(3, &store, &accessors, &change, Some(Instant::now()));
+        let (kept, result) = revoke_by(3, store, &accessors, &change, Some(Instant::now()));
         assert_eq!((kept, revoked()), (3, 3), "one part is tried however late it is");
         assert_eq!(result, Err(StoreError::Overloaded));
-        assert_eq!((revoke_by(3, &store, &accessors, &change, None), revoked()), ((7, Ok(())), 7));
+        assert_eq!((revoke_by(3, store, &accessors, &change, None), revoked()), ((7, Ok(())), 7));
         store.close(Duration::from_secs(10)).unwrap();
-        assert_eq!(revoke_by(3, &store, &accessors, &change, None), (0, Err(StoreError::Closed)));
-    }
-
-    fn token(name: TokenName) -> NewToken {
-        NewToken {
-            name,
-            owner: None,
-            roles: vec![],
-            grants: vec![],
-            restrictions: Restrictions::default(),
-            limits: TokenLimits::default(),
-            created: Timestamp(1),
-            created_by: "y".into(),
-            expires: None,
-            parent: None,
-            is_canary: false,
-            note: None,
-        }
+        assert_eq!(revoke_by(3, store, &accessors, &change, None), (0, Err(StoreError::Closed)));
     }
 
     #[test]
