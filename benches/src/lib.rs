@@ -166,5 +166,6 @@ pub fn entry(authority: &Authority, index: u64, rules: usize) -> TokenEntry {
         state: TokenState::Active,
         limits: Default::default(),
         is_canary: false,
+        parent: None,
     }
 }

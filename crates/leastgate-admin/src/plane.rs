@@ -290,8 +290,11 @@ async fn settle_once(shared: &Arc<Shared>) {
     let _ = shared
         .lanes
         .run(Lane::Upkeep, move || {
-            if let Some(_held) = of_thread.lock_changes() {
-                of_thread.unsynced.settle(&*of_thread.given.store, &of_thread.given.telemetry);
+            let (store, telemetry) = (&*of_thread.given.store, &of_thread.given.telemetry);
+            let is_moving =
+                of_thread.lock_changes().is_some_and(|_held| of_thread.unsynced.settle_changes(store, telemetry));
+            if let Some(_held) = of_thread.lock_parts().filter(|_| is_moving) {
+                of_thread.unsynced.settle_revocations(store, telemetry);
             }
         })
         .await;

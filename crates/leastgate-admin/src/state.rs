@@ -17,7 +17,8 @@ use crate::ops::ProbeTarget;
 use crate::problem::{Kind, Problem};
 use crate::replays::Replays;
 use crate::restriction::Restriction;
-use crate::turn::{Held, Turn};
+use crate::sweeps::Sweeps;
+use crate::turn::{Held, MOST_WAITING, Turn};
 use crate::unsynced::Unsynced;
 
 /// What the wiring gives.
@@ -121,7 +122,15 @@ pub(crate) struct Shared {
     /// Held while a token's state changes in memory and in the store: two changes must not interleave, or a token
     /// would end up in one state here and in another there.
     changes: Turn,
+    /// Held while the store revokes many, in parts, between which others change tokens.
+    parts: Turn,
+    pub(crate) sweeps: Sweeps,
 }
+
+/// Most revocations of many that wait for the one before them; the next is owed to the store at once.
+const MOST_WAITING_FOR_PARTS: u32 = 4;
+/// How long one waits for that.
+const PARTS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a change waits for its turn; with the store's own patience it is less than a caller's.
 const TURN_PATIENCE: Duration = Duration::from_secs(3);
@@ -136,7 +145,9 @@ impl Shared {
             lanes: Lanes::default(),
             bound,
             revoked_admins: Mutex::default(),
-            changes: Turn::default(),
+            changes: Turn::new(MOST_WAITING),
+            parts: Turn::new(MOST_WAITING_FOR_PARTS),
+            sweeps: Sweeps::default(),
             given,
         }
     }
@@ -156,6 +167,11 @@ impl Shared {
     /// Waits for the turn to change tokens; what gives access takes it with [`crate::call::Call::lock_gift`]. `None`: others have it for too long, most likely at a store that hangs.
     pub(crate) fn lock_changes(&self) -> Option<Held<'_>> {
         self.changes.take(TURN_PATIENCE)
+    }
+
+    /// Waits for the turn to have the store revoke many. `None`: others have it for too long.
+    pub(crate) fn lock_parts(&self) -> Option<Held<'_>> {
+        self.parts.take(PARTS_PATIENCE)
     }
 
     /// Where a gift failed in a way that leaves it open whether it is kept, has it taken back. The caller has the turn, and
@@ -181,7 +197,9 @@ impl Shared {
                 self.given.authority.set_state(&record.digest, state);
             }
             Ok(())
-        })
+        })?;
+        self.sweeps.note(record);
+        Ok(())
     }
 
     /// Takes something from a token in force, whoever has the turn: from what it is by now, so that nothing is undone that

@@ -4,13 +4,14 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most that wait for it at a time. Each is a thread, its memory part done: there must be threads left that do the next
-/// one's ([`crate::lanes`]).
+/// Most that wait for the turn to change tokens. Each is a thread, its memory part done: there must be threads left that do
+/// the next one's ([`crate::lanes`]).
 pub(crate) const MOST_WAITING: u32 = 48;
 
 /// One has it as long as a [`Held`] lives, and gives it back by dropping that.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Turn {
+    most_waiting: u32,
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -26,11 +27,16 @@ struct State {
 pub(crate) struct Held<'a>(&'a Turn);
 
 impl Turn {
+    /// A turn that at most so many wait for.
+    pub(crate) fn new(most_waiting: u32) -> Self {
+        Self { most_waiting, state: Mutex::default(), freed: Condvar::new() }
+    }
+
     /// Waits for the turn. `None`: it did not come within `patience`, or too many wait for it already.
     pub(crate) fn take(&self, patience: Duration) -> Option<Held<'_>> {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();
-        if state.is_taken && state.waiting >= MOST_WAITING {
+        if state.is_taken && state.waiting >= self.most_waiting {
             return None;
         }
         while state.is_taken {
@@ -64,7 +70,7 @@ mod tests {
 
     #[test]
     fn no_more_wait_than_may_and_the_next_goes_on_without_it() {
-        let turn = Turn::default();
+        let turn = Turn::new(MOST_WAITING);
         let held = turn.take(Duration::ZERO).unwrap();
         std::thread::scope(|scope| {
             let wait = || scope.spawn(|| turn.take(Duration::from_secs(30)).is_some());
@@ -81,7 +87,7 @@ mod tests {
 
     #[test]
     fn one_has_it_and_the_others_wait_no_longer_than_they_want_to() {
-        let turn = Turn::default();
+        let turn = Turn::new(MOST_WAITING);
         let held = turn.take(Duration::ZERO).unwrap();
         assert!(turn.take(Duration::from_millis(20)).is_none());
         std::thread::scope(|scope| {

@@ -200,6 +200,7 @@ impl World {
             state: TokenState::Active,
             limits: Default::default(),
             is_canary: false,
+            parent: None,
         };
         self.authority.upsert(entry).unwrap();
     }

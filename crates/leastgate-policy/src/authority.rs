@@ -13,9 +13,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::review::{CutWatch, Reviewer, Reviews, Whose};
 use crate::snapshot::{PolicySnapshot, RuleKey};
+use crate::time::Timestamp;
 use crate::token::{
-    DigestCollision, EnvironmentKey, Moves, Straggler, Stragglers, TokenDigest, TokenEntry, TokenState, TokenTable,
-    TokenView,
+    Accessor, DigestCollision, EnvironmentKey, Moves, Straggler, Stragglers, TokenDigest, TokenEntry, TokenState,
+    TokenTable, TokenView,
 };
 
 /// The keys of all rules that were ever in force, and back.
@@ -122,6 +123,27 @@ impl Authority {
     pub fn share_limits(&self, of: &TokenDigest, with: &TokenDigest) {
         let moves = self.moves();
         self.tokens.load().share_limits(&moves.place(of), &moves.place(with));
+    }
+
+    /// Has what stands in for a token stand in for its successor, as [`TokenTable::adopt_children`] does.
+    pub fn adopt_children(&self, of: Accessor, successor: Accessor, end: Option<Timestamp>) {
+        let _moves = self.moves();
+        self.tokens.load().adopt_children(of, successor, end);
+        self.changed();
+    }
+
+    /// What stands in for a token and is not revoked, each with the digest under which it is kept.
+    #[must_use]
+    pub fn children_of(&self, parent: Accessor) -> Vec<(TokenDigest, TokenView)> {
+        let _moves = self.moves();
+        self.tokens.load().children_of(parent)
+    }
+
+    /// All that stands in for another token and is not revoked, each behind that one's accessor.
+    #[must_use]
+    pub fn children(&self) -> Vec<(Accessor, TokenDigest, TokenView)> {
+        let _moves = self.moves();
+        self.tokens.load().children()
     }
 
     /// Takes a token out. `false` where there is no such token.

@@ -99,6 +99,7 @@ fn bench_limited(limits: TokenLimits) -> Bench {
         state: TokenState::Active,
         limits,
         is_canary: false,
+        parent: None,
     };
     let straggler = token::mint(TokenKind::Token, "prod", Accessor::from_random(3), &[7; 32]);
     let digest = former.digest(straggler.expose().as_bytes());

@@ -61,6 +61,15 @@ pub struct TimeFilter {
     pub created_before: Option<Timestamp>,
 }
 
+impl TimeFilter {
+    /// Whether a token fits that was made then, and last used, or else made, then.
+    #[must_use]
+    pub fn fits(&self, created: Timestamp, active: Timestamp) -> bool {
+        self.unused_since.is_none_or(|since| active < since)
+            && self.created_before.is_none_or(|before| created < before)
+    }
+}
+
 /// A state as people ask for it: a token that is past its end counts as expired, unless it is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateFilter {

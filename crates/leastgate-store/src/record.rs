@@ -70,7 +70,13 @@ impl TokenRecord {
             expires: self.expires,
             state: self.state,
             is_canary: self.is_canary,
+            parent: self.parent,
         }
+    }
+
+    /// When it came to be here: one of another gateway was made before it was taken in.
+    pub(crate) fn arrived(&self) -> Timestamp {
+        self.state_changed.as_ref().map_or(self.created, |changed| changed.at.max(self.created))
     }
 
     /// Whether its life has ended at `now`, whatever its state says.

@@ -33,6 +33,4 @@ pub struct Rotated {
     pub old: TokenRecord,
     /// The one that has it.
     pub successor: TokenRecord,
-    /// What stood in for the old one, and stands in for its successor now.
-    pub children: Vec<TokenRecord>,
 }

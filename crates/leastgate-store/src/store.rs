@@ -23,8 +23,8 @@ use crate::usage::{UsageDelta, UsageRow};
 /// [`StoreError::InDoubt`], and the caller's to [`TokenStore::undo`]. The store reads no clock: the time comes with each
 /// record.
 pub trait TokenStore: fmt::Debug + Send + Sync {
-    /// Keeps a new token; its `version` becomes 1. A name held by a token that has expired by `created` is
-    /// taken over.
+    /// Keeps a new token; its `version` becomes 1. A name is taken over from a token that has expired by the time the new one
+    /// was made, or else taken in: by the time of its `state_changed`, where it has one.
     ///
     /// # Errors
     /// `NameTaken`, `AlreadyDrawn`, or when it can't be written.
@@ -87,13 +87,11 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// `NotFound`, `Conflict`, `Revoked`, or when it can't be written.
     fn update_token(&self, token: TokenRecord) -> Result<TokenRecord, StoreError>;
 
-    /// The same for a change that what stands in for the token must not survive: it is revoked in the same commit. Returns the
-    /// token and what has ended with it, as that was.
+    /// The same for a change that what stands in for the token must not survive: it is revoked in the same commit.
     ///
     /// # Errors
     /// As [`TokenStore::update_token`].
-    fn narrow_token(&self, token: TokenRecord, end: StateChange)
-    -> Result<(TokenRecord, Vec<TokenRecord>), StoreError>;
+    fn narrow_token(&self, token: TokenRecord, end: StateChange) -> Result<TokenRecord, StoreError>;
 
     /// Takes back gifts that may have been kept although their callers were told that they are not
     /// ([`StoreError::InDoubt`]), in one commit: it comes behind the one that was in doubt. Returns how many had been kept.
@@ -120,18 +118,6 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// When they can't be read.
     fn namesakes(&self, name: &str, now: Timestamp) -> Result<Vec<TokenRecord>, StoreError>;
-
-    /// The tokens that stand in for this one and are not revoked.
-    ///
-    /// # Errors
-    /// When they can't be read.
-    fn children_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError>;
-
-    /// Every token that stands in for another one and is not revoked.
-    ///
-    /// # Errors
-    /// When they can't be read.
-    fn children(&self) -> Result<Vec<TokenRecord>, StoreError>;
 
     /// Pairs of tokens that have their limits in common: a name's tokens in their order, then each token with what stands in
     /// for it. The second of a pair uses what the first has.

@@ -126,7 +126,7 @@ impl<'a> Call<'a> {
         })?;
         caller::check_standing(shared, self.caller)?;
         if shared.unsynced.owes_undo() {
-            shared.unsynced.settle(&*shared.given.store, &shared.given.telemetry);
+            shared.unsynced.settle_undos(&*shared.given.store, &shared.given.telemetry);
         }
         if shared.unsynced.owes_undo() {
             return Err(Problem::new(Kind::Store, "the store has not taken back an earlier change that was refused")
@@ -343,39 +343,15 @@ fn nobody() -> AdminActor {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use leastgate_policy::{Accessor, Authority, EnvironmentKey, Pepper};
-    use leastgate_store::{MayGrant, SqliteStore};
-    use leastgate_telemetry::{SystemClock, Telemetry, TelemetryConfig};
+    use leastgate_policy::Accessor;
 
     use super::*;
-    use crate::state::{AdminState, Hooks, Tokens};
-
-    fn shared() -> Shared {
-        let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "test");
-        let given = AdminState {
-            store: Arc::new(SqliteStore::in_memory("test", &key).unwrap()),
-            authority: Arc::new(Authority::new(key)),
-            telemetry: Telemetry::start(TelemetryConfig::default(), Arc::new(SystemClock::new())).unwrap(),
-            environment: "test".to_owned(),
-            version: String::new(),
-            tokens: Tokens::Store,
-            probes: vec![],
-            hooks: Hooks::default(),
-        };
-        Shared::new(given, vec![])
-    }
+    use crate::fixture::{root, shared};
 
     #[test]
     fn who_was_revoked_while_waiting_gives_nothing() {
         let (shared, id) = (shared(), Accessor::from_random(1));
-        let caller = Caller {
-            subject: "gone".to_owned(),
-            identity: Identity::Admin(id),
-            role: AdminRole::Admin,
-            may_grant: MayGrant::everything(),
-        };
+        let caller = root(id);
         let (uri, headers) = (Uri::from_static("/v1/tokens"), HeaderMap::new());
         let call = Call {
             shared: &shared,

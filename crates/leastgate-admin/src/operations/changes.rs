@@ -36,9 +36,11 @@ pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     if before == TokenState::Revoked {
         return Err(revoked(found.accessor));
     }
+    // As it is once the store knows all that was taken from it: that is what is judged, and what it is again if this fails.
+    settle(call, found.accessor)?;
+    let found = find(call.shared, call.target())?;
     check_condition(call, &found)?;
     check_may_enable(call, &found)?;
-    settle(call, found.accessor)?;
     let kept = call.shared.given.store.change_state(found.accessor, change.clone(), None);
     let record = kept.inspect_err(|error| take_back(call, &found, error))?;
     let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
@@ -199,12 +201,12 @@ fn check_may_enable(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
     check_may_give(call, Holding::from(record))
 }
 
-/// Gives access only when the store knows all that was taken from this token before.
+/// Gives access only when the store knows all that was taken from this token before. The caller has the turn.
 pub(super) fn settle(call: &Call<'_>, accessor: Accessor) -> Result<(), Problem> {
     if !call.shared.unsynced.owes(accessor) {
         return Ok(());
     }
-    call.shared.unsynced.settle(&*call.shared.given.store, &call.shared.given.telemetry);
+    call.shared.unsynced.settle_of(accessor, &*call.shared.given.store, &call.shared.given.telemetry);
     if call.shared.unsynced.owes(accessor) {
         return Err(Problem::new(Kind::Store, "the store still owes an earlier change of this token")
             .hint("look at the gateway's log for what is wrong with the store, then try again"));

@@ -1,7 +1,8 @@
 //! Tokens that stand in for another one for a while: what `leastgate run` gives to a command. A child holds what its parent
 //! holds and never more, never outlives it, and ends with it.
 
-use leastgate_policy::{Accessor, TokenState, Whose};
+use leastgate_policy::token::TokenView as InForce;
+use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenState, Whose};
 use leastgate_store::draw::draw_accessor;
 use leastgate_store::{Change, NewToken, StateChange, TokenName, TokenRecord};
 
@@ -14,20 +15,22 @@ use crate::api::{CreateChild, Moment};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem};
+use crate::state::Shared;
 
 /// Children of one token that live at a time.
 const MOST: usize = 1_000;
 
 pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     let asked = begin(call)?;
-    let parent = living(call)?;
+    let parent = {
+        let _held = call.lock_gift()?;
+        living(call)?
+    };
     if parent.parent.is_some() || parent.is_canary {
         return Err(Problem::new(Kind::Conflict, "nothing stands in for this token")
             .hint("name a token that was made by itself, and no bait"));
     }
-    if call.shared.given.store.children_of(parent.accessor)?.iter().filter(|child| !child.is_expired(call.now)).count()
-        >= MOST
-    {
+    if living_children(call.shared, parent.accessor, call.now).len() >= MOST {
         return Err(Problem::new(Kind::Conflict, format!("{MOST} tokens stand in for this one already"))
             .hint("revoke those whose commands have ended"));
     }
@@ -51,7 +54,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Reply, Problem> {
     call.shared.given.authority.share_limits(&parent.digest, &issued.record.digest);
     // Whoever took something from the parent meanwhile did not know of the child.
     if !is_as_it_was(call, &parent) {
-        end_alone(call, issued.record, "the token it stands in for was changed meanwhile");
+        end_alone(call, &issued.record, parent.accessor, "the token it stands in for was changed meanwhile");
         return Err(Problem::new(Kind::Stale, "the token was changed meanwhile").hint("try again"));
     }
     // Its parent is in use all the same, and is not to be disabled for idleness.
@@ -101,12 +104,10 @@ fn begin(call: &Call<'_>) -> Result<CreateChild, Problem> {
     Ok(asked)
 }
 
-/// The token that the call is about, if it is in use and the store owes nothing of it.
+/// The token that the call is about, if it is in use and the store owes nothing of it. The caller has the turn.
 fn living(call: &Call<'_>) -> Result<TokenRecord, Problem> {
+    settle(call, find(call.shared, call.target())?.accessor)?;
     let found = find(call.shared, call.target())?;
-    if call.shared.unsynced.owes(found.accessor) {
-        settle(call, found.accessor)?;
-    }
     let state = found.state(call.shared);
     let record = found.record().filter(|record| state == TokenState::Active && !record.is_expired(call.now));
     record.cloned().ok_or_else(|| {
@@ -115,7 +116,7 @@ fn living(call: &Call<'_>) -> Result<TokenRecord, Problem> {
     })
 }
 
-fn end(call: &Call<'_>, parent: &TokenRecord, asked: &CreateChild) -> leastgate_policy::Timestamp {
+fn end(call: &Call<'_>, parent: &TokenRecord, asked: &CreateChild) -> Timestamp {
     let wanted = call.now.plus(asked.ttl.seconds());
     parent.expires.map_or(wanted, |end| end.min(wanted))
 }
@@ -127,91 +128,77 @@ fn name(parent: &TokenRecord) -> Result<TokenName, Problem> {
     TokenName::parse(&format!("{of_parent}-run-{own}")).map_err(|error| Problem::new(Kind::Internal, error.to_string()))
 }
 
+/// One that stands in for another token, as it is in force.
+pub(super) type Child = (TokenDigest, InForce);
+
+/// What stands in for a token and has not ended. The table in force knows: no disk is asked.
+pub(super) fn living_children(shared: &Shared, parent: Accessor, now: Timestamp) -> Vec<Child> {
+    let mut children = shared.given.authority.children_of(parent);
+    children.retain(|(_, child)| child.expires.is_none_or(|end| end > now));
+    children
+}
+
 /// What stands in for a token that something is taken from: it holds what the token held before. Out of force from the
 /// beginning of this on, whatever the store does then; it ends in the commit that takes from the token.
 pub(super) struct Ending<'a> {
     call: Call<'a>,
-    /// Whose other children end with these; `None`: nobody's.
-    parent: Option<Accessor>,
-    children: Vec<TokenRecord>,
-    cutting: Option<Cutting<'a>>,
-    is_known: bool,
+    parent: Accessor,
+    children: Vec<Child>,
+    cuttings: Vec<Cutting<'a>>,
 }
 
 impl<'a> Ending<'a> {
-    /// Of all that stands in for the token. To be asked for before the store is told to take the token out of use: it then
-    /// ends these with it, and does not name them any more.
+    /// Of all that stands in for the token.
     pub(super) fn of(call: &Call<'a>, parent: Accessor) -> Self {
-        match call.shared.given.store.children_of(parent) {
-            Ok(children) => Self::those(call, Some(parent), &children),
-            Err(error) => {
-                tracing::warn!(%parent, %error, "what stands in for a token is not known, and lives to its end");
-                Self { is_known: false, ..Self::those(call, Some(parent), &[]) }
-            }
-        }
-    }
-
-    /// Of these, which the store has ended, or is about to.
-    pub(super) fn those(call: &Call<'a>, parent: Option<Accessor>, children: &[TokenRecord]) -> Self {
-        let mut ending = Self { call: *call, parent, children: Vec::new(), cutting: None, is_known: true };
-        ending.also(children);
+        let mut ending = Self { call: *call, parent, children: Vec::new(), cuttings: Vec::new() };
+        ending.look_again();
         ending
     }
 
-    /// And of these, which may have been made meanwhile.
-    pub(super) fn also(&mut self, children: &[TokenRecord]) {
-        let known = &self.children;
-        let authority = &self.call.shared.given.authority;
-        // Who has taken from the parent, or from the token it was before, has ended it already.
-        let has_ended = |child: &TokenRecord| {
-            authority.token(&child.digest).is_some_and(|token| token.state == TokenState::Revoked)
-        };
-        let is_new = |child: &&TokenRecord| {
-            let is_known = known.iter().any(|known| known.accessor == child.accessor);
-            !is_known && !child.is_expired(self.call.now) && !has_ended(child)
-        };
-        let more: Vec<TokenRecord> = children.iter().filter(is_new).cloned().collect();
-        if more.is_empty() {
+    /// And of what was made meanwhile, before the store was told. For who has the turn, or owes what this ends: what is made
+    /// later holds what the token holds then.
+    pub(super) fn look_again(&mut self) {
+        self.add(living_children(self.call.shared, self.parent, self.call.now));
+    }
+
+    fn add(&mut self, children: Vec<Child>) {
+        if children.is_empty() {
             return;
         }
-        self.children.extend(more);
-        let whose = Whose::Tokens(self.children.iter().map(|child| child.accessor).collect());
-        let cutting = self.cutting.take().unwrap_or_else(|| Cutting::begin(&self.call, whose));
-        self.silence();
+        let whose = Whose::Tokens(children.iter().map(|(_, child)| child.accessor).collect());
+        let cutting = Cutting::begin(&self.call, whose);
+        silence(&self.call, &children);
         cutting.in_force();
-        self.cutting = Some(cutting);
+        self.cuttings.push(cutting);
+        self.children.extend(children);
     }
 
-    /// All of them, before anybody is waited for.
-    fn silence(&self) {
-        for child in &self.children {
-            self.call.shared.given.authority.set_state(&child.digest, TokenState::Revoked);
-        }
-    }
-
-    /// Each end is on record. What the store does not hold yet is owed. Says what that has cut; where the children are not
-    /// known, that this is not all.
+    /// Each end is on record. What the store does not hold yet is owed. Says what that has cut.
     pub(super) fn finish(mut self, reason: &str, is_durable: bool) -> Cut {
         if !is_durable {
-            // The token is as it was in the store, and one that was made meanwhile with it.
-            let others = self.parent.and_then(|parent| self.call.shared.given.store.children_of(parent).ok());
-            self.also(&others.unwrap_or_default());
+            self.look_again();
             self.owe(reason);
         }
-        self.children.iter().for_each(|child| tell_end(&self.call, child, reason, is_durable));
-        let cut = self.cutting.map_or(Cut::NONE, Cutting::finish);
-        Cut { complete: cut.complete && self.is_known, ..cut }
+        self.children.iter().for_each(|(_, child)| tell_end(&self.call, child, reason, is_durable));
+        self.cuttings.into_iter().map(Cutting::finish).fold(Cut::NONE, Cut::and)
     }
 
     fn owe(&self, reason: &str) {
-        let accessors: Vec<Accessor> = self.children.iter().map(|child| child.accessor).collect();
+        let accessors: Vec<Accessor> = self.children.iter().map(|(_, child)| child.accessor).collect();
         if !accessors.is_empty() {
             tracing::warn!("what stood in for a token has ended, and the store does not know it yet");
             let telemetry = &self.call.shared.given.telemetry;
             self.call.shared.unsynced.add_all(&accessors, &end_with(&self.call, reason), telemetry);
         }
         // Whoever had the turn may have put one back in force meanwhile; from here on they find the debt.
-        self.silence();
+        silence(&self.call, &self.children);
+    }
+}
+
+/// All of them, before anybody is waited for.
+fn silence(call: &Call<'_>, children: &[Child]) {
+    for (digest, _) in children {
+        call.shared.given.authority.set_state(digest, TokenState::Revoked);
     }
 }
 
@@ -221,17 +208,18 @@ pub(super) fn end_with(call: &Call<'_>, reason: &str) -> StateChange {
 }
 
 /// Ends a child and nothing else.
-fn end_alone(call: &Call<'_>, child: TokenRecord, reason: &str) {
-    let accessor = child.accessor;
-    let ending = Ending::those(call, None, &[child]);
+fn end_alone(call: &Call<'_>, child: &TokenRecord, parent: Accessor, reason: &str) {
+    let in_force = call.shared.given.authority.token(&child.digest);
+    let mut ending = Ending { call: *call, parent, children: Vec::new(), cuttings: Vec::new() };
+    ending.add(in_force.map(|token| (child.digest, token)).into_iter().collect());
     let kept = match call.shared.lock_changes() {
         None => false,
-        Some(_held) => call.shared.given.store.revoke_tokens(vec![accessor], end_with(call, reason)).is_ok(),
+        Some(_held) => call.shared.given.store.revoke_tokens(vec![child.accessor], end_with(call, reason)).is_ok(),
     };
     ending.finish(reason, kept);
 }
 
-fn tell_end(call: &Call<'_>, child: &TokenRecord, reason: &str, durable: bool) {
+fn tell_end(call: &Call<'_>, child: &InForce, reason: &str, durable: bool) {
     let details = vec![
         detail("name", child.name.as_str()),
         detail("state.before", child.state.as_str()),

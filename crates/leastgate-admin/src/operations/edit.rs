@@ -2,7 +2,7 @@
 //! access, or may: they go to the store first.
 
 use leastgate_policy::{Accessor, TokenState, Whose};
-use leastgate_store::{TokenGrant, TokenRecord, Undo};
+use leastgate_store::{StoreError, TokenGrant, TokenRecord, Undo};
 
 use super::changes::{check_not_declared, settle};
 use super::children::Ending;
@@ -228,19 +228,31 @@ pub(super) fn keep(
     (reason, ends): (&str, Option<&str>),
 ) -> Result<Reply, Problem> {
     let store = &call.shared.given.store;
+    let ends = ends.filter(|_| new != *old);
     let kept = match ends {
-        _ if new == *old => Ok((new, Vec::new())),
+        _ if new == *old => Ok(new),
         Some(ends) => store.narrow_token(new, children::end_with(call, ends)),
-        None => store.update_token(new).map(|kept| (kept, Vec::new())),
+        None => store.update_token(new),
     };
     let take_back = |_: &[Accessor]| vec![Undo::Changed(Box::new(old.clone()))];
-    let (kept, children) = kept.inspect_err(|error| call.shared.refused(error, take_back))?;
+    let kept = match kept {
+        Ok(kept) => kept,
+        Err(error) => {
+            call.shared.refused(&error, take_back);
+            drop(held);
+            // What stands in for the token may have ended in the store, and what was taken is not given back.
+            if let (StoreError::InDoubt { .. }, Some(ends)) = (&error, ends) {
+                Ending::of(call, old.accessor).finish(ends, false);
+            }
+            return Err(error.into());
+        }
+    };
     let cutting = Cutting::begin(call, Whose::Token(old.accessor));
     call.shared.put_in_force(&kept).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
     cutting.in_force();
-    let ending = Ending::those(call, None, &children);
+    let ending = ends.map(|ends| (Ending::of(call, old.accessor), ends));
     drop(held);
-    let of_children = ending.finish(ends.unwrap_or_default(), true);
+    let of_children = ending.map_or(Cut::NONE, |(ending, ends)| ending.finish(ends, true));
     answer(call, old, &kept, reason, cutting.finish().and(of_children))
 }
 

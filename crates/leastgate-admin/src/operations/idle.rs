@@ -11,6 +11,7 @@ use leastgate_store::{Change, StateChange, StoreError, TokenRecord};
 use leastgate_telemetry::LifecycleEvent;
 
 use super::changes::keep_in_turn;
+use super::children::living_children;
 use super::detail;
 use super::find::Found;
 use crate::api::Moment;
@@ -68,8 +69,8 @@ fn disable_one(shared: &Shared, listed: &TokenRecord, since: Timestamp) -> Resul
     let token = shared.given.store.token(listed.accessor)?;
     let used = shared.given.telemetry.usage().last_of(token.accessor);
     let is_used = used.is_some_and(|last| last.at >= since);
-    let mut children = shared.given.store.children_of(token.accessor)?.into_iter();
-    if token.version != listed.version || is_used || children.any(|child| !child.is_expired(shared.now())) {
+    let is_stood_in_for = !living_children(shared, token.accessor, shared.now()).is_empty();
+    if token.version != listed.version || is_used || is_stood_in_for {
         return Ok(false);
     }
     let reason = reason(&token, shared.given.store.use_known_since()?);

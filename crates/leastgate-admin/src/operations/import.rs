@@ -90,7 +90,7 @@ fn named_by(call: &Call<'_>, asked: &ImportTokens, fresh: &[TokenRecord], proble
     let store = &call.shared.given.store;
     let is_culprit = |record: &&TokenRecord| match problem.kind {
         Kind::NameTaken => store.find_token(record.name.as_str()).is_ok_and(|held| {
-            matches!(held.state, TokenState::Active | TokenState::Disabled) && !held.is_expired(record.created)
+            matches!(held.state, TokenState::Active | TokenState::Disabled) && !held.is_expired(call.now)
         }),
         _ => is_here(call, record).is_err(),
     };

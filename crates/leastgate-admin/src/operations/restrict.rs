@@ -92,8 +92,7 @@ impl Taking for Less<'_> {
             return Err(NotKept::Yet("a gift that was refused is still to be taken back".to_owned()));
         }
         let now = shared.given.store.token(found.accessor)?;
-        let (kept, _) = shared.given.store.narrow_token(self.of(found).apply(&now), self.end.clone())?;
-        Ok(Some(kept))
+        Ok(Some(shared.given.store.narrow_token(self.of(found).apply(&now), self.end.clone())?))
     }
 
     fn in_force(&self, shared: &Shared, found: &Found) -> Option<TokenRecord> {

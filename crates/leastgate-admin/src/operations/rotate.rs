@@ -51,11 +51,37 @@ pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
 
 fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(HandedOver, Cut), Problem> {
     let end = OldEnd::Grace(call.now.plus(asked.grace.unwrap_or(GRACE).seconds()));
-    let _held = call.lock_gift()?;
+    let held = call.lock_gift()?;
     let found = find(call.shared, call.target())?;
     check_in_use(call, &found)?;
     let old = stored(&found)?.clone();
-    Ok((hand_over(call, &old, &end)?, Cut::NONE))
+    let rotated = hand_over(call, &old, &end)?;
+    drop(held);
+    // Whoever takes it out of force does that first of all, and may not have known of a successor.
+    let is_overtaken = found.state(call.shared) == TokenState::Revoked;
+    Ok((check_not_overtaken(call, rotated, is_overtaken)?, Cut::NONE))
+}
+
+/// What is revoked has no successor: one that was made meanwhile ends. Nobody has seen its secret.
+fn check_not_overtaken(call: &Call<'_>, rotated: HandedOver, is_overtaken: bool) -> Result<HandedOver, Problem> {
+    if !is_overtaken {
+        return Ok(rotated);
+    }
+    let (successor, change) = (Found::stored(call.shared, rotated.0.record), revocation(call, OVERTAKEN));
+    apply(call.shared, &successor, TokenState::Revoked)?;
+    let ending = Ending::of(call, successor.accessor);
+    let kept = keep(call, &successor, &change, TokenState::Revoked);
+    let is_durable = matches!(kept, Ok((_, true)));
+    ending.finish("the token it stands in for was taken out of use", is_durable);
+    call.tell("token.revoke", &revoked(&successor, &change, TokenState::Active, is_durable), None);
+    Err(Problem::new(Kind::Conflict, "the token was revoked meanwhile, and so is its successor")
+        .hint("create another token if it is still wanted"))
+}
+
+const OVERTAKEN: &str = "the token before it was revoked while this one was made";
+
+fn revocation(call: &Call<'_>, reason: &str) -> StateChange {
+    StateChange { change: Change::Revoke, reason: reason.to_owned(), by: call.caller.subject.clone(), at: call.now }
 }
 
 /// A token is out of force before the store knows: what it was must not live on under another secret.
@@ -71,12 +97,9 @@ fn check_in_use(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
 /// What takes access away comes first and stays, whatever becomes of the rest.
 fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(HandedOver, Cut), Problem> {
     let found = find_in_force(call.shared, call.target())?;
-    let change = StateChange {
-        change: Change::Revoke,
-        reason: asked.reason.clone(),
-        by: call.caller.subject.clone(),
-        at: call.now,
-    };
+    // Before its state is asked for: a revocation of many either has it revoked by now, or finds it leaving, or its successor.
+    let leaving = found.record().map(|record| call.shared.sweeps.leave(record));
+    let change = revocation(call, &asked.reason);
     let before = found.state(call.shared);
     if before == TokenState::Revoked {
         check_in_use(call, &found)?;
@@ -89,8 +112,10 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(HandedOver, Cu
     cutting.in_force();
     let ending = Ending::of(call, found.accessor);
     let rotated = stored(&found).cloned().and_then(|old| {
-        let _held = call.lock_gift()?;
-        hand_over(call, &old, &OldEnd::Revoked(change.clone()))
+        let held = call.lock_gift()?;
+        let rotated = hand_over(call, &old, &OldEnd::Revoked(change.clone()))?;
+        drop(held);
+        check_not_overtaken(call, rotated, leaving.is_some_and(|leaving| leaving.is_found()))
     });
     let rotated = rotated.map_err(|problem| {
         let taken = apply(call.shared, &found, TokenState::Revoked)
@@ -143,7 +168,7 @@ fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Hand
     let given = &call.shared.given;
     let rotated = rotate_token(&*given.store, given.authority.key(), before, &token, end);
     let taken_back = |successor: &Accessor| Undo::Rotated { old: Box::new(before.clone()), successor: *successor };
-    let (secret, Rotated { old, successor, children }) =
+    let (secret, Rotated { old, successor }) =
         rotated.inspect_err(|error| call.shared.refused(error, |made| made.iter().map(taken_back).collect()))?;
     // Whoever took something meanwhile did not know of the successor.
     call.shared.unsynced.pass_on(old.accessor, successor.accessor, &given.telemetry);
@@ -153,14 +178,13 @@ fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Hand
         call.shared.unsynced.take_back(vec![taken_back(&successor.accessor)], &given.telemetry);
         return Err(Problem::new(Kind::Overloaded, collision.to_string()).hint("try again"));
     }
-    // What stands in for it ends no later than the successor, which may live shorter. All of these are in force already, so there
-    // is nothing that would be in their way; and from here on the rotation is made, whatever happens.
-    for record in children.iter().chain([&old]) {
-        if let Err(error) = call.shared.put_in_force(record) {
-            tracing::error!(accessor = %record.accessor, %error, "what a rotation changed is not in force before a restart");
-        }
+    // All of these are in force already, so there is nothing that would be in their way; and from here on the rotation is made,
+    // whatever happens.
+    if let Err(error) = call.shared.put_in_force(&old) {
+        tracing::error!(accessor = %old.accessor, %error, "what a rotation changed is not in force before a restart");
     }
     given.authority.share_limits(&old.digest, &successor.digest);
+    given.authority.adopt_children(old.accessor, successor.accessor, successor.expires);
     Ok((IssuedToken { record: successor, secret }, old, before.clone()))
 }
 
@@ -284,3 +308,6 @@ fn predecessor(call: &Call<'_>, token: &TokenRecord, old: &TokenRecord) -> Resul
         last_used,
     })
 }
+
+#[cfg(test)]
+mod tests;

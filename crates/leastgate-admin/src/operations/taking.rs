@@ -183,6 +183,8 @@ impl<'a, T: Taking> Steps<'a, T> {
     fn keep(&mut self, target: Target) -> Result<Taken<T::Kept>, StoreError> {
         let Target { found, before, follows } = target;
         let kept = self.keep_one(&found);
+        // Until then something may have been made that stands in for it.
+        self.endings.iter_mut().for_each(Ending::look_again);
         if follows {
             self.follow(&found);
         }

@@ -5,12 +5,11 @@ use leastgate_store::{TokenGrant, TokenRecord};
 
 use super::detail;
 use crate::api::Moment;
+use crate::named::MOST;
 
 /// The details of one event.
 pub(super) type Details = Vec<(String, String)>;
 
-/// Tokens that one event tells of at most.
-const EVENT: usize = 500;
 /// Bytes of what it tells of each of them, unless the first has more. Whoever keeps events bounds them by their number.
 const EVENT_BYTES: usize = 64 * 1024;
 
@@ -34,7 +33,7 @@ pub(super) fn of_alike(records: &[TokenRecord]) -> Vec<Details> {
         let which = [detail("accessors", accessors.join(" ")), detail("names", names.join(" "))];
         which.into_iter().chain(batch.first().into_iter().flat_map(of_new_nameless)).collect()
     };
-    records.chunks(EVENT).map(event).collect()
+    records.chunks(MOST).map(event).collect()
 }
 
 /// What new tokens are that have nothing in common.
@@ -43,7 +42,7 @@ pub(super) fn of_each(records: &[TokenRecord]) -> Vec<Details> {
     let mut bytes = 0;
     for told in records.iter().map(of_one) {
         let own = told.0.len() + told.1.len();
-        match events.last_mut().filter(|event| event.len() < EVENT && bytes + own <= EVENT_BYTES) {
+        match events.last_mut().filter(|event| event.len() < MOST && bytes + own <= EVENT_BYTES) {
             Some(event) => {
                 event.push(told);
                 bytes += own;

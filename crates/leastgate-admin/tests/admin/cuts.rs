@@ -81,3 +81,37 @@ fn a_worker_that_ends_meanwhile_is_no_reason_to_wait() {
     assert_eq!(revoke(&plane, "mine")["streams_cut_complete"], true);
     gone.join().unwrap();
 }
+
+/// What stands in for the token: its accessor.
+fn child(plane: &Plane, name: &str) -> Accessor {
+    let made = plane.post(&plane.root, &format!("/v1/tokens/{name}/children"), &json!({"ttl": "5m", "reason": "x"}));
+    assert_eq!(made.status, 201, "{made:?}");
+    made.json()["token"]["accessor"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn requests_of_what_stands_in_for_the_token_count_whichever_way_it_ends() {
+    let ways = [
+        ("POST", "/v1/tokens/bot/revoke", json!({"reason": "x"})),
+        ("POST", "/v1/tokens/bot/disable", json!({"reason": "x"})),
+        ("POST", "/v1/tokens/bot/rotate", json!({"now": true, "reason": "x"})),
+        ("POST", "/v1/tokens/bot/restrict", json!({"allow_cidr": ["127.0.0.0/8"], "reason": "x"})),
+        ("PATCH", "/v1/tokens/bot", json!({"allow_cidr": ["127.0.0.0/8"], "reason": "x"})),
+        ("PATCH", "/v1/tokens/bot", json!({"roles": [], "reason": "x"})),
+        ("PATCH", "/v1/tokens/bot", json!({"limits": {"rate": 5}, "reason": "x"})),
+        // What stands in for the token does not fit that itself.
+        ("POST", "/v1/revocations", json!({"owner": "another", "reason": "x"})),
+    ];
+    for (method, path, body) in ways {
+        let plane = start();
+        let own = token(&plane, "bot");
+        let stand_in = child(&plane, "bot");
+        let handed_over = json!({"owner": "another", "reason": "x"});
+        assert_eq!(plane.patch(&plane.root, "/v1/tokens/bot", "*", &handed_over).status, 200);
+        worker(&plane, vec![Some(own), Some(stand_in), Some(stand_in)]);
+        let answer = plane.call_with(&plane.root, method, path, "If-Match: *\r\n", Some(&body.to_string()));
+        let told = answer.json();
+        assert!(told["streams_cut"].as_u64() >= Some(3), "{method} {path}: {answer:?}");
+        assert_eq!(told["streams_cut_complete"], true, "{method} {path}");
+    }
+}

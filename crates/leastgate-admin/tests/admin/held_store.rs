@@ -71,12 +71,10 @@ impl TokenStore for HeldStore {
         fn change_state(&self, accessor: Accessor, change: StateChange, expected: Option<u64>) -> Kept<TokenRecord>;
         fn revoke_tokens(&self, accessors: Vec<Accessor>, change: StateChange) -> Kept<usize>;
         fn update_token(&self, token: TokenRecord) -> Kept<TokenRecord>;
-        fn narrow_token(&self, token: TokenRecord, end: StateChange) -> Kept<(TokenRecord, Vec<TokenRecord>)>;
+        fn narrow_token(&self, token: TokenRecord, end: StateChange) -> Kept<TokenRecord>;
         fn undo(&self, gifts: Vec<Undo>) -> Kept<usize>;
         fn predecessors_of(&self, accessor: Accessor) -> Kept<Vec<TokenRecord>>;
         fn namesakes(&self, name: &str, now: Timestamp) -> Kept<Vec<TokenRecord>>;
-        fn children_of(&self, accessor: Accessor) -> Kept<Vec<TokenRecord>>;
-        fn children(&self) -> Kept<Vec<TokenRecord>>;
         fn sharing_limits(&self) -> Kept<Vec<(TokenDigest, TokenDigest)>>;
         fn for_each_by_time(&self, filter: &TimeFilter, take: &mut dyn FnMut(Accessor)) -> Kept<u64>;
         fn idle_tokens(&self, since: Timestamp, limit: u32) -> Kept<Vec<TokenRecord>>;

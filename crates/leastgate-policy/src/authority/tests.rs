@@ -78,6 +78,7 @@ fn whatever_is_done_to_a_token_while_its_digest_changes_is_done_to_it() {
         expires: None,
         state,
         is_canary: false,
+        parent: None,
     };
     let state = |authority: &Authority| authority.tokens().find(&both.digests(b"x")).map(|(token, _)| token.state);
     for held in [previous, current] {

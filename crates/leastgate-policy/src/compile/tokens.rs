@@ -95,6 +95,7 @@ fn entry(token: &DeclaredToken, errors: &mut Errors) -> Option<TokenEntry> {
         expires: token.expires.map(|expires| expires.value),
         state: token.state,
         is_canary: false,
+        parent: None,
     })
 }
 

@@ -1,5 +1,7 @@
 //! The table of tokens in memory: one small record each, found by digest, changed in place.
 
+mod families;
+
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -7,6 +9,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use smol_str::SmolStr;
 
+use self::families::Families;
 use super::accessor::Accessor;
 use super::digest::{Digests, TokenDigest};
 use super::terms::{Restrictions, Terms, TokenLimits};
@@ -72,6 +75,8 @@ pub struct TokenEntry {
     pub state: TokenState,
     /// Whether it is a bait: nobody has a reason to use it.
     pub is_canary: bool,
+    /// The token for which it stands in, and with which it ends.
+    pub parent: Option<Accessor>,
 }
 
 /// What a decision sees of a token: a copy, so that no lock is held while deciding.
@@ -94,7 +99,7 @@ pub struct TokenView {
 }
 
 impl TokenView {
-    /// What has to be put into a table for this to be seen there.
+    /// What has to be put into a table for this to be seen there; for whom it stands in, the table knows by itself.
     fn entry(&self, digest: &TokenDigest) -> TokenEntry {
         let Holdings { owner, roles, grants } = self.entitlement.holdings().clone();
         let (restrictions, limits) =
@@ -111,6 +116,7 @@ impl TokenView {
             expires: self.expires,
             state: self.state,
             is_canary: self.is_canary,
+            parent: None,
         }
     }
 }
@@ -131,6 +137,7 @@ pub struct TokenTable {
     entitlements: Entitlements,
     /// Shared by those who walk the records, and had alone by who moves one.
     walks: RwLock<()>,
+    families: Families,
 }
 
 #[derive(Clone, Debug)]
@@ -224,7 +231,7 @@ impl TokenTable {
     }
 
     fn put(&self, entry: TokenEntry, before: Option<&Terms>) -> Result<(), DigestCollision> {
-        let digest = entry.digest;
+        let (digest, parent, is_revoked) = (entry.digest, entry.parent, entry.state == TokenState::Revoked);
         let mut record = Box::new(self.record(entry));
         record.follows(before);
         match self.records.entry(key_of(&digest)) {
@@ -240,6 +247,10 @@ impl TokenTable {
                 }
                 place.insert(record);
             }
+        }
+        // Who is revoked is nobody's any more.
+        if let Some(parent) = parent.filter(|_| !is_revoked) {
+            self.families.put(key_of(&digest), parent);
         }
         Ok(())
     }
@@ -277,7 +288,11 @@ impl TokenTable {
 
     /// Takes a token out. `false` where there is no such token.
     pub fn remove(&self, digest: &TokenDigest) -> bool {
-        self.records.remove_if(&key_of(digest), |_, record| record.has_digest(digest)).is_some()
+        let is_gone = self.records.remove_if(&key_of(digest), |_, record| record.has_digest(digest)).is_some();
+        if is_gone {
+            self.families.remove(key_of(digest));
+        }
+        is_gone
     }
 
     /// Number of tokens.

@@ -82,6 +82,7 @@ impl Engine {
             },
             limits,
             is_canary: false,
+            parent: None,
         };
         self.authority.upsert(entry).expect("no two digests begin alike");
     }

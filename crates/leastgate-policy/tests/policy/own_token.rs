@@ -137,6 +137,7 @@ fn whoever_asks_is_seen_under_the_former_key() {
         expires: None,
         state: TokenState::Active,
         is_canary: false,
+        parent: None,
     };
     authority.upsert(entry).unwrap();
     let kept = |straggler: Option<Straggler>| straggler.map(|straggler| straggler.accessor);

@@ -148,6 +148,7 @@ fn entry(accessor: Accessor, digest: TokenDigest) -> TokenEntry {
         state: TokenState::Active,
         limits: Default::default(),
         is_canary: false,
+        parent: None,
     }
 }
 

@@ -86,7 +86,7 @@ pub(super) fn change_name(change: Change) -> &'static str {
 
 /// The columns [`Entries::entry`] reads, in its order, from `tokens` with what is [`PENDING`](super::pending::PENDING).
 pub(super) const ENTRY_COLUMNS: &str = "accessor, digest, name, owner, roles, grants, source_ip, not_before, expires, \
-    iif(token IS NULL, state, 'revoked') AS state, canary, rate, burst, concurrent";
+    iif(token IS NULL, state, 'revoked') AS state, canary, rate, burst, concurrent, parent";
 
 /// Turns rows into table entries, a million at a start: what many rows share is parsed once and shared.
 #[derive(Default)]
@@ -112,6 +112,7 @@ impl Entries {
             expires: optional_time(row, 8)?,
             state: state(row, 9)?,
             is_canary: row.get(10)?,
+            parent: optional(row, 14)?,
         })
     }
 

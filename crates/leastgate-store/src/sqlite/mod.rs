@@ -263,11 +263,7 @@ impl TokenStore for SqliteStore {
         self.write(Abandoned::Skip, move |connection| tokens::update(connection, &env, &token))
     }
 
-    fn narrow_token(
-        &self,
-        token: TokenRecord,
-        end: StateChange,
-    ) -> Result<(TokenRecord, Vec<TokenRecord>), StoreError> {
+    fn narrow_token(&self, token: TokenRecord, end: StateChange) -> Result<TokenRecord, StoreError> {
         let env = self.environment();
         self.write(Abandoned::Skip, move |connection| tokens::narrow(connection, &env, &token, &end))
     }
@@ -290,14 +286,6 @@ impl TokenStore for SqliteStore {
 
     fn namesakes(&self, name: &str, now: Timestamp) -> Result<Vec<TokenRecord>, StoreError> {
         self.read(|connection| rotate::namesakes(connection, &self.shared.environment, name, now))
-    }
-
-    fn children_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError> {
-        self.read(|connection| rotate::children_of(connection, &self.shared.environment, accessor))
-    }
-
-    fn children(&self) -> Result<Vec<TokenRecord>, StoreError> {
-        self.read(|connection| rotate::children(connection, &self.shared.environment))
     }
 
     fn sharing_limits(&self) -> Result<Vec<(TokenDigest, TokenDigest)>, StoreError> {

@@ -23,8 +23,7 @@ pub(super) fn rotate(connection: &Connection, env: &str, rotation: &Rotation) ->
     }
     let successor = create(connection, env, &rotation.successor)?;
     adopt_children(connection, old.accessor, &successor)?;
-    let children = children_of(connection, env, successor.accessor)?;
-    Ok(Rotated { old: by_accessor(connection, env, old.accessor)?, successor, children })
+    Ok(Rotated { old: by_accessor(connection, env, old.accessor)?, successor })
 }
 
 fn check_rotatable(old: &TokenRecord, now: Timestamp) -> Result<(), StoreError> {
@@ -83,14 +82,6 @@ pub(super) fn namesakes(
     let condition = "name = ?1 AND state <> 'revoked' AND token IS NULL AND (expires IS NULL OR expires > ?2)
         ORDER BY holds_name DESC, id DESC";
     select(connection, env, condition, (name, seconds(now)))
-}
-
-pub(super) fn children_of(connection: &Connection, env: &str, parent: Accessor) -> Result<Vec<TokenRecord>, Failure> {
-    select(connection, env, "parent = ?1 AND state <> 'revoked' AND token IS NULL ORDER BY id", [parent.to_string()])
-}
-
-pub(super) fn children(connection: &Connection, env: &str) -> Result<Vec<TokenRecord>, Failure> {
-    select(connection, env, "parent IS NOT NULL AND state <> 'revoked' AND token IS NULL ORDER BY id", [])
 }
 
 /// A name's tokens in their order, then what stands in for one: it may have been there before the token it belongs to now.

@@ -5,14 +5,13 @@ use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use super::decode::{RECORD_COLUMNS, change_name, grants_text, list_text, networks_text, record, seconds};
 use super::pending::{self, PENDING};
-use super::rotate::children_of;
 use crate::error::{Failure, StoreError};
 use crate::record::{Change, StateChange, TokenName, TokenRecord};
 
 pub(super) fn create(connection: &Connection, env: &str, token: &TokenRecord) -> Result<TokenRecord, Failure> {
     debug_assert_eq!(token.env, env, "the handle has compared them");
     pending::fold_holder(connection, &token.name)?;
-    free_name_of_expired(connection, &token.name, token.created)?;
+    free_name_of_expired(connection, &token.name, token.arrived())?;
     match insert(connection, token) {
         Ok(()) => Ok(TokenRecord { version: 1, ..token.clone() }),
         Err(error) if is_unique_violation(&error) => Err(taken(connection, &token.name)?.into()),
@@ -225,11 +224,10 @@ pub(super) fn narrow(
     env: &str,
     new: &TokenRecord,
     end: &StateChange,
-) -> Result<(TokenRecord, Vec<TokenRecord>), Failure> {
+) -> Result<TokenRecord, Failure> {
     let narrowed = update(connection, env, new)?;
-    let ended = children_of(connection, env, new.accessor)?;
     end_children(connection, new.accessor, end)?;
-    Ok((narrowed, ended))
+    Ok(narrowed)
 }
 
 pub(super) fn check_living(token: &TokenRecord) -> Result<(), StoreError> {

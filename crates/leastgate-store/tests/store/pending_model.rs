@@ -117,11 +117,9 @@ fn readings(store: &SqliteStore, drawn: &[TokenRecord], turn: usize) -> Vec<Stri
     let mut all = vec![];
     for token in drawn {
         all.push(format!("token {:?}", store.token(token.accessor)));
-        all.push(format!("children {:?}", store.children_of(token.accessor)));
         all.push(format!("predecessors {:?}", store.predecessors_of(token.accessor)));
     }
     all.extend(NAMES.map(|name| format!("{name} {:?}", store.find_token(name))));
-    all.push(format!("children {:?}", store.children()));
     all.push(format!("sharing {:?}", store.sharing_limits()));
     all.push(format!("count {:?}", store.count_tokens()));
     for at in [5, 12, 20, 60].map(|at| NOW.plus(at)) {

@@ -174,6 +174,7 @@ fn issue(authority: &Authority, number: u64, name: &str, roles: &[&str], grants:
         state: TokenState::Active,
         limits: Default::default(),
         is_canary,
+        parent: None,
     };
     authority.upsert(entry).unwrap();
     secret.expose().to_owned()

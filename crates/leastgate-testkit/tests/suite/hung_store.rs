@@ -41,11 +41,21 @@ impl Hung {
         client.read_for("POST", CALL).unwrap()
     }
 
+    fn patch(&self, path: &str, body: &Value) -> Reply {
+        let mut client = RawClient::connect(self.stored.gateway.addresses().admin);
+        client.send(self.request_of("PATCH", path, body));
+        client.read_for("PATCH", CALL).unwrap()
+    }
+
     fn request(&self, path: &str, body: &Value) -> String {
+        self.request_of("POST", path, body)
+    }
+
+    fn request_of(&self, method: &str, path: &str, body: &Value) -> String {
         let (body, admin) = (body.to_string(), self.stored.gateway.addresses().admin);
         format!(
-            "POST {path} HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {}\r\nIf-Match: *\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.root,
             body.len()
         )
@@ -139,6 +149,29 @@ fn a_grant_that_was_refused_while_it_was_written_is_not_there_after_a_restart() 
     assert_eq!(shown["grants"].as_array().map(Vec::len), Some(0), "{shown}");
 }
 
+/// It may have ended in the store: then it has here too, and neither comes back.
+#[test]
+fn an_edit_that_was_refused_while_it_was_written_gives_nothing_and_what_stood_in_for_the_token_has_ended_everywhere() {
+    let mut hung = Hung::start();
+    let made = hung.made("/v1/tokens", &json!({ "name": "bot", "owner": "t", "roles": ["misc"], "ttl": "1h" }));
+    let own = made["secret"].as_str().unwrap().to_owned();
+    let child = hung.made("/v1/tokens/bot/children", &json!({ "ttl": "30m", "reason": "a command" }));
+    let (secret, accessor) = (child["secret"].as_str().unwrap(), child["token"]["accessor"].as_str().unwrap());
+    let status = |hung: &Hung| [hung.status(&own), hung.status(secret)];
+    assert_eq!(status(&hung), [403, 403]);
+    hung.disk.hang();
+    let reply = hung.patch("/v1/tokens/bot", &json!({ "roles": ["misc", "reader"], "reason": "more" }));
+    assert_eq!(reply.status, 503, "{}", reply.text());
+    assert_eq!(status(&hung), [403, 401]);
+    hung.disk.go_on();
+    until_true("what was refused, taken back", PATIENCE, || hung.unsynced() == 0.0);
+    hung.stored.gateway.kill();
+    hung.stored.gateway.restart();
+    assert_eq!(status(&hung), [403, 401]);
+    assert_eq!(hung.get("/v1/tokens/bot").json()["roles"], json!(["misc"]));
+    assert_eq!(hung.get(&format!("/v1/tokens/{accessor}")).json()["state"], "revoked");
+}
+
 #[test]
 fn a_rotation_that_was_refused_while_it_was_written_leaves_the_name_where_it_was() {
     let mut hung = Hung::start();
@@ -194,11 +227,14 @@ fn what_stands_in_for_a_token_is_out_of_force_before_the_store_has_answered() {
         ("rotate", json!({ "now": true, "reason": "leaked" })),
     ];
     for (what, body) in taken {
-        let hung = Hung::start();
+        let mut hung = Hung::start();
         let parent = json!({ "name": "bot", "owner": "t", "roles": ["misc", "reader"], "ttl": "1h" });
         hung.made("/v1/tokens", &parent);
         let child = hung.made("/v1/tokens/bot/children", &json!({ "ttl": "30m", "reason": "a command" }));
         let secret = child["secret"].as_str().unwrap();
+        // Who stands in for whom is known after a start too.
+        hung.stored.gateway.kill();
+        hung.stored.gateway.restart();
         assert_eq!(hung.status(secret), 200);
         hung.disk.hang();
         let mut client = RawClient::connect(hung.stored.gateway.addresses().admin);

@@ -145,6 +145,7 @@ mod tests {
                 state,
                 limits: Default::default(),
                 is_canary: false,
+                parent: None,
             };
             table.upsert(entry).unwrap();
         }

@@ -43,6 +43,7 @@ impl Mover<'_> {
                 place.insert(Box::new(record));
             }
         }
+        self.table.families.rekey(key_of(from), key_of(to));
         Ok(self.table.remove(from))
     }
 }

@@ -15,6 +15,7 @@ fn entry(digest: [u8; 32]) -> TokenEntry {
         expires: None,
         state: TokenState::Active,
         is_canary: false,
+        parent: None,
     }
 }
 

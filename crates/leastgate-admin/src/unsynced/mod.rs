@@ -4,13 +4,16 @@
 //! gift that was refused while the store was writing it is taken back in the same way: it is not in force, and must not be
 //! in the store at the next start.
 
+mod settle;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use leastgate_policy::{Accessor, Timestamp, TokenState};
-use leastgate_store::{Change, StateChange, StoreError, TokenRecord, TokenStore, Undo};
-use leastgate_telemetry::{LifecycleEvent, Telemetry};
+use leastgate_store::{Change, StateChange, TokenRecord, Undo};
+use leastgate_telemetry::Telemetry;
 
+pub(crate) use self::settle::revoke_in_parts;
 use crate::restriction::Restriction;
 
 /// A change the store owes.
@@ -81,13 +84,12 @@ impl Debt {
     fn is_revocation(&self) -> bool {
         self.state.as_ref().is_some_and(|change| change.change == Change::Revoke)
     }
+
+    /// Many of these may come from one call.
+    fn is_only_revocation(&self) -> bool {
+        self.is_revocation() && self.admin.is_none() && self.undo.is_none()
+    }
 }
-
-/// Undone in one commit.
-const BATCH: usize = 5_000;
-
-/// Accessors that one event names.
-const EVENT: usize = 500;
 
 /// What the store owes, by record.
 #[derive(Debug, Default)]
@@ -192,134 +194,8 @@ impl Unsynced {
         })
     }
 
-    /// Tries each change once more, and stops at the first that shows the store itself stuck: each further one would
-    /// only wait as long again, and all other changes with it. The caller has the turn to change, so that none is
-    /// undone by one that came after it. Blocks.
-    pub(crate) fn settle(&self, store: &dyn TokenStore, telemetry: &Telemetry) {
-        let is_moving = self.settle_undos(store, telemetry);
-        if is_moving {
-            self.settle_takings(store);
-        }
-        report(&self.lock(), telemetry);
-    }
-
-    /// `false`: the store is stuck.
-    fn settle_undos(&self, store: &dyn TokenStore, telemetry: &Telemetry) -> bool {
-        let owed = |(accessor, debt): (&Accessor, &Debt)| debt.undo.clone().map(|undo| (*accessor, undo));
-        let waiting: Vec<_> = self.lock().iter().filter_map(owed).collect();
-        for batch in waiting.chunks(BATCH) {
-            match store.undo(batch.iter().map(|(_, undo)| undo.clone()).collect()) {
-                Ok(kept) => {
-                    for (accessor, undo) in batch {
-                        self.kept(*accessor, &Owed::Undo(undo.clone()), telemetry);
-                    }
-                    tell_undone(batch, kept, telemetry);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "what was refused while it was written could not be taken back yet");
-                    if is_stuck(&error) {
-                        return false;
-                    }
-                }
-            }
-        }
-        true
-    }
-
-    fn settle_takings(&self, store: &dyn TokenStore) {
-        let waiting: Vec<_> = self.lock().iter().map(|(accessor, debt)| (*accessor, debt.clone())).collect();
-        let (revoked, others): (Vec<_>, Vec<_>) = waiting
-            .into_iter()
-            .partition(|(_, debt)| debt.is_revocation() && debt.admin.is_none() && debt.undo.is_none());
-        let is_moving = self.settle_revocations(store, revoked);
-        for (accessor, debt) in others.into_iter().take_while(|_| is_moving) {
-            let result = attempt(store, accessor, &debt);
-            if is_settled(&result) {
-                // Where a gift is still to be taken back, the debt as a whole stands.
-                if debt.undo.is_none() {
-                    self.forget(accessor, &debt);
-                }
-            } else if result.is_err_and(|error| is_stuck(&error)) {
-                break;
-            }
-        }
-    }
-
-    /// Many may have been revoked in one call: they are kept in one commit. `false`: the store is stuck.
-    fn settle_revocations(&self, store: &dyn TokenStore, revoked: Vec<(Accessor, Debt)>) -> bool {
-        for of_call in by_call(revoked) {
-            let Some(change) = of_call.first().and_then(|(_, debt)| debt.state.clone()) else { continue };
-            let result = store.revoke_tokens(of_call.iter().map(|(accessor, _)| *accessor).collect(), change);
-            match result {
-                Ok(_) => of_call.iter().for_each(|(accessor, debt)| self.forget(*accessor, debt)),
-                Err(error) if is_stuck(&error) => return false,
-                Err(_) => {}
-            }
-        }
-        true
-    }
-
-    /// Only what was settled: a stronger change may have come meanwhile.
-    fn forget(&self, accessor: Accessor, settled: &Debt) {
-        let mut all = self.lock();
-        if all.get(&accessor) == Some(settled) {
-            all.remove(&accessor);
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Accessor, Debt>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The tokens of each call: by accessor they lie between those of another one.
-fn by_call(mut revoked: Vec<(Accessor, Debt)>) -> Vec<Vec<(Accessor, Debt)>> {
-    let call = |debt: &Debt| debt.state.as_ref().map(|change| (change.at, change.by.clone(), change.reason.clone()));
-    revoked.sort_by_cached_key(|(_, debt)| call(debt));
-    revoked.chunk_by(|(_, one), (_, other)| one.state == other.state).map(<[_]>::to_vec).collect()
-}
-
-/// What must not wait comes first: a state ends all there is to restrict.
-fn attempt(store: &dyn TokenStore, accessor: Accessor, debt: &Debt) -> Result<(), StoreError> {
-    if let Some(change) = &debt.state {
-        store.change_state(accessor, change.clone(), None)?;
-    }
-    // Not before a gift is taken back: that would bring back what the restriction took.
-    if let Some((restriction, end)) = debt.restriction.as_ref().filter(|_| debt.undo.is_none()) {
-        let record = store.token(accessor)?;
-        store.narrow_token(restriction.apply(&record), end.clone())?;
-    }
-    if let Some(at) = debt.admin {
-        store.revoke_admin(accessor, at)?;
-    }
-    Ok(())
-}
-
-/// A record that is gone, or revoked for good, needs no change any more.
-fn is_settled(result: &Result<(), StoreError>) -> bool {
-    matches!(result, Ok(()) | Err(StoreError::NotFound { .. } | StoreError::Revoked { .. }))
-}
-
-/// A full disk is not: what is smaller may still fit.
-fn is_stuck(error: &StoreError) -> bool {
-    use StoreError::{Busy, Closed, InDoubt, Overloaded, Timeout, Withdrawn};
-    matches!(error, Busy { .. } | Timeout { .. } | Withdrawn { .. } | InDoubt { .. } | Overloaded | Closed)
-}
-
-/// The refusals are on record; this is what became of them.
-fn tell_undone(batch: &[(Accessor, Undo)], kept: usize, telemetry: &Telemetry) {
-    tracing::warn!(records = batch.len(), kept, "what was refused while it was written is not in the store any more");
-    let detail = |name: &str, count: usize| (name.to_owned(), count.to_string());
-    for batch in batch.chunks(EVENT) {
-        let accessors: Vec<String> = batch.iter().map(|(accessor, _)| accessor.to_string()).collect();
-        telemetry.lifecycle(&LifecycleEvent {
-            operation: "store.undo".to_owned(),
-            result: "ok".to_owned(),
-            reason: Some("refused to its caller while it was written".to_owned()),
-            durable: Some(true),
-            details: vec![("accessors".to_owned(), accessors.join(" ")), detail("kept", kept)],
-            ..LifecycleEvent::default()
-        });
     }
 }
 
@@ -359,16 +235,6 @@ mod tests {
         assert!(unsynced.owes(accessor), "a round that began before the revocation came settles the disable only");
         unsynced.forget(accessor, &debt(change(Change::Revoke)));
         assert!(!unsynced.owes(accessor));
-    }
-
-    #[test]
-    fn revocations_of_one_call_are_one_commit_whatever_lies_between_them() {
-        let revoked = |reason: &str| {
-            Owed::State(StateChange { change: Change::Revoke, reason: reason.into(), by: "y".into(), at: Timestamp(1) })
-        };
-        let debts = (0..6).map(|n| (Accessor::from_random(n), debt(revoked(if n % 2 == 0 { "one" } else { "other" }))));
-        let calls = by_call(debts.collect());
-        assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
     }
 
     #[test]
