@@ -17,14 +17,14 @@ use crate::stored::{Stored, api};
 /// Longer than a call of the API may take.
 const CALL: Duration = Duration::from_secs(40);
 
-struct Hung {
-    stored: Stored,
-    disk: HungDisk,
+pub(crate) struct Hung {
+    pub(crate) stored: Stored,
+    pub(crate) disk: HungDisk,
     root: String,
 }
 
 impl Hung {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut disk = None;
         let stored = Stored::start_with(|setup| {
             let hung = disk.insert(HungDisk::new(setup.path()));
@@ -35,7 +35,7 @@ impl Hung {
         Self { stored, disk: disk.unwrap(), root }
     }
 
-    fn post(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Reply {
         let mut client = RawClient::connect(self.stored.gateway.addresses().admin);
         client.send(self.request(path, body));
         client.read_for("POST", CALL).unwrap()
@@ -51,13 +51,13 @@ impl Hung {
         )
     }
 
-    fn made(&self, path: &str, body: &Value) -> Value {
+    pub(crate) fn made(&self, path: &str, body: &Value) -> Value {
         let reply = self.post(path, body);
         assert!(matches!(reply.status, 200 | 201), "{}", reply.text());
         reply.json()
     }
 
-    fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         api(&self.stored.gateway, "GET", path, Some(&self.root), None)
     }
 
@@ -80,16 +80,16 @@ impl Hung {
         self.stored.gateway.restart();
     }
 
-    fn unsynced(&self) -> f64 {
+    pub(crate) fn unsynced(&self) -> f64 {
         self.stored.gateway.metrics().sum("leastgate_store_unsynced_changes", &[])
     }
 
-    fn status(&self, secret: &str) -> u16 {
+    pub(crate) fn status(&self, secret: &str) -> u16 {
         self.stored.ask(secret, "/v1/orders").status
     }
 }
 
-fn reader(name: &str) -> Value {
+pub(crate) fn reader(name: &str) -> Value {
     json!({ "name": name, "owner": "t", "roles": ["reader"], "ttl": "1h" })
 }
 
