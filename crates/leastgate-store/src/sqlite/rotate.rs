@@ -78,8 +78,10 @@ pub(super) fn children_of(connection: &Connection, env: &str, parent: Accessor) 
 }
 
 pub(super) fn children(connection: &Connection, env: &str) -> Result<Vec<TokenRecord>, Failure> {
-    select(connection, env, "parent IS NOT NULL AND state <> 'revoked' AND token IS NULL ORDER BY id", [])
+    select(connection, env, CHILDREN, [])
 }
+
+const CHILDREN: &str = "parent IS NOT NULL AND state <> 'revoked' AND token IS NULL";
 
 /// A name's tokens in their order, then what stands in for one: it may have been there before the token it belongs to now.
 /// `CROSS JOIN` keeps to the indexes of the few that have another one.
@@ -111,4 +113,21 @@ pub(super) fn select(
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map(values, |row| record(row, env))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::schema;
+
+    #[test]
+    fn what_stands_in_for_a_token_is_found_by_an_index() {
+        let connection = Connection::open_in_memory().unwrap();
+        schema::migrate(&connection).unwrap();
+        let explain = format!("EXPLAIN QUERY PLAN SELECT {RECORD_COLUMNS} FROM tokens {PENDING} WHERE {CHILDREN}");
+        let mut plan = connection.prepare(&explain).unwrap();
+        let steps = plan.query_map([], |row| row.get::<_, String>(3)).unwrap();
+        let steps = steps.collect::<rusqlite::Result<Vec<_>>>().unwrap().join("\n");
+        assert!(steps.contains("tokens USING INDEX tokens_by_parent"), "{steps}");
+    }
 }

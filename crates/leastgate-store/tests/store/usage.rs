@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use leastgate_policy::{Accessor, Timestamp};
-use leastgate_store::{Change, LastUse, TokenStore, UsageDelta, UsageRow};
+use leastgate_store::{Change, LastUse, SqliteOptions, StoreError, TimeFilter, TokenStore, UsageDelta, UsageRow};
 
 use crate::fixture::{Home, NOW, change, named, record};
 
@@ -94,4 +94,26 @@ fn a_purged_token_takes_its_counters_along() {
     store.change_state(token.accessor, change(Change::Revoke), None).unwrap();
     store.purge(NOW.plus(60), 10).unwrap();
     assert_eq!(store.usage_of(token.accessor), Ok(vec![]));
+}
+
+/// A list, or a walk over all usage, takes as long as it likes.
+#[test]
+fn who_holds_every_reader_keeps_nobody_from_finding_a_token_or_an_administrator() {
+    let home = Home::new();
+    let patience = std::time::Duration::from_millis(50);
+    let store = home.try_open(SqliteOptions { readers: 1, patience, ..SqliteOptions::default() }).unwrap();
+    let token = store.create_token(record(named("used"))).unwrap();
+    store.record_usage(vec![delta(token.accessor, "r", 1, NOW)]).unwrap();
+    let mut found = None;
+    let mut look = |_| {
+        assert_eq!(store.count_tokens(), Err(StoreError::Overloaded), "no reader is left");
+        found = Some([
+            store.find_token("used").is_ok(),
+            store.token(token.accessor).is_ok(),
+            store.find_admin(&token.digest).is_ok(),
+            store.for_each_by_time(&TimeFilter::default(), &mut |_| ()).is_ok(),
+        ]);
+    };
+    store.for_each_usage(&mut look).unwrap();
+    assert_eq!(found, Some([true; 4]));
 }
