@@ -89,7 +89,10 @@ fn check_condition(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
 
 fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply, Problem> {
     let change = asked(call, change)?;
-    let found = find_in_force(call.shared, call.target())?;
+    let mut found = find_in_force(call.shared, call.target())?;
+    if call.expected_version()?.is_some() {
+        found = found.known(call.shared);
+    }
     check_condition(call, &found)?;
     let before = found.state(call.shared);
     let cutting = Cutting::begin(call, Whose::Token(found.accessor));

@@ -69,7 +69,10 @@ fn check_in_use(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
 
 /// What takes access away comes first and stays, whatever becomes of the rest.
 fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
-    let found = find_in_force(call.shared, call.target())?;
+    let mut found = find_in_force(call.shared, call.target())?;
+    if call.expected_version()?.is_some() {
+        found = found.known(call.shared);
+    }
     let change = StateChange {
         change: Change::Revoke,
         reason: asked.reason.clone(),
@@ -86,6 +89,7 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
     // for it is looked for after that: none is made for a token that is out of force.
     apply(call.shared, &found, TokenState::Revoked)?;
     cutting.in_force();
+    let found = found.known(call.shared);
     let ending = Ending::of(call, found.accessor);
     let rotated = stored(&found).cloned().and_then(|old| {
         let _held = call.lock_gift()?;
