@@ -83,13 +83,14 @@ pub(super) fn children(connection: &Connection, env: &str) -> Result<Vec<TokenRe
 
 const CHILDREN: &str = "parent IS NOT NULL AND state <> 'revoked' AND token IS NULL";
 
-/// A name's tokens in their order, then what stands in for one: it may have been there before the token it belongs to now.
+/// A name's tokens in their order, those that may be enabled again among them, then what stands in for one: it may have been
+/// there before the token it belongs to now.
 /// `CROSS JOIN` keeps to the indexes of the few that have another one.
 pub(super) fn sharing_limits(connection: &Connection) -> Result<Vec<(TokenDigest, TokenDigest)>, Failure> {
     let mut statement = connection.prepare_cached(
         "SELECT old.digest, new.digest, 0 AS part, old.id AS place
          FROM tokens old CROSS JOIN tokens new ON new.accessor = old.successor
-         WHERE old.successor IS NOT NULL AND old.state = 'rotating'
+         WHERE old.successor IS NOT NULL AND old.state IN ('rotating', 'disabled')
              AND NOT EXISTS (SELECT 1 FROM pending_revocations WHERE token = old.id)
          UNION ALL
          SELECT parent.digest, child.digest, 1, child.id
