@@ -6,7 +6,7 @@ use std::time::Duration;
 use leastgate_policy::{Accessor, Straggler, Timestamp, TokenDigest, TokenEntry};
 use leastgate_store::{
     AdminRecord, Redigested, Rotated, Rotation, StateChange, StoreError, StragglerCounts, TimeFilter, TokenPage,
-    TokenQuery, TokenRecord, TokenStore, Tombstone, Undo, UsageDelta, UsageRow,
+    TokenQuery, TokenRecord, TokenStore, Tombstone, Undo, UsageBatch, UsageRow,
 };
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl TokenStore for BlockedStore {
         fn narrow_token(&self, token: TokenRecord, end: StateChange) -> Kept<(TokenRecord, Vec<TokenRecord>)>;
         fn undo(&self, gifts: Vec<Undo>) -> Kept<usize>;
         fn rotate_token(&self, rotation: Rotation) -> Kept<Rotated>;
-        fn record_usage(&self, deltas: Vec<UsageDelta>) -> Kept<()>;
+        fn record_usage(&self, batch: UsageBatch) -> Kept<()>;
         fn purge(&self, older_than: Timestamp, limit: u32) -> Kept<Vec<TokenDigest>>;
         fn create_admin(&self, admin: AdminRecord) -> Kept<AdminRecord>;
         fn revoke_admin(&self, id: Accessor, at: Timestamp) -> Kept<AdminRecord>;

@@ -54,7 +54,7 @@ use crate::rotation::{Rotated, Rotation};
 use crate::store::TokenStore;
 use crate::tombstone::Tombstone;
 use crate::undo::Undo;
-use crate::usage::{UsageDelta, UsageRow};
+use crate::usage::{UsageBatch, UsageRow};
 
 /// The bounds of a store.
 #[derive(Clone, Copy, Debug)]
@@ -367,9 +367,8 @@ impl TokenStore for SqliteStore {
         load::load(&self.shared.readers, self.shared.patience, take)
     }
 
-    fn record_usage(&self, deltas: Vec<UsageDelta>) -> Result<(), StoreError> {
-        // Skipped when nobody waits: the caller keeps what failed and would count it twice.
-        self.write(Abandoned::Skip, move |connection| usage::record(connection, &deltas))
+    fn record_usage(&self, batch: UsageBatch) -> Result<(), StoreError> {
+        self.write(Abandoned::Skip, move |connection| usage::record(connection, &batch))
     }
 
     fn usage_of(&self, accessor: Accessor) -> Result<Vec<UsageRow>, StoreError> {

@@ -4,16 +4,29 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use leastgate_policy::Accessor;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::decode::{integer, number, optional, parsed, seconds, text, time};
 use crate::error::Failure;
-use crate::usage::{UsageDelta, UsageRow};
+use crate::usage::{UsageBatch, UsageRow};
 
 pub(super) const ROWS: &str =
     "SELECT accessor, rule, count, last_used, last_source FROM usage JOIN rules ON rules.id = rule_id";
 
-pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(), Failure> {
+/// The key in `meta` of the batch that was added last.
+const LAST: &str = "usage-batch";
+
+/// Unless it is the batch that was added last: whoever handed it over may not know that it was.
+pub(super) fn record(connection: &Connection, batch: &UsageBatch) -> Result<(), Failure> {
+    let number = batch.number.to_le_bytes();
+    let last: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+        .query_one([LAST], |row| row.get(0))
+        .optional()?;
+    if last.is_some_and(|last| last == number) {
+        return Ok(());
+    }
+    connection.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?.execute((LAST, number))?;
     let mut rules: HashMap<&str, i64> = HashMap::new();
     let mut add = connection.prepare_cached(
         "INSERT INTO usage (accessor, rule_id, count, last_used, last_source) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -24,7 +37,7 @@ pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(
         "UPDATE tokens SET last_used = ?2, last_source = coalesce(?3, last_source)
          WHERE accessor = ?1 AND coalesce(last_used, 0) <= ?2",
     )?;
-    for delta in deltas {
+    for delta in &*batch.deltas {
         let (accessor, at) = (delta.accessor.to_string(), seconds(delta.last_used));
         let source = delta.last_source.map(|source| source.to_string());
         if let Some(name) = &delta.rule {

@@ -215,3 +215,26 @@ fn what_stands_in_for_a_token_is_out_of_force_before_the_store_has_answered() {
         until_true("its event", PATIENCE, || hung.stored.gateway.events().iter().any(of_child));
     }
 }
+
+#[test]
+fn uses_that_were_written_after_nobody_waited_any_more_are_counted_once() {
+    let hung = Hung::start();
+    let secret = hung.made("/v1/tokens", &reader("bot"))["secret"].as_str().unwrap().to_owned();
+    for _ in 0..5 {
+        assert_eq!(hung.status(&secret), 200);
+    }
+    let usage = || hung.get("/v1/tokens/bot/usage").json();
+    hung.disk.hang();
+    let mut client = RawClient::connect(hung.stored.gateway.addresses().admin);
+    client.send(
+        hung.request("/v1/tokens/bot/usage", &json!({})).replace("POST", "GET").replace(": 2\r\n\r\n{}", ": 0\r\n\r\n"),
+    );
+    let told = client.read_for("GET", CALL).unwrap().json();
+    assert_ne!(told["complete"], true, "{told}");
+    assert_eq!(hung.status(&secret), 200);
+    hung.disk.go_on();
+    until_true("all uses in the store", PATIENCE, || usage()["complete"] == true);
+    let told = usage();
+    let counts: Vec<_> = told["rules"].as_array().unwrap().iter().map(|rule| rule["count"].clone()).collect();
+    assert_eq!(counts, [6], "{told}");
+}

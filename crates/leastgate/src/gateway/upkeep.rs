@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use leastgate_admin::api::TokenCounts;
 use leastgate_admin::{IdleTokens, Looked};
 use leastgate_policy::{Accessor, Timestamp};
-use leastgate_store::{StoreError, UsageDelta};
+use leastgate_store::{StoreError, UsageBatch, UsageDelta};
 use leastgate_telemetry::TokenGauge;
 
 use super::Shared;
@@ -53,8 +53,14 @@ struct Tasks {
 /// How often something is done, and what.
 type Task = (Duration, fn(&mut Tasks));
 
-/// Usage that the store did not take yet, by token and rule.
-pub(super) type Unwritten = HashMap<(Accessor, Option<Arc<str>>), Pending>;
+/// Usage that the store does not hold for certain.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten {
+    /// By token and rule.
+    rows: HashMap<(Accessor, Option<Arc<str>>), Pending>,
+    /// Handed to the store, which may have it.
+    handed: Option<UsageBatch>,
+}
 
 /// One row of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -233,7 +239,7 @@ impl Shared {
                 Some(None) => continue,
                 rule => rule.flatten(),
             };
-            let use_of = unwritten.entry((delta.accessor, rule)).or_default();
+            let use_of = unwritten.rows.entry((delta.accessor, rule)).or_default();
             use_of.count += delta.count;
             if delta.last_used >= use_of.last_used {
                 use_of.last_used = delta.last_used;
@@ -241,11 +247,11 @@ impl Shared {
             }
         }
         while let Some(error) = self.store_usage(&mut unwritten).err() {
-            if unwritten.len() <= MOST_UNWRITTEN {
+            if unwritten.rows.len() <= MOST_UNWRITTEN {
                 return tracing::warn!(%error, "usage is kept in memory until the store takes it");
             }
-            tracing::error!(%error, lost = unwritten.len(), "usage could not be stored for too long and is lost");
-            unwritten.clear();
+            tracing::error!(%error, lost = unwritten.rows.len(), "usage could not be stored for too long and is lost");
+            *unwritten = Unwritten::default();
             self.lost_usage();
         }
     }
@@ -260,17 +266,31 @@ impl Shared {
         self.usage_lost.store(self.clock.timestamp().0, Ordering::Relaxed);
     }
 
-    /// In batches: a commit of everything would keep all changes waiting.
     fn store_usage(&self, unwritten: &mut Unwritten) -> Result<(), StoreError> {
-        while !unwritten.is_empty() {
-            let batch: Vec<_> = unwritten.iter().take(USAGE_BATCH).map(|(key, use_of)| use_of.delta(key)).collect();
-            let keys: Vec<_> = batch.iter().map(|delta| (delta.accessor, delta.rule.clone())).collect();
+        while let Some(batch) = unwritten.next()? {
             self.store.record_usage(batch)?;
-            for key in keys {
-                unwritten.remove(&key);
-            }
+            unwritten.handed = None;
         }
         Ok(())
+    }
+}
+
+impl Unwritten {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.handed.is_none()
+    }
+
+    /// What to hand over next: a commit of everything would keep all changes waiting. The same again, until the store has it.
+    fn next(&mut self) -> Result<Option<UsageBatch>, StoreError> {
+        if self.handed.is_none() && !self.rows.is_empty() {
+            let deltas: Vec<_> = self.rows.iter().take(USAGE_BATCH).map(|(key, use_of)| use_of.delta(key)).collect();
+            let keys: Vec<_> = deltas.iter().map(|delta| (delta.accessor, delta.rule.clone())).collect();
+            self.handed = Some(UsageBatch::draw(deltas)?);
+            for key in keys {
+                self.rows.remove(&key);
+            }
+        }
+        Ok(self.handed.clone())
     }
 }
 
