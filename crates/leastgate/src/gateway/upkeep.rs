@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use leastgate_admin::api::TokenCounts;
 use leastgate_admin::{IdleTokens, Looked};
+use leastgate_config::TokenSource;
 use leastgate_policy::{Accessor, Timestamp};
 use leastgate_store::{StoreError, UsageBatch, UsageDelta};
 use leastgate_telemetry::TokenGauge;
 
 use super::Shared;
+use super::purging::{BATCH, Purging};
 
 /// How often usage is handed to the store.
 const FLUSH: Duration = Duration::from_secs(10);
@@ -27,8 +29,6 @@ const PURGE: Duration = Duration::from_secs(3600);
 /// Between these, how often tokens that nobody uses are looked for: a quarter of the time they may lie idle.
 const IDLE_LEAST: Duration = Duration::from_secs(1);
 const IDLE_MOST: Duration = Duration::from_secs(3600);
-/// Dead records forgotten in one commit.
-const PURGE_BATCH: u32 = 1000;
 /// Usage handed over in one commit.
 const USAGE_BATCH: usize = 10_000;
 /// Usage kept in memory while the store can't be written; beyond it counts are lost, and that is logged.
@@ -45,6 +45,7 @@ struct Tasks {
     /// When the last look for shadows that end was.
     looked: Timestamp,
     retention: Duration,
+    purging: Purging,
     idle: IdleTokens,
     /// When tokens that nobody uses were looked for.
     looked_for_idle: Option<Instant>,
@@ -71,10 +72,16 @@ pub(super) struct Pending {
 }
 
 impl Upkeep {
-    pub(super) fn start(shared: Arc<Shared>, retention: Duration, idle: IdleTokens) -> std::io::Result<Self> {
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        source: TokenSource,
+        retention: Duration,
+        idle: IdleTokens,
+    ) -> std::io::Result<Self> {
         let (stop, stopped) = sync_channel::<()>(0);
         let looked = shared.clock.timestamp();
-        let mut tasks = Tasks { shared, looked, retention, idle, looked_for_idle: None };
+        let purging = Purging::new(source);
+        let mut tasks = Tasks { shared, looked, retention, purging, idle, looked_for_idle: None };
         let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || {
             let begun = Instant::now();
             // Not after a whole interval first: a gateway that is restarted every hour would never purge.
@@ -204,18 +211,9 @@ impl Tasks {
 
     fn purge(&mut self) {
         let before = Timestamp(self.shared.clock.timestamp().0.saturating_sub(self.retention.as_secs()));
-        loop {
-            match self.shared.store.purge(before, PURGE_BATCH) {
-                Ok(purged) => {
-                    for digest in &purged {
-                        self.shared.authority.remove(digest);
-                    }
-                    if purged.len() < PURGE_BATCH as usize {
-                        return;
-                    }
-                }
-                Err(error) => return tracing::warn!(%error, "dead tokens could not be purged; tried again in an hour"),
-            }
+        let Shared { authority, store, .. } = &*self.shared;
+        if let Err(error) = self.purging.run(authority, &**store, before, || store.purge(before, BATCH)) {
+            tracing::warn!(%error, "dead tokens could not be purged; tried again in an hour");
         }
     }
 }
