@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use leastgate_store::{StoreError, TokenStore};
 
-/// How long who has something to take out of force waits: two such waits and the rest take less than a second.
+/// How long who has something to take out of force waits: three such waits and the rest take less than a second.
 pub(crate) const HASTE: Duration = Duration::from_millis(250);
 /// How long they wait once it is out of force, or where the store alone knows what it is: as long as the store itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -24,8 +24,8 @@ use crate::call::{Effect, answer};
 use crate::gate::gate;
 use crate::openapi;
 use crate::operations::{
-    admins, bulk, changes, check, children, edit, events, export, findings, import, policy, revocations, rotate,
-    status, tokens,
+    admins, bulk, changes, check, children, edit, events, export, findings, import, policy, restrict, revocations,
+    rotate, status, tokens,
 };
 use crate::problem::Kind::{self, AboveCeiling, Conflict, Declared, NameTaken, NoPolicy, NotFound, Stale, TokenRules};
 use crate::problem::Problem;
@@ -102,7 +102,7 @@ pub(crate) static ROUTES: &[Route] = &[
         .answers::<TokenUsage>()
         .refuses(&[NoPolicy]),
     post("/v1/tokens/{token}/revoke", "token.revoke", TAKES, changes::revoke)
-        .says("Revoke a token, for good", "Repeated, it stays revoked.")
+        .says("Revoke a token, for good", "By name, those in the grace of a rotation too. Repeated, it stays revoked.")
         .takes::<ReasonRequest>()
         .like(r#"{"reason": "leaked"}"#)
         .answers::<TokenChanged>()
@@ -130,8 +130,8 @@ pub(crate) static ROUTES: &[Route] = &[
         .tagged()
         .condition(Taken)
         .refuses(&[Declared, TokenRules, AboveCeiling, NoPolicy, Conflict]),
-    post("/v1/tokens/{token}/restrict", "token.restrict", TAKES, edit::restrict)
-        .says("Take something from a token", "Repeated, it takes nothing more: names that are gone are refused.")
+    post("/v1/tokens/{token}/restrict", "token.restrict", TAKES, restrict::restrict)
+        .says("Take something from a token", "By name, from those in the grace of a rotation too. Repeated, it takes nothing more: names that are gone are refused.")
         .takes::<RestrictToken>()
         .like(r#"{"allow_cidr": ["10.0.0.0/8"], "reason": "only from the office"}"#)
         .answers::<TokenEdited>()
@@ -153,7 +153,7 @@ pub(crate) static ROUTES: &[Route] = &[
         .answers::<RotationView>()
         .refuses(&[Declared, NoPolicy]),
     post("/v1/tokens/{token}/disable", "token.disable", TAKES, changes::disable)
-        .says("Switch a token off", "Repeated, it stays off.")
+        .says("Switch a token off", "By name, those in the grace of a rotation too. Repeated, it stays off.")
         .takes::<ReasonRequest>()
         .like(r#"{"reason": "on holiday"}"#)
         .answers::<TokenChanged>()

@@ -181,11 +181,13 @@ impl Shared {
     /// Puts a token in force as the store has it, but for what was taken from it since and the store owes. The caller
     /// has the turn.
     pub(crate) fn put_in_force(&self, record: &TokenRecord) -> Result<(), DigestCollision> {
-        self.given.authority.upsert(self.unsynced.restricted(record).entry())?;
-        if let Some(state) = self.unsynced.owed_state(record.accessor) {
-            self.given.authority.set_state(&record.digest, state);
-        }
-        Ok(())
+        self.unsynced.put(record, |record, state| {
+            self.given.authority.upsert(record.entry())?;
+            if let Some(state) = state {
+                self.given.authority.set_state(&record.digest, state);
+            }
+            Ok(())
+        })
     }
 
     /// Takes something from a token in force, whoever has the turn: from what it is by now, so that nothing is undone that

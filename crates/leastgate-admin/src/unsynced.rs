@@ -52,6 +52,31 @@ impl Debt {
         }
     }
 
+    /// Without what is in the store by now: not what was added to it, nor what took its place.
+    fn settle(&mut self, kept: &Owed) {
+        match kept {
+            Owed::State(change) => drop(self.state.take_if(|owed| owed == change)),
+            Owed::Restriction(restriction, _) => drop(self.restriction.take_if(|(owed, _)| owed == restriction)),
+            Owed::Admin(at) => drop(self.admin.take_if(|owed| owed == at)),
+            Owed::Undo(undo) => drop(self.undo.take_if(|owed| owed == undo)),
+        }
+    }
+
+    /// A record as it is in force.
+    fn restricted(&self, record: &TokenRecord) -> TokenRecord {
+        let refused = self.undo.as_ref().and_then(|undo| undo.apply(record));
+        let record = refused.unwrap_or_else(|| record.clone());
+        self.restriction.as_ref().map_or(record.clone(), |(restriction, _)| restriction.apply(&record))
+    }
+
+    /// The state in force.
+    fn state(&self) -> Option<TokenState> {
+        self.state.as_ref().map(|change| match change.change {
+            Change::Revoke => TokenState::Revoked,
+            Change::Disable | Change::Enable => TokenState::Disabled,
+        })
+    }
+
     /// Nothing leads back from there, so nothing replaces it.
     fn is_revocation(&self) -> bool {
         self.state.as_ref().is_some_and(|change| change.change == Change::Revoke)
@@ -95,21 +120,44 @@ impl Unsynced {
         self.lock().contains_key(&accessor)
     }
 
-    /// The state that a token was put into and that the store owes.
-    pub(crate) fn owed_state(&self, accessor: Accessor) -> Option<TokenState> {
+    /// The store has what was owed of a token.
+    pub(crate) fn kept(&self, accessor: Accessor, kept: &Owed, telemetry: &Telemetry) {
+        let mut all = self.lock();
+        let Some(debt) = all.get_mut(&accessor) else { return };
+        debt.settle(kept);
+        if *debt == Debt::default() {
+            all.remove(&accessor);
+        }
+        report(&all, telemetry);
+    }
+
+    /// What was taken from a token while its successor was drawn from it, and what was taken is owed still, is taken from that
+    /// too. For who has just had the store make it, and puts it in force then.
+    pub(crate) fn pass_on(&self, from: Accessor, to: Accessor, telemetry: &Telemetry) {
+        let mut all = self.lock();
+        let Some(debt) = all.get(&from) else { return };
+        let (state, restriction) = (debt.state.clone().map(Owed::State), debt.restriction.clone());
+        let restriction = restriction.map(|(restriction, end)| Owed::Restriction(restriction, end));
+        for owed in state.into_iter().chain(restriction) {
+            all.entry(to).or_default().add(owed);
+        }
+        report(&all, telemetry);
+    }
+
+    /// Has a record put in force, as it is without what is owed, and in the state that is owed. Nothing becomes owed in between:
+    /// who takes from it finds it in force, or is heeded here.
+    pub(crate) fn put<T>(&self, record: &TokenRecord, put: impl FnOnce(TokenRecord, Option<TokenState>) -> T) -> T {
         let all = self.lock();
-        let debt = all.get(&accessor)?;
-        let change = debt.state.as_ref()?;
-        Some(if change.change == Change::Revoke { TokenState::Revoked } else { TokenState::Disabled })
+        match all.get(&record.accessor) {
+            Some(debt) => put(debt.restricted(record), debt.state()),
+            None => put(record.clone(), None),
+        }
     }
 
     /// A record as it is in force: without what was taken from it and what the store still has.
     pub(crate) fn restricted(&self, record: &TokenRecord) -> TokenRecord {
         let all = self.lock();
-        let Some(debt) = all.get(&record.accessor) else { return record.clone() };
-        let refused = debt.undo.as_ref().and_then(|undo| undo.apply(record));
-        let record = refused.unwrap_or_else(|| record.clone());
-        debt.restriction.as_ref().map_or(record.clone(), |(restriction, _)| restriction.apply(&record))
+        all.get(&record.accessor).map_or_else(|| record.clone(), |debt| debt.restricted(record))
     }
 
     /// Has gifts taken back that were refused, and of which nobody knows whether they are kept.
@@ -162,7 +210,9 @@ impl Unsynced {
         for batch in waiting.chunks(BATCH) {
             match store.undo(batch.iter().map(|(_, undo)| undo.clone()).collect()) {
                 Ok(kept) => {
-                    batch.iter().for_each(|(accessor, undo)| self.forget_undo(*accessor, undo));
+                    for (accessor, undo) in batch {
+                        self.kept(*accessor, &Owed::Undo(undo.clone()), telemetry);
+                    }
                     tell_undone(batch, kept, telemetry);
                 }
                 Err(error) => {
@@ -174,15 +224,6 @@ impl Unsynced {
             }
         }
         true
-    }
-
-    fn forget_undo(&self, accessor: Accessor, settled: &Undo) {
-        let mut all = self.lock();
-        let Some(debt) = all.get_mut(&accessor) else { return };
-        debt.undo.take_if(|undo| undo == settled);
-        if *debt == Debt::default() {
-            all.remove(&accessor);
-        }
     }
 
     fn settle_takings(&self, store: &dyn TokenStore) {
@@ -309,10 +350,11 @@ mod tests {
         let telemetry = Telemetry::start(TelemetryConfig::default(), Arc::new(SystemClock::new())).unwrap();
         let (unsynced, accessor) = (Unsynced::default(), Accessor::from_random(1));
         unsynced.add(accessor, change(Change::Disable), &telemetry);
-        assert_eq!(unsynced.owed_state(accessor), Some(TokenState::Disabled));
+        let owed = || unsynced.lock().get(&accessor).and_then(Debt::state);
+        assert_eq!(owed(), Some(TokenState::Disabled));
         unsynced.add(accessor, change(Change::Revoke), &telemetry);
         unsynced.add(accessor, change(Change::Disable), &telemetry);
-        assert_eq!((unsynced.len(), unsynced.owed_state(accessor)), (1, Some(TokenState::Revoked)));
+        assert_eq!((unsynced.len(), owed()), (1, Some(TokenState::Revoked)));
         unsynced.forget(accessor, &debt(change(Change::Disable)));
         assert!(unsynced.owes(accessor), "a round that began before the revocation came settles the disable only");
         unsynced.forget(accessor, &debt(change(Change::Revoke)));

@@ -3,24 +3,22 @@
 //! The order of the steps names the reason of a refusal and is the security property; it is plain code, top to
 //! bottom, in [`decide`].
 
+mod matches;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
-use smallvec::SmallVec;
 
+use self::matches::{Matched, Matches};
 use crate::answer::{OwnAnswer, OwnToken, Preflight, asks_about_own_token};
-use crate::case::{Bait, Basis, Case, Denial, Permit, RuleList, TokenIdentity};
-use crate::condition::Truth;
+use crate::case::{Bait, Basis, Case, Denial, Permit, TokenIdentity};
 use crate::entitlement::Resolved;
 use crate::facts::{Credential, RequestFacts};
-use crate::loosen::Loosened;
-use crate::path::Segments;
 use crate::reason::Reason;
 use crate::snapshot::{Api, Cors, Mode, PolicySnapshot, Rule, RuleKind};
 use crate::time::Timestamp;
 use crate::token::{Metered, OverLimit, Restrictions, Terms, TokenState, TokenTable, TokenView};
-use crate::trie::{RuleIndex, Trie};
 
 /// What a decision came to.
 #[derive(Clone, Debug)]
@@ -354,91 +352,4 @@ fn restricted(restrictions: &Restrictions, facts: &RequestFacts, now: Timestamp)
         return Some(Reason::SourceNotAllowed);
     }
     restrictions.not_before.is_some_and(|start| now < start).then_some(Reason::TokenNotYetValid)
-}
-
-/// Finds the rules of a trie that speak of a request.
-struct Matches<'a> {
-    snapshot: &'a PolicySnapshot,
-    facts: &'a RequestFacts,
-}
-
-/// Rules that speak of a request, each with the truth of its conditions.
-struct Matched(SmallVec<[(RuleIndex, Truth); 8]>);
-
-impl Matches<'_> {
-    fn of(&self, trie: &Trie) -> Matched {
-        self.walk(trie, self.facts.path.bytes())
-    }
-
-    /// Denies and boundaries compare the loose form, which every path that matches as it is matches too.
-    fn of_loose(&self, trie: &Trie) -> Matched {
-        if self.facts.path.is_loose() {
-            return self.walk(trie, self.facts.path.bytes());
-        }
-        self.walk(trie, Loosened::of(self.facts.path.segments()).segments())
-    }
-
-    fn walk(&self, trie: &Trie, segments: Segments<'_>) -> Matched {
-        let mut matched = Matched(SmallVec::new());
-        if trie.is_empty() {
-            return matched;
-        }
-        let facts = self.facts;
-        trie.walk(segments, facts.path.has_trailing_slash(), |rules| {
-            for &index in rules {
-                let rule = &self.snapshot.rules[index as usize];
-                if rule.covers(&facts.method, facts.is_grpc, facts.is_websocket) {
-                    let conditions = rule.conditions.as_ref();
-                    let truth = conditions.map_or(Truth::True, |conditions| conditions.evaluate(&facts.conditions()));
-                    matched.0.push((index, truth));
-                }
-            }
-        });
-        matched
-    }
-}
-
-impl Matched {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Puts the rules that take effect, sorted, in place of `rules`, and says whether there is one: an allow needs
-    /// true, a deny fires on true and unknown.
-    fn select(&self, rules: &mut RuleList, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule) -> bool) -> bool {
-        self.filter(rules, snapshot, |rule, truth| takes_effect(rule, truth) && wanted(rule))
-    }
-
-    /// The same for allows whose conditions do not hold.
-    fn select_failing(&self, rules: &mut RuleList, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule) -> bool) -> bool {
-        self.filter(rules, snapshot, |rule, truth| !takes_effect(rule, truth) && wanted(rule))
-    }
-
-    fn filter(&self, rules: &mut RuleList, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule, Truth) -> bool) -> bool {
-        rules.clear();
-        for &(index, truth) in &self.0 {
-            if wanted(&snapshot.rules[index as usize], truth) {
-                rules.push(index);
-            }
-        }
-        if rules.len() > 1 {
-            rules.sort_unstable();
-            rules.dedup();
-        }
-        !rules.is_empty()
-    }
-
-    fn any(&self, snapshot: &PolicySnapshot, wanted: impl Fn(&Rule) -> bool) -> bool {
-        self.0.iter().any(|&(index, truth)| {
-            let rule = &snapshot.rules[index as usize];
-            takes_effect(rule, truth) && wanted(rule)
-        })
-    }
-}
-
-fn takes_effect(rule: &Rule, truth: Truth) -> bool {
-    match rule.kind {
-        RuleKind::Allow | RuleKind::Public => truth == Truth::True,
-        RuleKind::Deny | RuleKind::Boundary => truth != Truth::False,
-    }
 }

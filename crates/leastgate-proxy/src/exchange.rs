@@ -1,6 +1,8 @@
 //! One request and its answer, from the call of the service to the last byte: its record, its place among those in
 //! flight, its entry in the list of streams. Dropped, at whatever moment, it leaves exactly one outcome.
 
+mod refused;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -8,13 +10,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use leastgate_policy::{Denial, Metered, OwnAnswer, Permit, PolicySnapshot, Reason, RequestFacts, Source, Timestamp};
+use leastgate_policy::{Denial, Metered, OwnAnswer, Permit, PolicySnapshot, RequestFacts, Source, Timestamp};
 use leastgate_telemetry::{LimitKind, Origin, Recorder};
 
+pub(crate) use self::refused::Refused;
 use crate::body::{ClientBody, DownloadError, ProxyBody, Upload, UploadFault, UpstreamBody, drain_buffered};
 use crate::connection::{ConnectionState, StreamControl};
 use crate::headers::{self, Caller, Handshake};
-use crate::respond::{self, Answering, Authored, Refusal};
+use crate::respond::{self, Answering, Authored};
 use crate::streams::{Entry, Streams};
 use crate::trace::Trace;
 use crate::tunnel::Tunnel;
@@ -60,65 +63,6 @@ pub(crate) struct Tail {
     /// Held for their drop.
     _place: Option<InFlightPlace>,
     _connection: Busy,
-}
-
-/// A request that will not be forwarded, or whose forwarding failed.
-#[derive(Debug)]
-pub(crate) enum Refused {
-    /// There was no policy to judge it by.
-    Unjudged(Reason),
-    /// It must be on record, and can't be.
-    Unrecorded,
-    /// It was judged, or could have been.
-    Denied(Box<Denial>),
-    /// As above, and the caller should wait.
-    Limited(Box<Denial>, std::time::Duration),
-}
-
-const NO_PLACE_ON_RECORD: &str = "nothing was forwarded: the gateway can't put the request on record. Try again";
-
-impl From<Denial> for Refused {
-    fn from(denial: Denial) -> Self {
-        Self::Denied(Box::new(denial))
-    }
-}
-
-impl Refused {
-    /// The decision behind it, where there was one.
-    pub(crate) fn denial(&self) -> Option<&Denial> {
-        match self {
-            Self::Unjudged(_) | Self::Unrecorded => None,
-            Self::Denied(denial) | Self::Limited(denial, _) => Some(denial),
-        }
-    }
-
-    fn reason(&self) -> Reason {
-        match self {
-            Self::Unjudged(reason) => *reason,
-            Self::Unrecorded => Reason::AuthorizationUnavailable,
-            Self::Denied(denial) | Self::Limited(denial, _) => denial.reason,
-        }
-    }
-
-    fn refusal(&self) -> Refusal<'_> {
-        match self {
-            Self::Unjudged(reason) => Refusal::without_case(*reason, None),
-            Self::Unrecorded => Refusal::without_case(self.reason(), Some(NO_PLACE_ON_RECORD)),
-            Self::Denied(denial) => Refusal::of(denial),
-            Self::Limited(denial, wait) => Refusal { retry_after: Some(*wait), ..Refusal::of(denial) },
-        }
-    }
-
-    /// Whether it was refused for what it is, and not for when it came or for the state of the gateway or of an upstream.
-    fn is_of_request(&self) -> bool {
-        let is_early = self.denial().is_some_and(|denial| denial.over.is_some());
-        !is_early && self.reason().status().is_some_and(|status| (400..500).contains(&status))
-    }
-
-    /// After bytes whose meaning is in doubt, nothing more is read from the connection (P16, P18).
-    fn ends_connection(&self) -> bool {
-        matches!(self.reason(), Reason::RequestMalformed | Reason::HeadTooLarge)
-    }
 }
 
 fn is_worn_out(worker: &Worker, connection: &ConnectionState) -> bool {

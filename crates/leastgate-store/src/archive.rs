@@ -6,7 +6,7 @@
 //! that looks as if it were.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use leastgate_policy::EnvironmentKey;
 
@@ -105,6 +105,17 @@ pub enum ArchiveError {
         /// Whose it is.
         uid: u32,
     },
+    /// Nothing says what was revoked since the backup.
+    #[error("{}, so it can't be known what was revoked since the backup, and all of that would live again. On a new machine that is \
+             as it has to be: say --forget-revocations, and look through what lives then{}", .why, hint(.former.as_deref(), .path))]
+    NothingKnown {
+        /// The present store, if there were one.
+        path: PathBuf,
+        /// What is there instead.
+        why: String,
+        /// The youngest of those that were set aside by restores.
+        former: Option<PathBuf>,
+    },
     /// What was revoked since the backup can't be read, or not all of it.
     #[error("the present store {} can't be read whole ({detail}), so not everything that was revoked since the backup would stay \
              so: --salvage carries over what can be read, --forget-revocations nothing", .path.display())]
@@ -114,9 +125,30 @@ pub enum ArchiveError {
         /// Why.
         detail: String,
     },
+    /// What the present store says does not go into the backup.
+    #[error("what was taken away since the backup can't be carried over, for a fault of the present store {} ({detail}); the \
+             backup is whole: `leastgate store check` tells the present store's faults, and --forget-revocations does without \
+             it (then revoke again what has to be)", .path.display())]
+    Unfit {
+        /// The present store.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
     /// The watcher ended it.
     #[error("interrupted: nothing was changed")]
     Interrupted,
+}
+
+fn hint(former: Option<&Path>, store: &Path) -> String {
+    former.map_or_else(String::new, |former| {
+        format!(
+            ". A former store is {}: if the gateway ran on that one last, put it in the place of {} first, and what was revoked \
+             there is carried over",
+            former.display(),
+            store.display()
+        )
+    })
 }
 
 /// A failure inside the work, before the file's path is known.
@@ -133,7 +165,7 @@ impl<T: Into<Failure>> From<T> for Stop {
 }
 
 impl Stop {
-    pub(crate) fn at(self, path: &std::path::Path) -> ArchiveError {
+    pub(crate) fn at(self, path: &Path) -> ArchiveError {
         match self {
             Self::Failed(failure) => failure.at(path).into(),
             Self::Interrupted => ArchiveError::Interrupted,

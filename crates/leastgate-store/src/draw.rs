@@ -11,7 +11,7 @@ use crate::admin::{AdminRecord, NewAdmin};
 use crate::error::StoreError;
 use crate::pepper::MadeUnder;
 use crate::record::{NewToken, TokenRecord};
-use crate::rotation::{OldEnd, Rotation};
+use crate::rotation::{OldEnd, Rotated, Rotation};
 use crate::store::TokenStore;
 
 /// How often something is drawn before the generator is taken to be broken: two of 2^64 never meet twice.
@@ -51,7 +51,7 @@ pub fn issue_token(
     })
 }
 
-/// Draws a token that takes the name of `old` over, and returns it with its secret and the old one as it is now.
+/// Draws a token that takes the name of `old` over, and returns it with its secret, and all of them as they are now.
 ///
 /// # Errors
 /// As [`TokenStore::rotate_token`], or `NoRandomness`.
@@ -61,12 +61,11 @@ pub fn rotate_token(
     old: &TokenRecord,
     token: &NewToken,
     end: &OldEnd,
-) -> Result<(IssuedToken, TokenRecord), StoreError> {
+) -> Result<(Secret, Rotated), StoreError> {
     redraw(|| {
         let (successor, secret) = draw_token(&old.env, key, token.clone())?;
         let rotation = Rotation { old: old.accessor, successor, end: end.clone(), expected: Some(old.version) };
-        let rotated = store.rotate_token(rotation)?;
-        Ok((IssuedToken { record: rotated.successor, secret }, rotated.old))
+        Ok((secret, store.rotate_token(rotation)?))
     })
 }
 

@@ -57,6 +57,18 @@ pub enum StoreError {
         /// The newest one this binary knows.
         known: u32,
     },
+    /// Somebody put something into the file that runs or is read in the place of what is ours.
+    #[error("{} has the {kind} `{name}`, which leastgate did not make and which could undo what is written, revocations too: \
+             find out who put it there and what `leastgate store check` says; then drop it, or put the last backup in the \
+             place of the store with `leastgate store restore`", .path.display())]
+    UnknownObject {
+        /// The store's file.
+        path: PathBuf,
+        /// `trigger` or `view`.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
     /// The records were made under another pepper.
     #[error("the configured pepper is not the one {} was made with, so no token of it could be recognized: put the former \
              pepper back, as pepper.current or, where it is being replaced, as pepper.previous; or set state_dir to a new \

@@ -55,7 +55,7 @@ impl TokenQuery {
 /// A filter of times; what is `None` is not asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeFilter {
-    /// Those that were neither used nor made since.
+    /// Those that were neither used nor made since; none where it is not known since then what is used.
     pub unused_since: Option<Timestamp>,
     /// Those made before.
     pub created_before: Option<Timestamp>,

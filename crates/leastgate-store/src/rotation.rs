@@ -26,11 +26,13 @@ pub enum OldEnd {
     Revoked(StateChange),
 }
 
-/// Both tokens after a rotation.
+/// The tokens after a rotation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rotated {
     /// The one that gave its name away.
     pub old: TokenRecord,
     /// The one that has it.
     pub successor: TokenRecord,
+    /// What stood in for the old one, and stands in for its successor now.
+    pub children: Vec<TokenRecord>,
 }

@@ -114,6 +114,13 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// When they can't be read.
     fn predecessors_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError>;
 
+    /// The tokens with this name that are neither revoked nor past their end at `now`: the one that holds it, then those that
+    /// had it before, the last one first.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn namesakes(&self, name: &str, now: Timestamp) -> Result<Vec<TokenRecord>, StoreError>;
+
     /// The tokens that stand in for this one and are not revoked.
     ///
     /// # Errors
@@ -166,6 +173,13 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// When it can't be written, or in doubt: hand it over again as it is, before any other.
     fn record_usage(&self, batch: UsageBatch) -> Result<(), StoreError>;
+
+    /// Since when it is known which tokens are used, where the store was restored and that could not be carried over:
+    /// no token counts as unused since an earlier moment. `None`: since ever.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn use_known_since(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// What one token was used for, by rule.
     ///

@@ -7,7 +7,7 @@ use super::limits::LimitsRequest;
 use super::moment::Moment;
 use super::secret::SecretText;
 use super::shape::Text;
-use super::token::TokenView;
+use super::token::{NamesakeView, TokenView};
 use super::ttl::Ttl;
 
 /// A token is to be succeeded by a new one: `POST /v1/tokens/{token}/rotate`.
@@ -33,6 +33,10 @@ pub struct RotatedToken {
     /// The old one: it is reached by its accessor until its grace ends.
     #[schema(required, value_type = Option<TokenView>)]
     pub old: TokenView,
+    /// Other tokens that gave their name away before and are in their grace: each works until that ends, a leak or not.
+    #[serde(default)]
+    #[schema(required)]
+    pub in_grace: Vec<NamesakeView>,
     /// How many of its requests were under way and cut: none where it has a grace. Not said of a repetition.
     #[serde(default)]
     pub streams_cut: u64,
@@ -192,6 +196,16 @@ pub struct TokenEdited {
     pub token: TokenView,
     /// Whether the store holds the change. If not, it is in force all the same, and is tried again until it does.
     pub durable: bool,
+    /// Other tokens with its name that were restricted with it: those in the grace of a rotation, where it was asked for by name;
+    /// and a successor that a rotation made of it meanwhile.
+    #[serde(default)]
+    #[schema(required)]
+    pub also: Vec<NamesakeView>,
+    /// Tokens that gave their name away and that this call left as they are: each works until its grace ends, with what it
+    /// holds.
+    #[serde(default)]
+    #[schema(required)]
+    pub in_grace: Vec<NamesakeView>,
     /// How many of its requests were under way and cut, because the token does not permit them any more.
     #[serde(default)]
     #[schema(required)]

@@ -35,7 +35,7 @@ pub(crate) use problem::problem_prefix;
 pub use secret::SecretText;
 pub use status::{EventList, ListenerView, PolicyView, ReloadView, SinkView, StatusView, StragglersView, TokenCounts};
 pub use token::{
-    CreateToken, GrantView, IssuedTokenView, ReasonRequest, RestrictionsView, RuleUseView, StateChangeView,
-    TokenChanged, TokenList, TokenUsage, TokenView,
+    CreateToken, GrantView, IssuedTokenView, NamesakeView, ReasonRequest, RestrictionsView, RuleUseView,
+    StateChangeView, TokenChanged, TokenList, TokenUsage, TokenView,
 };
 pub use ttl::{InvalidTtl, Ttl};

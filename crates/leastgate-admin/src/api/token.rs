@@ -198,6 +198,16 @@ pub struct TokenChanged {
     pub state: String,
     /// Whether the store holds the change. If not, it is in force all the same, and is tried again until it does.
     pub durable: bool,
+    /// Other tokens with its name that were revoked or disabled with it: those in the grace of a rotation, where it was asked for
+    /// by name; and a successor that a rotation made of it meanwhile.
+    #[serde(default)]
+    #[schema(required)]
+    pub also: Vec<NamesakeView>,
+    /// Tokens that gave their name away and that this call left as they are: each works until its grace ends, unless it is
+    /// disabled.
+    #[serde(default)]
+    #[schema(required)]
+    pub in_grace: Vec<NamesakeView>,
     /// How many of its requests were under way and cut: WebSockets, streams, long bodies, and what waited for an answer.
     #[serde(default)]
     #[schema(required)]
@@ -207,6 +217,18 @@ pub struct TokenChanged {
     #[serde(default)]
     #[schema(required)]
     pub streams_cut_complete: bool,
+}
+
+/// Another token with the name of the one that was asked for: a rotation handed the name over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NamesakeView {
+    /// Its public id.
+    pub accessor: String,
+    /// Its state from now on.
+    pub state: String,
+    /// When its life, or its grace, ends; `None`: never.
+    #[schema(required)]
+    pub expires: Option<Moment>,
 }
 
 /// What a token was used for.

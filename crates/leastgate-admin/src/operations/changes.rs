@@ -3,13 +3,15 @@
 //! What takes access away is done in memory first and never refused; then the store is told, and if it can't keep it,
 //! it is told again until it can. What gives access back goes to the store first.
 
-use leastgate_policy::{Accessor, TokenState, Whose};
+use std::time::Duration;
+
+use leastgate_policy::{Accessor, TokenState};
 use leastgate_store::{Change, StateChange, StoreError};
 
-use super::children::Ending;
-use super::cut::{Cut, Cutting};
-use super::find::{Found, find, find_in_force};
+use super::cut::Cut;
+use super::find::{Found, Line, find, find_in_force, in_grace};
 use super::give::{Holding, check_may_give};
+use super::taking::{NotKept, Outcome, Taken, Taking, take};
 use super::{check_text, check_version, detail, no_query, view};
 use crate::api::{ReasonRequest, TokenChanged};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
@@ -41,7 +43,9 @@ pub(crate) fn enable(call: &Call<'_>) -> Result<Reply, Problem> {
     let record = kept.inspect_err(|error| take_back(call, &found, error))?;
     let collided = |error: leastgate_policy::DigestCollision| Problem::new(Kind::Internal, error.to_string());
     call.shared.put_in_force(&record).map_err(collided)?;
-    answer(call, &found, &change, (before, found.state(call.shared)), true, None)
+    let in_grace = in_grace(call.shared, &found, call.now);
+    let asked = Taken { kept: found.state(call.shared), found, before, durable: true };
+    answer(call, &change, &Outcome { asked, also: Vec::new(), cut: Cut::NONE, took: Duration::ZERO }, &in_grace)
 }
 
 /// Who was not told of it stays disabled, as it was.
@@ -93,22 +97,48 @@ fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply
     if call.expected_version()?.is_some() {
         found = found.known(call.shared);
     }
-    check_condition(call, &found)?;
-    let before = found.state(call.shared);
-    let cutting = Cutting::begin(call, Whose::Token(found.accessor));
-    // Once before waiting for anybody, and once more when no other change can come between memory and store.
-    apply(call.shared, &found, state)?;
-    cutting.in_force();
-    let ending = Ending::of(call, found.accessor);
-    let kept = keep(call, &found, &change, state);
-    let is_durable = matches!(kept, Ok((_, true)));
-    let of_children = ending.finish("the token it stands in for was taken out of use", is_durable);
-    let (state, durable) = kept?;
-    let cut = cutting.finish();
-    if change.change == Change::Revoke {
-        call.shared.given.telemetry.revocation(cut.took);
+    let Line { asked, also, in_grace } = Line::of(call.shared, found, call.target(), call.now);
+    check_condition(call, &asked)?;
+    if state != TokenState::Revoked && asked.state(call.shared) == TokenState::Revoked {
+        return Err(revoked(asked.accessor));
     }
-    answer(call, &found, &change, (before, state), durable, Some(cut.and(of_children)))
+    let outcome = take(call, asked, also, &NewState { change: &change, state })?;
+    if change.change == Change::Revoke {
+        call.shared.given.telemetry.revocation(outcome.took);
+    }
+    for taken in &outcome.also {
+        let told = recorded(taken, &change, Vec::new());
+        call.tell(if change.change == Change::Revoke { "token.revoke" } else { "token.disable" }, &told, None);
+    }
+    answer(call, &change, &outcome, &in_grace)
+}
+
+/// A state from which less can be done.
+struct NewState<'a> {
+    change: &'a StateChange,
+    state: TokenState,
+}
+
+impl Taking for NewState<'_> {
+    type Kept = TokenState;
+    const ENDS: &'static str = "the token it stands in for was taken out of use";
+
+    fn owed(&self, _: &Found) -> Owed {
+        Owed::State(self.change.clone())
+    }
+
+    /// What is revoked stays so.
+    fn put_in_force(&self, shared: &Shared, found: &Found) {
+        shared.given.authority.set_state(&found.digest, self.state);
+    }
+
+    fn keep(&self, shared: &Shared, found: &Found) -> Result<TokenState, NotKept> {
+        Ok(shared.given.store.change_state(found.accessor, self.change.clone(), None)?.state)
+    }
+
+    fn in_force(&self, shared: &Shared, found: &Found) -> TokenState {
+        found.state(shared)
+    }
 }
 
 /// Has the store keep what is in force. The state from now on, and whether the store holds it.
@@ -185,33 +215,40 @@ pub(super) fn settle(call: &Call<'_>, accessor: Accessor) -> Result<(), Problem>
     Ok(())
 }
 
+fn recorded(taken: &Taken<TokenState>, change: &StateChange, more: Vec<(String, String)>) -> Recorded {
+    let mut details = vec![
+        detail("name", taken.found.name.as_str()),
+        detail("state.before", taken.before.as_str()),
+        detail("state.after", taken.kept.as_str()),
+    ];
+    details.extend(more);
+    Recorded {
+        target: Some(taken.found.accessor.to_string()),
+        reason: Some(change.reason.clone()),
+        durable: Some(taken.durable),
+        details,
+    }
+}
+
 fn answer(
     call: &Call<'_>,
-    found: &Found,
     change: &StateChange,
-    (before, after): (TokenState, TokenState),
-    durable: bool,
-    cut: Option<Cut>,
+    outcome: &Outcome<TokenState>,
+    in_grace: &[Found],
 ) -> Result<Reply, Problem> {
-    let state = view::state_name(after, found.expires(), call.now).to_owned();
+    let found = &outcome.asked.found;
     let changed = TokenChanged {
         accessor: found.accessor.to_string(),
         name: found.name.clone(),
-        state,
-        durable,
-        streams_cut: cut.map_or(0, |cut| cut.requests),
-        streams_cut_complete: cut.is_none_or(|cut| cut.complete),
+        state: view::state_name(outcome.asked.kept, found.expires(), call.now).to_owned(),
+        durable: outcome.durable(),
+        also: view::namesakes(outcome.also.iter().map(|taken| &taken.found), call),
+        in_grace: view::namesakes(in_grace, call),
+        streams_cut: outcome.cut.requests,
+        streams_cut_complete: outcome.cut.complete,
     };
-    let recorded = Recorded {
-        target: Some(found.accessor.to_string()),
-        reason: Some(change.reason.clone()),
-        durable: Some(durable),
-        details: vec![
-            detail("name", found.name.as_str()),
-            detail("state.before", before.as_str()),
-            detail("state.after", after.as_str()),
-            detail("streams_cut", changed.streams_cut.to_string()),
-        ],
-    };
-    Ok(Reply { change: recorded, ..Reply::json(&changed)? })
+    let mut more = vec![detail("streams_cut", changed.streams_cut.to_string())];
+    more.extend(outcome.others(in_grace));
+    let change = recorded(&outcome.asked, change, more);
+    Ok(Reply { change, ..Reply::json(&changed)? })
 }

@@ -161,8 +161,14 @@ impl<'a> Ending<'a> {
     /// And of these, which may have been made meanwhile.
     pub(super) fn also(&mut self, children: &[TokenRecord]) {
         let known = &self.children;
+        let authority = &self.call.shared.given.authority;
+        // Who has taken from the parent, or from the token it was before, has ended it already.
+        let has_ended = |child: &TokenRecord| {
+            authority.token(&child.digest).is_some_and(|token| token.state == TokenState::Revoked)
+        };
         let is_new = |child: &&TokenRecord| {
-            !child.is_expired(self.call.now) && !known.iter().any(|known| known.accessor == child.accessor)
+            let is_known = known.iter().any(|known| known.accessor == child.accessor);
+            !is_known && !child.is_expired(self.call.now) && !has_ended(child)
         };
         let more: Vec<TokenRecord> = children.iter().filter(is_new).cloned().collect();
         if more.is_empty() {

@@ -1,27 +1,24 @@
-//! Changes of what a token is: edited against a version that the caller has seen, given a scope for a while, or restricted.
-//!
-//! An edit and a grant give access, or may: they go to the store first. A restriction only takes, so it is in force at once
-//! and the store hears of it as soon as it can.
+//! Changes of what a token is: edited against a version that the caller has seen, or given a scope for a while. They give
+//! access, or may: they go to the store first.
 
-use leastgate_policy::{Accessor, TokenLimits, TokenState, Whose};
-use leastgate_store::{StoreError, TokenGrant, TokenRecord, Undo};
+use leastgate_policy::{Accessor, TokenState, Whose};
+use leastgate_store::{TokenGrant, TokenRecord, Undo};
 
 use super::changes::{check_not_declared, settle};
 use super::children::Ending;
 use super::cut::{Cut, Cutting};
-use super::find::find;
+use super::find::{Found, find, in_grace};
 use super::give::{Holding, check_ceiling, check_policy};
-use super::parts::{check_networks, distinct, limits, networks};
+use super::parts::{distinct, limits, networks};
+use super::taking::named;
 use super::told::differences;
-use super::{check_text, check_version, children, detail, no_query, scope_names, view};
-use crate::api::{GrantScope, Moment, PatchToken, RestrictToken, TokenEdited};
+use super::{check_text, check_version, children, detail, no_query, view};
+use crate::api::{GrantScope, Moment, PatchToken, TokenEdited};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem, revoked};
-use crate::restriction::Restriction;
 use crate::tag::TokenTag;
 use crate::turn::Held;
-use crate::unsynced::Owed;
 
 pub(crate) fn patch(call: &Call<'_>) -> Result<Reply, Problem> {
     let asked: PatchToken = begin(call)?;
@@ -77,7 +74,7 @@ fn check_may_grant(call: &Call<'_>, token: &TokenRecord, grant: &TokenGrant) -> 
 }
 
 /// The body, of a call that may change a token here.
-fn begin<T: serde::de::DeserializeOwned>(call: &Call<'_>) -> Result<T, Problem> {
+pub(super) fn begin<T: serde::de::DeserializeOwned>(call: &Call<'_>) -> Result<T, Problem> {
     no_query(call)?;
     check_not_declared(call, None)?;
     ceiling::check_environment(&call.caller.may_grant, &call.shared.given.environment)?;
@@ -190,7 +187,11 @@ fn check_may_widen(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord) -> Res
 
 /// The first role or scope that the token has no more and that denies something: its denies go with it (§5). Where nothing
 /// is held any more, nothing is opened. The policy is asked only where it has a say.
-fn opened_by<'a>(call: &Call<'_>, old: &'a TokenRecord, new: &TokenRecord) -> Result<Option<&'a str>, Problem> {
+pub(super) fn opened_by<'a>(
+    call: &Call<'_>,
+    old: &'a TokenRecord,
+    new: &TokenRecord,
+) -> Result<Option<&'a str>, Problem> {
     let mut roles = old.roles.iter().filter(|role| !new.roles.contains(role)).map(String::as_str).peekable();
     let is_gone = |grant: &&TokenGrant| !new.grants.iter().any(|held| held.scope == grant.scope);
     let mut scopes = old.grants.iter().filter(is_gone).map(|grant| grant.scope.as_str()).peekable();
@@ -240,147 +241,27 @@ pub(super) fn keep(
     let ending = Ending::those(call, None, &children);
     drop(held);
     let of_children = ending.finish(ends.unwrap_or_default(), true);
-    answer(call, old, &kept, reason, true, cutting.finish().and(of_children))
+    answer(call, old, &kept, reason, cutting.finish().and(of_children))
 }
 
-pub(crate) fn restrict(call: &Call<'_>) -> Result<Reply, Problem> {
-    let asked: RestrictToken = begin(call)?;
-    check_text("reason", &asked.reason)?;
-    let restriction = restriction(&asked)?;
-    let old = restrictable(call)?;
-    check_held(&old, &restriction)?;
-    check_governs(&old, &restriction)?;
-    check_version(call, &old)?;
-    let less = restriction.apply(&old);
-    check_networks(&less.restrictions.source_ip)?;
-    if let Some(name) = opened_by(call, &old, &less)? {
-        return Err(Problem::new(
-            Kind::Invalid,
-            format!("`{name}` denies something too: without it the token could do more"),
-        )
-        .hint("edit the token instead, which asks whether you may give that; or revoke it"));
-    }
-    let cutting = Cutting::begin(call, Whose::Token(old.accessor));
-    // In force before waiting for anybody; once more when no other change can come between memory and store.
-    call.shared.restrict_in_force(&old.digest, &restriction);
-    cutting.in_force();
-    let mut ending = Ending::of(call, old.accessor);
-    let kept = keep_restricted(call, &old, &restriction);
-    if let Ok((_, Some(ended))) = &kept {
-        ending.also(ended);
-    }
-    let of_children = ending.finish(RESTRICTED, matches!(kept, Ok((_, Some(_)))));
-    let (kept, ended) = kept?;
-    answer(call, &old, &kept, &asked.reason, ended.is_some(), cutting.finish().and(of_children))
-}
-
-const RESTRICTED: &str = "the token it stands in for was restricted";
-
-fn restriction(asked: &RestrictToken) -> Result<Restriction, Problem> {
-    let networks = asked.allow_cidr.as_deref().map(networks).transpose()?.unwrap_or_default();
-    if asked.allow_cidr.is_some() && networks.is_empty() {
-        return Err(Problem::new(Kind::Invalid, "`allow_cidr` names no network: that would be all of them"));
-    }
-    let restriction = Restriction {
-        roles: asked.remove_roles.iter().cloned().collect(),
-        scopes: asked.remove_scopes.iter().cloned().collect(),
-        expires: asked.expires.map(|Moment(at)| at),
-        networks,
-        limits: asked.limits.map(limits).transpose()?.unwrap_or_default(),
-    };
-    if restriction == Restriction::default() {
-        return Err(Problem::new(Kind::Invalid, "nothing is taken away")
-            .hint("name roles, scopes, an earlier end, networks or limits"));
-    }
-    Ok(restriction)
-}
-
-fn restrictable(call: &Call<'_>) -> Result<TokenRecord, Problem> {
-    let found = find(call.shared, call.target())?;
-    if found.state(call.shared) == TokenState::Revoked {
-        return Err(revoked(found.accessor));
-    }
-    let record = found.record().ok_or_else(|| revoked(found.accessor))?;
-    Ok(call.shared.unsynced.restricted(record))
-}
-
-/// A name that the token does not hold is a typing error, and what was meant would stay.
-fn check_held(old: &TokenRecord, restriction: &Restriction) -> Result<(), Problem> {
-    let role = restriction.roles.iter().find(|role| !old.roles.contains(role));
-    let scope = restriction.scopes.iter().find(|scope| !old.grants.iter().any(|held| held.scope == **scope));
-    let missing = role.map(|name| ("role", name)).or(scope.map(|name| ("scope", name)));
-    missing.map_or(Ok(()), |(kind, name)| {
-        let holds = [old.roles.join(" "), scope_names(old)].join(" ");
-        Err(Problem::new(Kind::Invalid, format!("the token holds no {kind} `{name}` by name"))
-            .hint(format!("it holds: {}; a scope that a role confers goes with the role", holds.trim())))
-    })
-}
-
-/// What shares a rate has one of them: its limits are those of the token that has the name.
-fn check_governs(record: &TokenRecord, restriction: &Restriction) -> Result<(), Problem> {
-    let (why, whom) = match record {
-        _ if restriction.limits == TokenLimits::default() => return Ok(()),
-        TokenRecord { parent: Some(_), .. } => ("stands in for another one", "the one it stands in for"),
-        TokenRecord { state: TokenState::Rotating, .. } => ("was rotated and is in its grace", "its successor"),
-        _ => return Ok(()),
-    };
-    let problem = Problem::new(Kind::Conflict, format!("the token {why}, and both have their limits together"));
-    Err(problem.hint(format!("restrict the limits of {whom}: they hold for this one too")))
-}
-
-/// The token as it is from now on, and what has ended with it in the store; `None`: the store owes both.
-fn keep_restricted(
-    call: &Call<'_>,
-    old: &TokenRecord,
-    restriction: &Restriction,
-) -> Result<(TokenRecord, Option<Vec<TokenRecord>>), Problem> {
-    let given = &call.shared.given;
-    let end = children::end_with(call, RESTRICTED);
-    let owe = |why: &str| {
-        tracing::warn!(accessor = %old.accessor, why, "a restriction is in force and not in the store yet");
-        let owed = Owed::Restriction(restriction.clone(), end.clone());
-        call.shared.unsynced.add(old.accessor, owed, &given.telemetry);
-        // Whoever had the turn may have put more in force meanwhile; from here on they find the debt.
-        call.shared.restrict_in_force(&old.digest, restriction);
-        // And may have changed the record, if they had the store.
-        let now = given.store.token(old.accessor);
-        call.shared.unsynced.restricted(now.as_ref().unwrap_or(old))
-    };
-    let Some(_held) = call.shared.lock_changes() else {
-        return Ok((owe("other changes wait for the store"), None));
-    };
-    if call.shared.unsynced.owes_undo() {
-        return Ok((owe("a gift that was refused is still to be taken back"), None));
-    }
-    // What others changed meanwhile stays, without what is taken away. They may have rotated the token.
-    let now = given.store.token(old.accessor);
-    now.as_ref().map_or(Ok(()), |now| check_governs(now, restriction))?;
-    match now.and_then(|now| given.store.narrow_token(restriction.apply(&now), end.clone())) {
-        Ok((kept, ended)) => {
-            call.shared.restrict_in_force(&old.digest, restriction);
-            Ok((kept, Some(ended)))
-        }
-        Err(error @ (StoreError::NotFound { .. } | StoreError::Revoked { .. })) => Err(error.into()),
-        Err(error) => Ok((owe(&error.to_string()), None)),
-    }
-}
-
-fn answer(
-    call: &Call<'_>,
-    old: &TokenRecord,
-    new: &TokenRecord,
-    reason: &str,
-    durable: bool,
-    cut: Cut,
-) -> Result<Reply, Problem> {
+fn answer(call: &Call<'_>, old: &TokenRecord, new: &TokenRecord, reason: &str, cut: Cut) -> Result<Reply, Problem> {
     let state = call.shared.given.authority.token(&new.digest).map_or(new.state, |token| token.state);
     let token = view::token(new, state, call.shared, call.now);
+    let in_grace = in_grace(call.shared, &Found::stored(call.shared, new.clone()), call.now);
+    let streams_cut = vec![detail("streams_cut", cut.requests.to_string())];
     let change = Recorded {
         target: Some(new.accessor.to_string()),
         reason: Some(reason.to_owned()),
-        durable: Some(durable),
-        details: [differences(old, new), vec![detail("streams_cut", cut.requests.to_string())]].concat(),
+        durable: Some(true),
+        details: [differences(old, new), streams_cut, named("in_grace", &in_grace)].concat(),
     };
-    let edited = TokenEdited { token, durable, streams_cut: cut.requests, streams_cut_complete: cut.complete };
+    let edited = TokenEdited {
+        token,
+        durable: true,
+        also: Vec::new(),
+        in_grace: view::namesakes(&in_grace, call),
+        streams_cut: cut.requests,
+        streams_cut_complete: cut.complete,
+    };
     Ok(Reply { tag: Some(TokenTag::of(new).to_string()), change, ..Reply::json(&edited)? })
 }

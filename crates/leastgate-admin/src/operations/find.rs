@@ -1,5 +1,7 @@
 //! Finding the token that a name or an accessor means, wherever tokens come from.
 
+use std::cmp::Reverse;
+
 use leastgate_policy::{Accessor, Timestamp, TokenDigest, TokenState, token::TokenView as Declared};
 use leastgate_store::{StoreError, TokenRecord};
 
@@ -67,6 +69,11 @@ impl Found {
         })
     }
 
+    /// Whether a rotation has handed its name over.
+    fn has_given_its_name_away(&self, shared: &Shared) -> bool {
+        self.record().map_or_else(|| self.state(shared) == TokenState::Rotating, |record| record.successor.is_some())
+    }
+
     pub(super) fn expires(&self) -> Option<Timestamp> {
         match &self.kept {
             Kept::Stored(record) => record.expires,
@@ -102,7 +109,8 @@ pub(super) fn find_in_force(shared: &Shared, wanted: &str) -> Result<Found, Prob
         Err(error @ StoreError::NotFound { .. }) => return Err(error.into()),
         Err(error) => error,
     };
-    match in_force(shared, wanted) {
+    let now = shared.now();
+    match in_force(shared, |token| rank(token, wanted, now)).into_iter().next() {
         Some(found) => Ok(found),
         // Nothing is to be taken out of force that could wait for it.
         None if matches!(error, StoreError::Timeout { .. }) => Ok(kept(shared, wanted, asked.wait(PATIENCE))?),
@@ -110,17 +118,64 @@ pub(super) fn find_in_force(shared: &Shared, wanted: &str) -> Result<Found, Prob
     }
 }
 
-fn in_force(shared: &Shared, wanted: &str) -> Option<Found> {
-    let now = shared.now();
-    let mut found: Option<(u8, Found)> = None;
+/// What is in force and has a rank, the highest first.
+fn in_force(shared: &Shared, rank: impl Fn(&Declared) -> Option<u8>) -> Vec<Found> {
+    let mut ranked: Vec<(u8, Found)> = Vec::new();
     shared.given.authority.tokens().for_each(|digest, token| {
-        let Some(rank) = rank(token, wanted, now) else { return };
-        if found.as_ref().is_none_or(|(best, _)| rank > *best) {
-            let (accessor, name, kept) = (token.accessor, token.name.to_string(), Kept::InForce(token.expires));
-            found = Some((rank, Found { digest: *digest, accessor, name, kept }));
-        }
+        let Some(rank) = rank(token) else { return };
+        let (accessor, name, kept) = (token.accessor, token.name.to_string(), Kept::InForce(token.expires));
+        ranked.push((rank, Found { digest: *digest, accessor, name, kept }));
     });
-    found.map(|(_, found)| found)
+    ranked.sort_by_key(|(rank, _)| Reverse(*rank));
+    ranked.into_iter().map(|(_, found)| found).collect()
+}
+
+/// What a call that takes something away is about.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) asked: Found,
+    /// What else has the name that was asked for, and lives.
+    pub(super) also: Vec<Found>,
+    /// What has given its name away, is in its grace, and was not asked for: an accessor means one token.
+    pub(super) in_grace: Vec<Found>,
+}
+
+impl Line {
+    /// An accessor means this token; a name means everybody who has it and lives: who holds it, and who had it before and is in
+    /// its grace. Secrets of both are out under one name, and who takes from it can't know which of them is in the wrong hands.
+    pub(super) fn of(shared: &Shared, found: Found, wanted: &str, now: Timestamp) -> Self {
+        let mut others = namesakes(shared, &found.name, now);
+        others.retain(|other| other.accessor != found.accessor);
+        if found.accessor.to_string() == wanted {
+            others.retain(|other| other.has_given_its_name_away(shared));
+            return Self { asked: found, also: Vec::new(), in_grace: others };
+        }
+        let is_over = found.state(shared) == TokenState::Revoked && !others.is_empty();
+        let asked = if is_over { others.remove(0) } else { found };
+        Self { asked, also: others, in_grace: Vec::new() }
+    }
+}
+
+/// What has given its name to this token, or to one with its name, and is in its grace.
+pub(super) fn in_grace(shared: &Shared, token: &Found, now: Timestamp) -> Vec<Found> {
+    Line::of(shared, token.clone(), &token.accessor.to_string(), now).in_grace
+}
+
+/// Who has this name, is not out of force for good and not past its end: who holds it comes first.
+fn namesakes(shared: &Shared, name: &str, now: Timestamp) -> Vec<Found> {
+    let wanted = name.to_owned();
+    let mut found = match shared.asking.ask(move |store| store.namesakes(&wanted, now)).wait(HASTE) {
+        Ok(records) => {
+            let made = records.into_iter().filter_map(|record| shared.unsynced.without_refused(record).ok());
+            made.map(|record| Found::stored(shared, record)).collect()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "who has a name is asked of what is in force");
+            in_force(shared, |token| rank(token, name, now).filter(|rank| (2..4).contains(rank)))
+        }
+    };
+    found.retain(|token| token.state(shared) != TokenState::Revoked);
+    found
 }
 
 /// What the store has said, asked for no longer than that took.

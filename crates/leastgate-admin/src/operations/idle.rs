@@ -72,11 +72,7 @@ fn disable_one(shared: &Shared, listed: &TokenRecord, since: Timestamp) -> Resul
     if token.version != listed.version || is_used || children.any(|child| !child.is_expired(shared.now())) {
         return Ok(false);
     }
-    let unused = Moment(token.last_use.map_or(token.created, |last| last.at));
-    let reason = match token.last_use {
-        Some(_) => format!("idle_disable: unused since {unused}"),
-        None => format!("idle_disable: never used since {unused}"),
-    };
+    let reason = reason(&token, shared.given.store.use_known_since()?);
     let change = StateChange { change: Change::Disable, reason, by: BY.to_owned(), at: shared.now() };
     let found = Found::stored(shared, token);
     let before = found.state(shared);
@@ -87,6 +83,18 @@ fn disable_one(shared: &Shared, listed: &TokenRecord, since: Timestamp) -> Resul
     let Ok((after, durable)) = kept else { return Ok(false) };
     record(shared, &found, change, (before, after), durable);
     Ok(true)
+}
+
+/// What was used before a restore that could not know is not said to be unused.
+fn reason(token: &TokenRecord, known_since: Option<Timestamp>) -> String {
+    let at = token.last_use.map_or(token.created, |last| last.at);
+    match (known_since, token.last_use) {
+        (Some(restored), _) if restored > at => {
+            format!("idle_disable: unused since {}, when the store was restored", Moment(restored))
+        }
+        (_, Some(_)) => format!("idle_disable: unused since {}", Moment(at)),
+        (_, None) => format!("idle_disable: never used since {}", Moment(at)),
+    }
 }
 
 fn record(
@@ -110,4 +118,43 @@ fn record(
         ],
         policy_rev: shared.given.authority.snapshot().map(|policy| policy.revision().to_owned()),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use leastgate_policy::{EnvironmentKey, Pepper, Restrictions, TokenLimits};
+    use leastgate_store::draw::draw_token;
+    use leastgate_store::{LastUse, NewToken, TokenName};
+
+    use super::*;
+
+    #[test]
+    fn a_reason_says_only_what_is_known() {
+        let key = EnvironmentKey::derive(&Pepper::new(vec![7; 32]).unwrap(), "prod");
+        let new = NewToken {
+            name: TokenName::parse("bot").unwrap(),
+            owner: None,
+            roles: vec![],
+            grants: vec![],
+            restrictions: Restrictions::default(),
+            limits: TokenLimits::default(),
+            created: Timestamp(0),
+            created_by: "root".into(),
+            expires: None,
+            parent: None,
+            is_canary: false,
+            note: None,
+        };
+        let (never, _) = draw_token("prod", &key, new).unwrap();
+        let used = TokenRecord { last_use: Some(LastUse { at: Timestamp(60), source: None }), ..never.clone() };
+        for (token, known_since, said) in [
+            (&never, None, "idle_disable: never used since 1970-01-01T00:00:00Z"),
+            (&used, None, "idle_disable: unused since 1970-01-01T00:01:00Z"),
+            (&used, Some(59), "idle_disable: unused since 1970-01-01T00:01:00Z"),
+            (&used, Some(61), "idle_disable: unused since 1970-01-01T00:01:01Z, when the store was restored"),
+            (&never, Some(61), "idle_disable: unused since 1970-01-01T00:01:01Z, when the store was restored"),
+        ] {
+            assert_eq!(reason(token, known_since.map(Timestamp)), said);
+        }
+    }
 }

@@ -2,15 +2,16 @@
 //! or, where its secret has leaked, not for a moment.
 
 use leastgate_policy::{Accessor, Timestamp, TokenState, Whose};
-use leastgate_store::{Change, IssuedToken, NewToken, OldEnd, StateChange, TokenRecord, Undo, rotate_token};
+use leastgate_store::{Change, IssuedToken, NewToken, OldEnd, Rotated, StateChange, TokenRecord, Undo, rotate_token};
 use serde_json::json;
 
 use super::changes::{apply, check_not_declared, keep, settle};
 use super::children::Ending;
 use super::cut::{Cut, Cutting};
-use super::find::{Found, find, find_in_force};
+use super::find::{Found, find, find_in_force, in_grace};
 use super::give::{Holding, check_may_give, longest_life};
 use super::issue::{ticket, with_secret};
+use super::taking::named;
 use super::{check_text, check_version, detail, no_query, told, view};
 use crate::api::{LastUseView, Moment, PredecessorView, RotateToken, RotationView, Ttl};
 use crate::call::{Call, Change as Recorded, Reply, from_json};
@@ -19,7 +20,7 @@ use crate::problem::{Kind, Problem};
 use crate::tag::TokenTag;
 
 /// A successor with its secret, the token that gave its name away, and what that was before.
-type Rotated = (IssuedToken, TokenRecord, TokenRecord);
+type HandedOver = (IssuedToken, TokenRecord, TokenRecord);
 
 /// The grace of a rotation that says nothing of it.
 const GRACE: Ttl = Ttl::DAY;
@@ -48,7 +49,7 @@ pub(crate) fn rotate(call: &Call<'_>) -> Result<Reply, Problem> {
     answer(call, &asked, &issued, (&before, &old), cut)
 }
 
-fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
+fn rotate_with_grace(call: &Call<'_>, asked: &RotateToken) -> Result<(HandedOver, Cut), Problem> {
     let end = OldEnd::Grace(call.now.plus(asked.grace.unwrap_or(GRACE).seconds()));
     let _held = call.lock_gift()?;
     let found = find(call.shared, call.target())?;
@@ -68,7 +69,7 @@ fn check_in_use(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
 }
 
 /// What takes access away comes first and stays, whatever becomes of the rest.
-fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut), Problem> {
+fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(HandedOver, Cut), Problem> {
     let mut found = find_in_force(call.shared, call.target())?;
     if call.expected_version()?.is_some() {
         found = found.known(call.shared);
@@ -95,13 +96,11 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
         let _held = call.lock_gift()?;
         hand_over(call, &old, &OldEnd::Revoked(change.clone()))
     });
-    let mut is_durable = rotated.is_ok();
     let rotated = rotated.map_err(|problem| {
         let taken = apply(call.shared, &found, TokenState::Revoked)
             .and_then(|()| keep(call, &found, &change, TokenState::Revoked));
         let told = match taken {
             Ok((_, durable)) => {
-                is_durable = durable;
                 call.tell("token.revoke", &revoked(&found, &change, before, durable), None);
                 "the old token is revoked all the same; create another one when this is mended"
             }
@@ -109,7 +108,8 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(Rotated, Cut),
         };
         problem.and_hint(told)
     });
-    let of_children = ending.finish("the token it stands in for has leaked", is_durable);
+    // Where there is no successor of this call's, there may be one of another's, which has the children in the store.
+    let of_children = ending.finish("the token it stands in for has leaked", rotated.is_ok());
     let rotated = rotated?;
     cutting.in_force();
     let cut = cutting.finish();
@@ -137,7 +137,7 @@ fn stored(found: &Found) -> Result<&TokenRecord, Problem> {
 }
 
 /// The caller has the turn.
-fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Rotated, Problem> {
+fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<HandedOver, Problem> {
     check_version(call, before)?;
     settle(call, before.accessor)?;
     // As it is with that: what was taken from it is not the successor's either.
@@ -146,20 +146,26 @@ fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Rota
     check_may_give(call, Holding::from(&token))?;
     let given = &call.shared.given;
     let rotated = rotate_token(&*given.store, given.authority.key(), before, &token, end);
-    let (issued, old) = rotated.inspect_err(|error| {
-        let taken_back = |successor: &Accessor| Undo::Rotated { old: Box::new(before.clone()), successor: *successor };
-        call.shared.refused(error, |made| made.iter().map(taken_back).collect());
-    })?;
+    let taken_back = |successor: &Accessor| Undo::Rotated { old: Box::new(before.clone()), successor: *successor };
+    let (secret, Rotated { old, successor, children }) =
+        rotated.inspect_err(|error| call.shared.refused(error, |made| made.iter().map(taken_back).collect()))?;
+    // Whoever took something meanwhile did not know of the successor.
+    call.shared.unsynced.pass_on(old.accessor, successor.accessor, &given.telemetry);
     // The successor first: at no moment is there none of the two.
-    for record in [&issued.record, &old] {
-        call.shared.put_in_force(record).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    if let Err(collision) = call.shared.put_in_force(&successor) {
+        // One in 2^64: nobody gets the secret, and what is told is that nothing was made.
+        call.shared.unsynced.take_back(vec![taken_back(&successor.accessor)], &given.telemetry);
+        return Err(Problem::new(Kind::Overloaded, collision.to_string()).hint("try again"));
     }
-    given.authority.share_limits(&old.digest, &issued.record.digest);
-    // What stands in for it ends no later than the successor, which may live shorter.
-    for child in given.store.children_of(issued.record.accessor)? {
-        call.shared.put_in_force(&child).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    // What stands in for it ends no later than the successor, which may live shorter. All of these are in force already, so there
+    // is nothing that would be in their way; and from here on the rotation is made, whatever happens.
+    for record in children.iter().chain([&old]) {
+        if let Err(error) = call.shared.put_in_force(record) {
+            tracing::error!(accessor = %record.accessor, %error, "what a rotation changed is not in force before a restart");
+        }
     }
-    Ok((issued, old, before.clone()))
+    given.authority.share_limits(&old.digest, &successor.digest);
+    Ok((IssuedToken { record: successor, secret }, old, before.clone()))
 }
 
 /// The same grants, each to its own end; the life that the old one was given at first, as far as it is still permitted.
@@ -188,7 +194,7 @@ fn replayed(call: &Call<'_>, made: Accessor, reason: String) -> Result<Reply, Pr
     let store = &call.shared.given.store;
     let token = store.token(made)?;
     let old = store.predecessors_of(made)?.into_iter().next();
-    let shown = json!({"token": show(call, &token), "old": old.map(|old| show(call, &old))});
+    let shown = json!({"token": show(call, &token), "old": old.map(|old| show(call, &old)), "in_grace": []});
     let details = vec![detail("replayed", "true")];
     let change = Recorded { target: Some(made.to_string()), reason: Some(reason), durable: Some(true), details };
     Ok(Reply {
@@ -209,14 +215,19 @@ fn answer(
     let token = &issued.record;
     let end = |record: &TokenRecord| record.expires.map_or("never".to_owned(), |end| Moment(end).to_string());
     let mut details = vec![detail("name", token.name.as_str()), detail("successor", token.accessor.to_string())];
-    details.extend(told::holdings(token));
+    details.extend(told::holdings(&call.shared.unsynced.restricted(token)));
     details.extend([
+        detail("state.after", show(call, token).state),
         detail("old.state.before", before.state.as_str()),
         detail("old.state.after", old.state.as_str()),
         detail("old.expires.before", end(before)),
         detail("old.expires.after", end(old)),
         detail("streams_cut", cut.requests.to_string()),
     ]);
+    // Not this one's predecessor, which is told of already.
+    let mut in_grace = in_grace(call.shared, &Found::stored(call.shared, token.clone()), call.now);
+    in_grace.retain(|other| other.accessor != old.accessor);
+    details.extend(named("in_grace", &in_grace));
     let change = Recorded {
         target: Some(old.accessor.to_string()),
         reason: Some(asked.reason.clone()),
@@ -226,6 +237,7 @@ fn answer(
     let shown = json!({
         "token": show(call, token),
         "old": show(call, old),
+        "in_grace": view::namesakes(&in_grace, call),
         "streams_cut": cut.requests,
         "streams_cut_complete": cut.complete,
     });
@@ -237,8 +249,10 @@ fn answer(
     })
 }
 
+/// As it is in force: something may have been taken from it already.
 fn show(call: &Call<'_>, record: &TokenRecord) -> crate::api::TokenView {
-    view::token(record, record.state, call.shared, call.now)
+    let in_force = call.shared.given.authority.token(&record.digest).map(|token| token.state);
+    view::token(record, in_force.unwrap_or(record.state), call.shared, call.now)
 }
 
 pub(crate) fn rotation(call: &Call<'_>) -> Result<Reply, Problem> {

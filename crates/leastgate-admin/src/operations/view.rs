@@ -6,8 +6,12 @@ use leastgate_policy::{
 use leastgate_store::draw::made_under;
 use leastgate_store::{AdminRecord, Change, MadeUnder, StateChange, TokenRecord};
 
+use super::find::Found;
 use super::last_use;
-use crate::api::{AdminView, GrantView, LimitsView, Moment, RestrictionsView, StateChangeView, TokenView};
+use crate::api::{
+    AdminView, GrantView, LimitsView, Moment, NamesakeView, RestrictionsView, StateChangeView, TokenView,
+};
+use crate::call::Call;
 use crate::state::Shared;
 
 /// A token of the store, as it is in force: `state` may be ahead of the store, and so is what was taken from it and what the
@@ -47,6 +51,21 @@ pub(super) fn token(record: &TokenRecord, state: TokenState, shared: &Shared, no
         pepper: Some(pepper(&record.pepper_id, shared)),
         note: record.note.clone(),
         version: Some(record.version),
+    }
+}
+
+/// Other tokens with the name, as they are in force.
+pub(super) fn namesakes<'a>(all: impl IntoIterator<Item = &'a Found>, call: &Call<'_>) -> Vec<NamesakeView> {
+    all.into_iter().map(|found| namesake(found, call)).collect()
+}
+
+fn namesake(found: &Found, call: &Call<'_>) -> NamesakeView {
+    let in_force = call.shared.given.authority.token(&found.digest);
+    let expires = in_force.map_or_else(|| found.expires(), |token| token.expires);
+    NamesakeView {
+        accessor: found.accessor.to_string(),
+        state: state_name(found.state(call.shared), expires, call.now).to_owned(),
+        expires: expires.map(Moment),
     }
 }
 

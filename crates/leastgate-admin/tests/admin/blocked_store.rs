@@ -90,6 +90,8 @@ impl TokenStore for BlockedStore {
         fn find_admin(&self, digest: &TokenDigest) -> Kept<Option<AdminRecord>>;
         fn list_admins(&self) -> Kept<Vec<AdminRecord>>;
         fn count_admins(&self) -> Kept<u64>;
+        fn namesakes(&self, name: &str, now: Timestamp) -> Kept<Vec<TokenRecord>>;
+        fn use_known_since(&self) -> Kept<Option<Timestamp>>;
         fn count_stragglers(&self, now: Timestamp) -> Kept<StragglerCounts>;
     }
 

@@ -29,8 +29,8 @@ fn a_token_is_made_used_revoked_and_refused_on_the_next_request() {
 
     let revoked = plane.post(&plane.root, &format!("/v1/tokens/{accessor}/revoke"), &json!({"reason": "leaked"}));
     let told = json!({
-        "accessor": accessor, "name": "bot", "state": "revoked", "durable": true,
-        "streams_cut": 0, "streams_cut_complete": true,
+        "accessor": accessor, "name": "bot", "state": "revoked", "durable": true, "also": [],
+        "in_grace": [], "streams_cut": 0, "streams_cut_complete": true,
     });
     assert_eq!(revoked.json(), told);
     assert_eq!(plane.decide(&secret), "token_revoked");

@@ -1,12 +1,13 @@
 //! Rotation through the API: a successor, a grace, a leak, and how far it is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use leastgate_policy::{Timestamp, TokenState};
-use leastgate_store::{Change, StateChange, UsageBatch, UsageDelta};
+use leastgate_store::{Change, SqliteOptions, SqliteStore, StateChange, UsageBatch, UsageDelta};
 use serde_json::{Value, json};
 
-use crate::fixture::{Setup, operator, policy, start};
+use crate::fixture::{Setup, key, operator, policy, start};
 
 fn bot() -> Value {
     json!({"name": "bot", "owner": "team", "roles": ["reader"], "ttl": "12h"})
@@ -229,4 +230,37 @@ fn what_stands_in_for_a_token_ends_with_a_successor_that_lives_shorter() {
     let accessor = child["token"]["accessor"].as_str().unwrap();
     let shown = plane.get(&plane.root, &format!("/v1/tokens/{accessor}")).json();
     assert_eq!(shown["expires"], rotated.json()["token"]["expires"]);
+}
+
+/// Something of what goes over with the name can't be read once it has gone over.
+#[test]
+fn a_rotation_that_is_refused_was_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let store = SqliteStore::open(&path, "test", &key(), SqliteOptions::default()).unwrap();
+    let plane = Setup { store: Arc::new(store), ..Setup::default() }.start();
+    let (accessor, secret) = plane.make(&bot());
+    let child = plane.post(&plane.root, "/v1/tokens/bot/children", &json!({"ttl": "11h", "reason": "x"}));
+    assert_eq!(child.status, 201, "{child:?}");
+    let disk = rusqlite::Connection::open(&path).unwrap();
+    let damage = "CREATE TRIGGER damage AFTER UPDATE OF parent ON tokens BEGIN
+        UPDATE tokens SET roles = '{' WHERE id = NEW.id; END";
+    disk.execute_batch(damage).unwrap();
+
+    let rotate = |body: Value| plane.post(&plane.root, "/v1/tokens/bot/rotate", &body);
+    let refused = rotate(json!({"grace": "1h", "reason": "monthly"}));
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(
+        plane.get(&plane.root, "/v1/tokens/bot").json()["accessor"],
+        json!(accessor),
+        "nobody else has the name"
+    );
+    assert_eq!(plane.decide(&secret), "scope_granted");
+
+    let results: Vec<Value> =
+        plane.events("token.rotate").iter().map(|event| event["change"]["result"].clone()).collect();
+    assert_eq!(results, ["store-unavailable"]);
+    // What stands in for a leaked one ends, and goes nowhere.
+    assert_eq!(rotate(json!({"now": true, "reason": "leaked"})).status, 201);
+    assert_eq!(plane.decide(&secret), "token_revoked");
 }

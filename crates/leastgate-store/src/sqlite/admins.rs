@@ -18,7 +18,7 @@ pub(super) fn create(connection: &Connection, admin: &AdminRecord) -> Result<Adm
     }
 }
 
-fn insert(connection: &Connection, admin: &AdminRecord) -> rusqlite::Result<()> {
+pub(super) fn insert(connection: &Connection, admin: &AdminRecord) -> rusqlite::Result<()> {
     let may_grant = serde_json::to_string(&admin.may_grant)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     connection

@@ -101,6 +101,7 @@ pub(super) fn named(error: ArchiveError, draft: &Path, known: &Path) -> ArchiveE
         | StoreError::Corrupt { path, .. }
         | StoreError::Foreign { path, .. }
         | StoreError::NewerSchema { path, .. }
+        | StoreError::UnknownObject { path, .. }
         | StoreError::WrongPepper { path }
         | StoreError::OtherEnvironment { path, .. }
         | StoreError::Io { path, .. }

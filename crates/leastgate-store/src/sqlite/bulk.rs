@@ -7,6 +7,7 @@ use rusqlite::{Connection, params_from_iter};
 use super::decode::{parsed, seconds};
 use super::pending::NOT_PENDING;
 use super::rotate::select;
+use super::usage;
 use crate::error::Failure;
 use crate::query::TimeFilter;
 use crate::record::{StateChange, TokenRecord};
@@ -32,6 +33,11 @@ pub(super) fn for_each_by_time(
     filter: &TimeFilter,
     take: &mut dyn FnMut(Accessor),
 ) -> Result<u64, Failure> {
+    if let Some(since) = filter.unused_since
+        && !usage::is_known_since(connection, since)?
+    {
+        return Ok(0);
+    }
     let (conditions, values) = conditions(filter);
     let condition = if conditions.is_empty() { "TRUE".to_owned() } else { conditions.join(" AND ") };
     let mut statement = connection.prepare_cached(&format!("SELECT accessor FROM tokens WHERE {condition}"))?;
@@ -60,6 +66,9 @@ pub(super) fn idle(
     since: Timestamp,
     limit: u32,
 ) -> Result<Vec<TokenRecord>, Failure> {
+    if !usage::is_known_since(connection, since)? {
+        return Ok(Vec::new());
+    }
     let condition = format!(
         "{ACTIVITY} < ?1 AND state = 'active' AND token IS NULL AND canary = 0 AND coalesce(change_at, 0) < ?1
              AND coalesce(not_before, 0) < ?1 AND coalesce(expires, ?1 + 1) > ?1 LIMIT ?2"

@@ -6,12 +6,12 @@
 use std::fmt;
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, Row};
+use rusqlite::{Connection, ErrorCode, Row, Statement};
 
 use super::decode::{RECORD_COLUMNS, ROW_ID, record, text};
 use super::pending::{self, PENDING};
 use super::seal::{Seal, Sealed};
-use super::{admins, meta, purge, schema, snapshot, usage};
+use super::{admins, meta, objects, purge, schema, snapshot, usage};
 use crate::archive::{ArchiveError, Owner, Step, Stop, Watch, tell};
 use crate::error::{Failure, from_io};
 
@@ -21,6 +21,7 @@ const TOLD: usize = 200;
 const STRIDE: u64 = 4096;
 
 const LAST_BACKUP: &str = "restore the last backup";
+const CHANGED: &str = "find out who changed the file, and restore the last backup";
 const REPLACE: &str = "stop leastgate and restore the last backup, or revoke the record and issue another";
 
 /// What a check found.
@@ -162,6 +163,9 @@ fn structure(connection: &Connection, report: &mut Report) -> Result<(), Failure
     for line in integrity(connection, "integrity_check(100)")? {
         report.add("the file", line, LAST_BACKUP);
     }
+    for (object, what) in objects::differences(connection, report.schema)? {
+        report.add(object, what, CHANGED);
+    }
     let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -185,8 +189,11 @@ fn identity(
     report: &mut Report,
 ) -> Result<(), Failure> {
     report.environment = meta::environment(connection)?;
-    if report.environment.is_none() {
-        report.add("the file", "it does not say whose environment its records are", LAST_BACKUP);
+    for key in meta::missing(connection)? {
+        report.add("the file", format!("it does not say whose its records are: `{key}` is missing"), LAST_BACKUP);
+    }
+    if let Err(Failure::Sqlite(error)) = meta::use_known_since(connection) {
+        report.add("the file", format!("since when uses are known does not decode ({error})"), LAST_BACKUP);
     }
     let Some(owner) = owner else { return Ok(()) };
     let compared = meta::compare_environment(connection, path, owner.environment)
@@ -233,12 +240,12 @@ fn each(
     decode: impl Fn(&Row<'_>) -> rusqlite::Result<()>,
 ) -> Result<u64, Stop> {
     let mut statement = connection.prepare(sql)?;
-    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+    let columns = columns(&statement);
     let mut rows = statement.query([])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
         if let Err(error) = decode(row) {
-            report.add(format!("{kind} {}", name(row)), told(&error, &columns), REPLACE);
+            report.add(called(kind, row, ROW_ID), told(&error, &columns), REPLACE);
         }
         count += 1;
         if count % STRIDE == 0 {
@@ -248,18 +255,22 @@ fn each(
     Ok(count)
 }
 
-/// A record's public id, if it is one; else where it stands.
-fn name(row: &Row<'_>) -> String {
-    match text(row, 0) {
+/// What a record is called: by its public id, if it is one; else by where it stands, which the column `at` says.
+pub(super) fn called(kind: &str, row: &Row<'_>, at: usize) -> String {
+    let name = match text(row, 0) {
         Ok(id) => id.chars().take(20).collect(),
-        Err(_) => {
-            row.get::<_, i64>(ROW_ID).or_else(|_| row.get(0)).map_or_else(|_| "?".into(), |id| format!("row {id}"))
-        }
-    }
+        Err(_) => row.get::<_, i64>(at).or_else(|_| row.get(0)).map_or_else(|_| "?".into(), |id| format!("row {id}")),
+    };
+    format!("{kind} {name}")
+}
+
+/// The names that [`told`] tells.
+pub(super) fn columns(statement: &Statement<'_>) -> Vec<String> {
+    statement.column_names().map(str::to_owned).collect()
 }
 
 /// What does not decode, by its column.
-fn told(error: &rusqlite::Error, columns: &[String]) -> String {
+pub(super) fn told(error: &rusqlite::Error, columns: &[String]) -> String {
     use rusqlite::Error;
     let column = |at: &usize| columns.get(*at).map_or("?", String::as_str).to_owned();
     match error {

@@ -32,14 +32,14 @@ pub(super) fn record(row: &Row<'_>, env: &str) -> rusqlite::Result<TokenRecord> 
         env: env.to_owned(),
         owner: row.get(3)?,
         roles: list(row, 4)?,
-        grants: list::<GrantText>(row, 5)?.into_iter().map(TokenGrant::from).collect(),
+        grants: grants(row, 5)?,
         restrictions: restrictions(row, 6, 7)?,
         limits: limits(row, 8)?,
         created: time(row, 11)?,
         created_by: row.get(12)?,
         expires: optional_time(row, 13)?,
         state: state(row, 14)?,
-        state_changed: state_change(row)?,
+        state_changed: state_change(row, 15)?,
         pepper_id: row.get(19)?,
         successor: optional(row, 20)?,
         note: row.get(21)?,
@@ -51,27 +51,28 @@ pub(super) fn record(row: &Row<'_>, env: &str) -> rusqlite::Result<TokenRecord> 
 }
 
 /// Three columns: rate, burst, concurrent.
-fn limits(row: &Row<'_>, first: usize) -> rusqlite::Result<TokenLimits> {
+pub(super) fn limits(row: &Row<'_>, first: usize) -> rusqlite::Result<TokenLimits> {
     Ok(TokenLimits { rate: row.get(first)?, burst: row.get(first + 1)?, concurrent: row.get(first + 2)? })
 }
 
 /// Two columns: when, and from where.
-fn last_use(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<LastUse>> {
+pub(super) fn last_use(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<LastUse>> {
     let Some(at) = optional_time(row, first)? else { return Ok(None) };
     Ok(Some(LastUse { at, source: optional(row, first + 1)? }))
 }
 
-fn state_change(row: &Row<'_>) -> rusqlite::Result<Option<StateChange>> {
-    let Some(change) = optional_text(row, 15)? else {
+/// Four columns: which, why, by whom and when; nothing where there was none.
+pub(super) fn state_change(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<StateChange>> {
+    let Some(change) = optional_text(row, first)? else {
         return Ok(None);
     };
     let change = match change {
         "revoke" => Change::Revoke,
         "disable" => Change::Disable,
         "enable" => Change::Enable,
-        _ => return Err(broken(15, "an unknown change of state")),
+        _ => return Err(broken(first, "an unknown change of state")),
     };
-    Ok(Some(StateChange { change, reason: row.get(16)?, by: row.get(17)?, at: time(row, 18)? }))
+    Ok(Some(StateChange { change, reason: row.get(first + 1)?, by: row.get(first + 2)?, at: time(row, first + 3)? }))
 }
 
 /// How a change of state is written.
@@ -181,14 +182,18 @@ pub(super) fn networks_text(restrictions: &Restrictions) -> rusqlite::Result<Str
     list_text(&restrictions.source_ip.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
-fn list<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<T>> {
+pub(super) fn grants(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<TokenGrant>> {
+    Ok(list::<GrantText>(row, column)?.into_iter().map(TokenGrant::from).collect())
+}
+
+pub(super) fn list<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<T>> {
     match text(row, column)? {
         "" => Ok(Vec::new()),
         json => serde_json::from_str(json).map_err(|error| broken(column, error)),
     }
 }
 
-fn restrictions(row: &Row<'_>, networks: usize, not_before: usize) -> rusqlite::Result<Restrictions> {
+pub(super) fn restrictions(row: &Row<'_>, networks: usize, not_before: usize) -> rusqlite::Result<Restrictions> {
     let source_ip = list::<String>(row, networks)?
         .iter()
         .map(|network| network.parse().map_err(|error: ipnet::AddrParseError| broken(networks, error)))
@@ -196,7 +201,7 @@ fn restrictions(row: &Row<'_>, networks: usize, not_before: usize) -> rusqlite::
     Ok(Restrictions { source_ip, not_before: optional_time(row, not_before)? })
 }
 
-fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<TokenState> {
+pub(super) fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<TokenState> {
     TokenState::from_name(text(row, column)?).ok_or_else(|| broken(column, "an unknown state"))
 }
 

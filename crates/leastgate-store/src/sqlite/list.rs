@@ -11,6 +11,7 @@ use super::bulk::ACTIVITY;
 use super::decode::{RECORD_COLUMNS, ROW_ID, record, seconds};
 use super::pending::{self, PENDING};
 use super::peppers::Peppers;
+use super::usage;
 use crate::error::{Failure, StoreError};
 use crate::query::{Cursor, CursorKey, MAX_PAGE, SortKey, StateFilter, TokenPage, TokenQuery};
 use crate::record::TokenRecord;
@@ -117,6 +118,11 @@ fn statement(
     let mut conditions: Vec<String> =
         ranges.iter().enumerate().map(|(number, range)| range.condition(walked == Some(number))).collect();
     let mut values: Vec<Value> = ranges.iter().map(|range| range.bound.clone()).collect();
+    if let Some(since) = query.times.unused_since
+        && !usage::is_known_since(connection, since)?
+    {
+        conditions.push("FALSE".to_owned());
+    }
     conditions.extend(query.state.map(|state| state_condition(state, query.sort, is_any_pending).to_owned()));
     if query.is_for_review {
         conditions.push("parent IS NULL AND canary = 0".to_owned());

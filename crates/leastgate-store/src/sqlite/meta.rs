@@ -1,16 +1,19 @@
 //! Whose records these are: the environment, and a check value of the key their digests were made with.
 
+use std::num::ParseIntError;
 use std::path::Path;
 
-use leastgate_policy::EnvironmentKey;
+use leastgate_policy::{EnvironmentKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::decode::broken;
 use crate::error::{Failure, StoreError};
 use crate::restored::Restored;
 
 const ENVIRONMENT: &str = "environment";
 const KEY_CHECK: &str = "key-check";
 const RESTORES: &str = "restores";
+const USE_KNOWN_SINCE: &str = "use-known-since";
 
 /// Compares the store's owner with the configured one; a new store takes it.
 ///
@@ -25,12 +28,38 @@ pub(super) fn claim(
 ) -> Result<(), Failure> {
     compare_environment(connection, path, environment)?;
     compare_key(connection, path, key)?;
+    refuse_ownerless(connection, path)?;
     let check = key.check_value();
-    match read(connection, KEY_CHECK)? {
-        None => write_once(connection, environment.as_bytes(), &check),
-        Some(stored) if stored == check => Ok(()),
-        Some(_) => replace_check(connection, &check),
+    if !missing(connection)?.is_empty() {
+        write_once(connection, environment.as_bytes(), &check)?;
     }
+    match read(connection, KEY_CHECK)? {
+        Some(stored) if stored != check => replace_check(connection, &check),
+        _ => Ok(()),
+    }
+}
+
+/// What should say whose the records are and is missing.
+pub(super) fn missing(connection: &Connection) -> Result<Vec<&'static str>, Failure> {
+    let mut missing = Vec::new();
+    for key in [ENVIRONMENT, KEY_CHECK] {
+        if read(connection, key)?.is_none() {
+            missing.push(key);
+        }
+    }
+    Ok(missing)
+}
+
+/// Records without an owner are nobody's to claim: under another pepper none of them would be known again, and all
+/// would seem well.
+pub(super) fn refuse_ownerless(connection: &Connection, path: &Path) -> Result<(), Failure> {
+    const HAS_RECORDS: &str = "SELECT EXISTS (SELECT 1 FROM tokens) OR EXISTS (SELECT 1 FROM admins)";
+    let missing = missing(connection)?;
+    if missing.is_empty() || !connection.query_one(HAS_RECORDS, [], |row| row.get::<_, bool>(0))? {
+        return Ok(());
+    }
+    let detail = format!("it holds records, and does not say whose: {} is missing", missing.join(" and "));
+    Err(StoreError::Corrupt { path: path.to_owned(), detail }.into())
 }
 
 /// Whose environment the records are; `None` where the file does not say.
@@ -71,6 +100,21 @@ pub(super) fn set_restores(connection: &Connection, restores: &[Restored]) -> Re
     }
     let kept = serde_json::to_vec(restores).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", (RESTORES, kept))?;
+    Ok(())
+}
+
+/// Since when it is known which tokens are used, after a restore that did not know; `None`: since ever. As decimal
+/// digits.
+pub(super) fn use_known_since(connection: &Connection) -> Result<Option<Timestamp>, Failure> {
+    let Some(kept) = read(connection, USE_KNOWN_SINCE)? else { return Ok(None) };
+    let digits = String::from_utf8_lossy(&kept);
+    Ok(Some(Timestamp(digits.parse().map_err(|error: ParseIntError| broken(0, error))?)))
+}
+
+pub(super) fn set_use_known_since(connection: &Connection, at: Timestamp) -> Result<(), Failure> {
+    let kept = at.0.to_string();
+    connection
+        .execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", (USE_KNOWN_SINCE, kept.as_bytes()))?;
     Ok(())
 }
 

@@ -12,6 +12,8 @@ mod fate;
 mod list;
 mod load;
 mod meta;
+mod objects;
+mod opening;
 mod pending;
 mod peppers;
 mod purge;
@@ -34,12 +36,14 @@ use std::time::Duration;
 pub use self::backup::backup;
 pub use self::carry::Carried;
 pub use self::check::{Holdings, Problem, Report, check};
+pub use self::opening::SqliteOptions;
 pub use self::restore::{Restore, RestoreOptions};
 pub use self::seal::Seal;
 use leastgate_policy::{Accessor, EnvironmentKey, Straggler, Timestamp, TokenDigest, TokenEntry};
 use rusqlite::Connection;
 
 use self::connect::Place;
+use self::opening::{prepare, refuse_others};
 use self::pending::Folding;
 use self::peppers::Peppers;
 use self::readers::Readers;
@@ -55,28 +59,6 @@ use crate::store::TokenStore;
 use crate::tombstone::Tombstone;
 use crate::undo::Undo;
 use crate::usage::{UsageBatch, UsageRow};
-
-/// The bounds of a store.
-#[derive(Clone, Copy, Debug)]
-pub struct SqliteOptions {
-    /// How many changes may wait for the writer.
-    pub queue: usize,
-    /// How many reads may run at once, those apart that find a record by what it is called.
-    pub readers: usize,
-    /// How long a call waits for its turn and its commit.
-    pub patience: Duration,
-    /// Largest size of the file, in pages of 4 KiB; `None`: as much as the disk has.
-    pub max_pages: Option<u32>,
-    /// How many rows a revocation of many writes in one commit. Of more tokens than that a list is kept, which counts at
-    /// once, and the rows follow, as many at a time, while no change waits. 0: they wait for an opening that writes some.
-    pub rows_at_once: u32,
-}
-
-impl Default for SqliteOptions {
-    fn default() -> Self {
-        Self { queue: 4096, readers: 4, patience: Duration::from_secs(10), max_pages: None, rows_at_once: 256 }
-    }
-}
 
 /// Records in one SQLite file, or in memory. A clone is another handle to the same store; when the last one
 /// goes, what waits is committed and the file is closed.
@@ -106,7 +88,7 @@ impl SqliteStore {
     /// ([`crate::StateDir`]).
     ///
     /// # Errors
-    /// `Foreign`, `NewerSchema`, `OtherEnvironment`, `WrongPepper`, or when the file can't be used.
+    /// `Foreign`, `NewerSchema`, `UnknownObject`, `OtherEnvironment`, `WrongPepper`, `Corrupt`, or when the file can't be used.
     pub fn open(
         path: &Path,
         environment: &str,
@@ -118,6 +100,7 @@ impl SqliteStore {
         let connection = place.connect()?;
         connect::keep_log_on_close(&connection, true).map_err(|failure| failure.at(path))?;
         schema::recognize(&connection, path)?;
+        objects::refuse_unknown(&connection, path).map_err(|failure| failure.at(path))?;
         refuse_others(&connection, path, environment, key).map_err(|failure| failure.at(path))?;
         connect::keep_log_on_close(&connection, false).map_err(|failure| failure.at(path))?;
         connect::restrict_file(path)?;
@@ -213,30 +196,6 @@ impl SqliteStore {
             configured: token.env.clone(),
         })
     }
-}
-
-/// Before anything is changed: a release that is older than this one may be the one that goes on with it.
-fn refuse_others(connection: &Connection, path: &Path, environment: &str, key: &EnvironmentKey) -> Result<(), Failure> {
-    if schema::version(connection)? == 0 {
-        return Ok(());
-    }
-    meta::compare_environment(connection, path, environment)?;
-    meta::compare_key(connection, path, key)
-}
-
-fn prepare(
-    connection: &Connection,
-    path: &Path,
-    environment: &str,
-    key: &EnvironmentKey,
-    options: SqliteOptions,
-) -> Result<(), Failure> {
-    connect::make_durable(connection)?;
-    if let Some(pages) = options.max_pages {
-        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
-    }
-    schema::migrate(connection)?;
-    meta::claim(connection, path, environment, key)
 }
 
 impl Shared {
@@ -339,6 +298,10 @@ impl TokenStore for SqliteStore {
         self.look_up(|connection| rotate::predecessors_of(connection, &self.shared.environment, accessor))
     }
 
+    fn namesakes(&self, name: &str, now: Timestamp) -> Result<Vec<TokenRecord>, StoreError> {
+        self.look_up(|connection| rotate::namesakes(connection, &self.shared.environment, name, now))
+    }
+
     fn children_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError> {
         self.look_up(|connection| rotate::children_of(connection, &self.shared.environment, accessor))
     }
@@ -368,7 +331,11 @@ impl TokenStore for SqliteStore {
     }
 
     fn record_usage(&self, batch: UsageBatch) -> Result<(), StoreError> {
-        self.write(Abandoned::Skip, move |connection| usage::record(connection, &batch))
+        self.write(Abandoned::Skip, move |connection| usage::record_once(connection, &batch))
+    }
+
+    fn use_known_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.look_up(meta::use_known_since)
     }
 
     fn usage_of(&self, accessor: Accessor) -> Result<Vec<UsageRow>, StoreError> {

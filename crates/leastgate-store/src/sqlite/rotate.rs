@@ -23,7 +23,8 @@ pub(super) fn rotate(connection: &Connection, env: &str, rotation: &Rotation) ->
     }
     let successor = create(connection, env, &rotation.successor)?;
     adopt_children(connection, old.accessor, &successor)?;
-    Ok(Rotated { old: by_accessor(connection, env, old.accessor)?, successor })
+    let children = children_of(connection, env, successor.accessor)?;
+    Ok(Rotated { old: by_accessor(connection, env, old.accessor)?, successor, children })
 }
 
 fn check_rotatable(old: &TokenRecord, now: Timestamp) -> Result<(), StoreError> {
@@ -71,6 +72,17 @@ pub(super) fn predecessors_of(
 ) -> Result<Vec<TokenRecord>, Failure> {
     let condition = "successor = ?1 ORDER BY created DESC, id DESC";
     select(connection, env, condition, [successor.to_string()])
+}
+
+pub(super) fn namesakes(
+    connection: &Connection,
+    env: &str,
+    name: &str,
+    now: Timestamp,
+) -> Result<Vec<TokenRecord>, Failure> {
+    let condition = "name = ?1 AND state <> 'revoked' AND token IS NULL AND (expires IS NULL OR expires > ?2)
+        ORDER BY holds_name DESC, id DESC";
+    select(connection, env, condition, (name, seconds(now)))
 }
 
 pub(super) fn children_of(connection: &Connection, env: &str, parent: Accessor) -> Result<Vec<TokenRecord>, Failure> {

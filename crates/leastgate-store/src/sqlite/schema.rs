@@ -161,8 +161,13 @@ pub(super) fn recognize(connection: &Connection, path: &Path) -> Result<(), Stor
 
 /// Brings the layout up to the newest one, each step in one transaction with its version.
 pub(super) fn migrate(connection: &Connection) -> Result<(), Failure> {
+    migrate_to(connection, newest())
+}
+
+/// The same, up to this version.
+pub(super) fn migrate_to(connection: &Connection, last: u32) -> Result<(), Failure> {
     let version: u32 = pragma(connection, "user_version")?;
-    let pending = (1..=newest()).zip(MIGRATIONS).skip_while(|(target, _)| *target <= version);
+    let pending = (1..=last).zip(MIGRATIONS).skip_while(|(target, _)| *target <= version);
     for (target, migration) in pending {
         connection.execute_batch(&format!(
             "BEGIN EXCLUSIVE; {migration}

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use leastgate_policy::Accessor;
+use leastgate_policy::{Accessor, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::decode::{integer, number, optional, parsed, seconds, text, time};
+use super::meta;
 use crate::error::Failure;
-use crate::usage::{UsageBatch, UsageRow};
+use crate::usage::{UsageBatch, UsageDelta, UsageRow};
 
 pub(super) const ROWS: &str =
     "SELECT accessor, rule, count, last_used, last_source FROM usage JOIN rules ON rules.id = rule_id";
@@ -17,7 +18,7 @@ pub(super) const ROWS: &str =
 const LAST: &str = "usage-batch";
 
 /// Unless it is the batch that was added last: whoever handed it over may not know that it was.
-pub(super) fn record(connection: &Connection, batch: &UsageBatch) -> Result<(), Failure> {
+pub(super) fn record_once(connection: &Connection, batch: &UsageBatch) -> Result<(), Failure> {
     let number = batch.number.to_le_bytes();
     let last: Option<Vec<u8>> = connection
         .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
@@ -27,6 +28,10 @@ pub(super) fn record(connection: &Connection, batch: &UsageBatch) -> Result<(), 
         return Ok(());
     }
     connection.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?.execute((LAST, number))?;
+    record(connection, &batch.deltas)
+}
+
+pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(), Failure> {
     let mut rules: HashMap<&str, i64> = HashMap::new();
     let mut add = connection.prepare_cached(
         "INSERT INTO usage (accessor, rule_id, count, last_used, last_source) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -37,7 +42,7 @@ pub(super) fn record(connection: &Connection, batch: &UsageBatch) -> Result<(), 
         "UPDATE tokens SET last_used = ?2, last_source = coalesce(?3, last_source)
          WHERE accessor = ?1 AND coalesce(last_used, 0) <= ?2",
     )?;
-    for delta in &*batch.deltas {
+    for delta in deltas {
         let (accessor, at) = (delta.accessor.to_string(), seconds(delta.last_used));
         let source = delta.last_source.map(|source| source.to_string());
         if let Some(name) = &delta.rule {
@@ -56,6 +61,11 @@ pub(super) fn record(connection: &Connection, batch: &UsageBatch) -> Result<(), 
 fn rule_id(connection: &Connection, rule: &str) -> rusqlite::Result<i64> {
     connection.prepare_cached("INSERT INTO rules (rule) VALUES (?1) ON CONFLICT DO NOTHING")?.execute([rule])?;
     connection.prepare_cached("SELECT id FROM rules WHERE rule = ?1")?.query_one([rule], |row| row.get(0))
+}
+
+/// Whether it is known what was used since then: after some restores only later uses are.
+pub(super) fn is_known_since(connection: &Connection, since: Timestamp) -> Result<bool, Failure> {
+    Ok(meta::use_known_since(connection)?.is_none_or(|known| known < since))
 }
 
 pub(super) fn of(connection: &Connection, accessor: Accessor) -> Result<Vec<UsageRow>, Failure> {

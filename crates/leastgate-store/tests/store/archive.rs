@@ -1,21 +1,20 @@
-//! Backups, their check and their restore: what is in a copy, and what is refused. What a restore never brings back is in
-//! `carried.rs`.
+//! Backups and their check: what is in a copy, and what is refused. Restores are in `restores.rs`.
 
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use leastgate_policy::{EnvironmentKey, TokenState};
+use leastgate_policy::EnvironmentKey;
 use leastgate_store::archive::{
     ArchiveError, Owner, Progress, Report, Restore, RestoreOptions, Seal, Step, backup, check,
 };
 use leastgate_store::{
-    AdminRole, Change, Hand, MayGrant, NewAdmin, NewToken, RestoredBy, StateDir, StateDirError, StoreError, TokenName,
-    TokenRecord, TokenStore, issue_admin,
+    AdminRole, Hand, MayGrant, NewAdmin, NewToken, RestoredBy, StateDir, StoreError, TokenName, TokenRecord,
+    TokenStore, issue_admin,
 };
 use rusqlite::Connection;
 
-use crate::fixture::{ENV, FIRST_LAYOUT, Home, NOW, change, key, key_of, named, record};
+use crate::fixture::{ENV, FIRST_LAYOUT, Home, NOW, key, key_of, named, record};
 
 pub(crate) fn hand() -> Hand {
     Hand { at: NOW.plus(77), by: RestoredBy { uid: 1234, sudo_user: Some("ann".into()) } }
@@ -46,11 +45,11 @@ pub(crate) fn checked(path: &Path) -> Result<Report, ArchiveError> {
 
 pub(crate) fn prepare(home: &Home, from: &Path, options: RestoreOptions) -> Result<Restore, ArchiveError> {
     let dir = StateDir::open(folder(home)).unwrap();
-    Restore::prepare(&dir, from, owner(&key()), options, &mut go_on)
+    Restore::prepare(&dir, from, owner(&key()), options, hand(), &mut go_on)
 }
 
 pub(crate) fn restore(home: &Home, from: &Path) -> Option<PathBuf> {
-    prepare(home, from, RestoreOptions::default()).unwrap().finish("now", hand()).unwrap()
+    prepare(home, from, RestoreOptions::default()).unwrap().finish("now").unwrap()
 }
 
 pub(crate) fn names(folder: &Path) -> Vec<String> {
@@ -192,7 +191,7 @@ fn what_is_no_store_or_somebody_elses_is_refused() {
     let dir = StateDir::open(folder(&home)).unwrap();
     let refused = |owner: Owner<'_>, from: &Path| {
         let options = RestoreOptions { unsealed: true, forget_revocations: true, salvage: false };
-        Restore::prepare(&dir, from, owner, options, &mut go_on).unwrap_err()
+        Restore::prepare(&dir, from, owner, options, hand(), &mut go_on).unwrap_err()
     };
     let wrong = refused(owner(&other), &to);
     assert!(matches!(wrong, ArchiveError::Store(StoreError::WrongPepper { .. })), "{wrong}");
@@ -262,120 +261,9 @@ fn every_fault_is_told_by_its_record_and_no_digest_with_it() {
     assert!(!folder(&home).join("b").exists());
 }
 
-/// SQLite would apply the old store's log to the new one, and say nothing.
-#[test]
-fn the_log_of_the_former_store_never_meets_the_new_one() {
-    let running = Home::new();
-    let store = running.open();
-    store.create_token(record(named("before"))).unwrap();
-    let backup = back_up(&running);
-    store.create_tokens((0..300).map(|number| record(named(&format!("after-{number}")))).collect()).unwrap();
-    for with_store in [true, false] {
-        // What a killed gateway leaves.
-        let home = Home::new();
-        running.copy_to(&home);
-        assert!(fs::metadata(home.path.with_extension("db-wal")).unwrap().len() > 10_000);
-        if !with_store {
-            fs::remove_file(&home.path).unwrap();
-        }
-        let kept = restore(&home, &backup).unwrap();
-        assert_eq!(names(folder(&home)).iter().filter(|name| name.starts_with("store.db-")).count(), 0);
-        assert!(checked(&home.path).unwrap().is_fine());
-        assert_eq!(home.open().count_tokens().unwrap(), 1, "with_store: {with_store}");
-        if with_store {
-            assert_eq!(checked(&kept).unwrap().holds.tokens, 301, "folded in before");
-            assert!(!PathBuf::from(format!("{}-wal", kept.display())).exists());
-        } else {
-            assert!(PathBuf::from(format!("{}-wal", kept.display())).exists(), "set aside, not thrown away");
-        }
-    }
-}
-
-#[test]
-fn a_store_that_somebody_has_open_is_not_replaced() {
-    let home = Home::new();
-    let store = home.open();
-    store.create_token(record(named("a"))).unwrap();
-    let backup = back_up(&home);
-    store.create_token(record(named("b"))).unwrap();
-    let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
-    let refused = ready.finish("now", hand()).unwrap_err();
-    assert!(matches!(refused, ArchiveError::Store(StoreError::Busy { .. })), "{refused}");
-    assert_eq!(store.count_tokens().unwrap(), 2);
-    assert!(names(folder(&home)).iter().all(|name| !name.contains("partial") && !name.contains("before-restore")));
-}
-
-#[test]
-fn a_restore_works_without_a_store_and_leaves_no_draft_of_a_killed_one() {
-    let home = Home::new();
-    home.open().create_token(record(named("a"))).unwrap();
-    let backup = back_up(&home);
-    fs::remove_file(&home.path).unwrap();
-    fs::write(folder(&home).join(".store.db.0123456789abcdef.partial"), "left").unwrap();
-    fs::write(folder(&home).join(".store.db.0123456789abcdef.partial-wal"), "left").unwrap();
-    let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
-    assert_eq!(ready.carried(), None);
-    drop(ready);
-    assert!(!home.path.exists());
-    assert_eq!(restore(&home, &backup), None);
-    assert_eq!(names(folder(&home)), ["backup.db", "lock", "store.db"]);
-    assert_eq!(home.open().count_tokens().unwrap(), 1);
-}
-
-/// Whose name begins with the store's may be a backup that another process is writing.
-#[test]
-fn what_a_killed_backup_left_goes_with_time_and_no_draft_of_another_file_does() {
-    let home = Home::new();
-    home.open().create_token(record(named("a"))).unwrap();
-    let backup_file = back_up(&home);
-    let (old, fresh) = ("0123456789abcdef", "fedcba9876543210");
-    let draft = |of: &str, number: &str, more: &str| folder(&home).join(format!(".{of}.{number}.partial{more}"));
-    let of_others = [draft("store.db.bak", old, ""), draft("store.db.x", old, "-wal"), draft("backup.db", old, "")];
-    for path in &of_others {
-        fs::write(path, "being written").unwrap();
-    }
-    restore(&home, &backup_file);
-    assert!(of_others.iter().all(|path| path.exists()), "{:?}", names(folder(&home)));
-
-    let again = folder(&home).join("again.db");
-    let left = [draft("again.db", old, ""), draft("again.db", old, "-journal")];
-    for path in &left {
-        fs::write(path, "left").unwrap();
-        let days_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
-        fs::File::options().write(true).open(path).unwrap().set_modified(days_ago).unwrap();
-    }
-    fs::write(draft("again.db", fresh, ""), "being written").unwrap();
-    backup(&home.path, &again, owner(&key()), NOW, &mut go_on).unwrap();
-    assert!(draft("again.db", fresh, "").exists(), "another backup may be at it");
-    assert!(!left.iter().any(|path| path.exists()), "{:?}", names(folder(&home)));
-}
-
 /// What the first release wrote: the same rows without what came later.
-fn make_old(path: &Path) {
+pub(crate) fn make_old(path: &Path) {
     Connection::open(path).unwrap().execute_batch(FIRST_LAYOUT).unwrap();
-}
-
-#[test]
-fn a_backup_of_an_older_release_is_checked_restored_and_brought_up() {
-    let home = Home::new();
-    let token = home.open().create_token(record(named("a"))).unwrap();
-    make_old(&home.path);
-    let bytes = fs::read(&home.path).unwrap();
-    let old = back_up(&home);
-    assert!(fs::read(&home.path).unwrap() == bytes, "no backup migrates the store it copies");
-    let report = checked(&old).unwrap();
-    assert_eq!((report.schema, report.holds.tokens, report.faults), (1, 1, 0), "{report:?}");
-    home.open().change_state(token.accessor, change(Change::Revoke), None).unwrap();
-    for is_present_old in [false, true] {
-        if is_present_old {
-            make_old(&home.path);
-        }
-        let ready = prepare(&home, &old, RestoreOptions::default()).unwrap();
-        assert_eq!((ready.report().schema, ready.carried().unwrap().revoked), (1, 1));
-        ready.finish(&format!("{is_present_old}"), hand()).unwrap();
-        assert_eq!(checked(&home.path).unwrap().schema, 5);
-        assert_eq!(home.open().token(token.accessor).unwrap().state, TokenState::Revoked);
-    }
 }
 
 /// A trigger of whoever made the file runs when a copy is brought up, and may reach no further than the records.
@@ -402,24 +290,4 @@ fn what_an_older_file_brings_along_is_not_trusted_when_it_is_looked_at() {
     let looked = checked(&home.path);
     let told = format!("{looked:?}");
     assert!(told.contains("unsafe use of virtual table"), "{told}");
-}
-
-#[test]
-fn root_writes_nothing_into_a_folder_of_somebody_else() {
-    let home = Home::new();
-    home.open().create_token(record(named("a"))).unwrap();
-    let backup_file = back_up(&home);
-    if std::os::unix::fs::chown(folder(&home), Some(65_534), None).is_err() {
-        // Only root can give a folder away, and only root is refused.
-        return;
-    }
-    let before = names(folder(&home));
-    assert!(matches!(StateDir::open_own(folder(&home)), Err(StateDirError::Others { uid: 65_534, .. })));
-    assert_eq!(names(folder(&home)), before, "no lock either");
-    let restored = prepare(&home, &backup_file, RestoreOptions::default()).map(drop).unwrap_err();
-    let again =
-        backup(&home.path, &folder(&home).join("again.db"), owner(&key()), NOW, &mut go_on).map(drop).unwrap_err();
-    for refused in [restored, again] {
-        assert!(matches!(refused, ArchiveError::OthersFolder { uid: 65_534, .. }), "{refused}");
-    }
 }

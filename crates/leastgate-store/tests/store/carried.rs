@@ -77,7 +77,7 @@ fn what_was_taken_away_since_the_backup_stays_taken_away() {
         "the one that was purged is known by its tombstone: {carried:?}"
     );
     assert_eq!((carried.revoked_admins, carried.lost, carried.unknown, carried.is_complete), (1, 1, 0, true));
-    let kept = ready.finish("now", hand()).unwrap().unwrap();
+    let kept = ready.finish("now").unwrap().unwrap();
 
     let store = home.open();
     let of = |number: usize| store.token(tokens[number].accessor).unwrap();
@@ -131,7 +131,7 @@ fn administrators_that_the_backup_does_not_know_stay_revoked() {
     drop(store);
     let ready = prepare(&home, &backup, RestoreOptions::default()).unwrap();
     assert_eq!((ready.carried().unwrap().revoked_admins, ready.carried().unwrap().lost_admins), (1, 0));
-    ready.finish("now", hand()).unwrap();
+    ready.finish("now").unwrap();
     let kept = home.open().list_admins().unwrap();
     assert_eq!(kept.iter().map(|kept| (kept.id, kept.revoked)).collect::<Vec<_>>(), [(admin.id, Some(NOW.plus(9)))]);
 }
@@ -142,7 +142,7 @@ fn revocations_are_forgotten_only_when_that_is_asked_for() {
     let options = RestoreOptions { forget_revocations: true, ..RestoreOptions::default() };
     let ready = prepare(&home, &backup, options).unwrap();
     assert_eq!(ready.carried().unwrap().revoked, 2, "said all the same");
-    ready.finish("now", hand()).unwrap();
+    ready.finish("now").unwrap();
     let store = home.open();
     for token in [&tokens[1], &tokens[2], &tokens[3], &tokens[4], &tokens[6]] {
         assert_eq!(store.token(token.accessor).unwrap(), TokenRecord { version: 1, ..token.clone() });
@@ -163,7 +163,7 @@ fn of_a_damaged_store_what_can_be_read_is_carried_over_when_asked_for() {
     let ready = prepare(&home, &backup, salvage).unwrap();
     let carried = ready.carried().unwrap();
     assert_eq!((carried.revoked, carried.is_complete), (3, false), "what is no state lets nobody in: {carried:?}");
-    ready.finish("now", hand()).unwrap();
+    ready.finish("now").unwrap();
     let store = home.open();
     assert_eq!(store.token(tokens[1].accessor).unwrap().state, TokenState::Revoked);
     assert_eq!(store.token(tokens[0].accessor).unwrap().state, TokenState::Revoked);
@@ -178,7 +178,7 @@ fn a_newer_releases_store_is_replaced_only_when_told_to_forget() {
     let refused = prepare(&home, &backup, RestoreOptions::default()).unwrap_err();
     assert!(matches!(&refused, ArchiveError::Unreadable { .. }) && refused.to_string().contains("99"), "{refused}");
     let options = RestoreOptions { forget_revocations: true, ..RestoreOptions::default() };
-    prepare(&home, &backup, options).unwrap().finish("now", hand()).unwrap();
+    prepare(&home, &backup, options).unwrap().finish("now").unwrap();
     assert_eq!(home.open().count_tokens().unwrap(), 1);
 }
 
@@ -212,7 +212,7 @@ fn a_restored_store_says_so_until_it_is_told_and_so_do_restores_before_it() {
     assert!(checked(&home.path).unwrap().is_fine());
 
     let options = RestoreOptions { forget_revocations: true, ..RestoreOptions::default() };
-    prepare(&home, &backup, options).unwrap().finish("again", hand()).unwrap();
+    prepare(&home, &backup, options).unwrap().finish("again").unwrap();
     let store = home.open();
     let of_each: Vec<_> = store.restores().unwrap().iter().map(|mark| mark.revocations).collect();
     assert_eq!(of_each, [Revocations::CarriedOver, Revocations::Forgotten], "the first was never told");
@@ -221,7 +221,7 @@ fn a_restored_store_says_so_until_it_is_told_and_so_do_restores_before_it() {
     drop(store);
 
     fs::remove_file(&home.path).unwrap();
-    assert_eq!(restore(&home, &backup), None);
+    assert_eq!(prepare(&home, &backup, options).unwrap().finish("on a new machine").unwrap(), None);
     let marks = home.open().restores().unwrap();
     assert_eq!((marks.len(), marks[0].revocations, &marks[0].kept), (1, Revocations::Unknown, &None));
 }

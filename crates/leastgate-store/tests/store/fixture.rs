@@ -7,7 +7,8 @@ use std::time::Duration;
 use leastgate_policy::{EnvironmentKey, Pepper, Restrictions, Timestamp, TokenEntry, TokenLimits};
 use leastgate_store::draw::draw_token;
 use leastgate_store::{
-    Change, NewToken, SqliteOptions, SqliteStore, StateChange, StoreError, TokenName, TokenRecord, TokenStore,
+    AdminRole, Change, MayGrant, NewAdmin, NewToken, SqliteOptions, SqliteStore, StateChange, StoreError, TokenName,
+    TokenRecord, TokenStore,
 };
 
 pub(crate) const ENV: &str = "prod";
@@ -84,6 +85,16 @@ pub(crate) fn named(name: &str) -> NewToken {
         parent: None,
         is_canary: false,
         note: None,
+    }
+}
+
+pub(crate) fn new_admin(name: &str) -> NewAdmin {
+    NewAdmin {
+        name: TokenName::parse(name).unwrap(),
+        role: AdminRole::Admin,
+        may_grant: MayGrant::everything(),
+        created: NOW,
+        created_by: "root".into(),
     }
 }
 

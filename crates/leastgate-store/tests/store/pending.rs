@@ -224,10 +224,11 @@ fn a_backup_has_the_list_and_its_check_counts_it() {
         if !is_there_a_store {
             std::fs::remove_file(&home.path).unwrap();
         }
-        let ready = Restore::prepare(&dir, &to, owner(&key()), RestoreOptions::default(), &mut go_on).unwrap();
+        let options = RestoreOptions { forget_revocations: !is_there_a_store, ..RestoreOptions::default() };
+        let ready = Restore::prepare(&dir, &to, owner(&key()), options, crate::archive::hand(), &mut go_on).unwrap();
         let carried = ready.carried().cloned().unwrap_or_default();
         assert_eq!((carried.revoked, carried.lost, carried.unknown), (0, 0, 0), "nothing is new");
-        ready.finish(&is_there_a_store.to_string(), crate::archive::hand()).unwrap();
+        ready.finish(&is_there_a_store.to_string()).unwrap();
         let store = held(&home);
         assert_eq!(store.token(tokens[0].accessor).unwrap().state, TokenState::Revoked);
         assert_eq!(store.token(tokens[3].accessor), Ok(tokens[3].clone()));
@@ -246,9 +247,11 @@ fn what_is_on_the_present_list_is_carried_into_a_backup_from_before() {
     revoke(&store, &tokens[..3]).unwrap();
     drop(store);
     let dir = StateDir::open(home.path.parent().unwrap()).unwrap();
-    let ready = Restore::prepare(&dir, &to, owner(&key()), RestoreOptions::default(), &mut go_on).unwrap();
+    let ready =
+        Restore::prepare(&dir, &to, owner(&key()), RestoreOptions::default(), crate::archive::hand(), &mut go_on)
+            .unwrap();
     assert_eq!(ready.carried().unwrap().revoked, 3);
-    ready.finish("now", crate::archive::hand()).unwrap();
+    ready.finish("now").unwrap();
     let store = held(&home);
     for token in &tokens[..3] {
         let kept = store.token(token.accessor).unwrap();

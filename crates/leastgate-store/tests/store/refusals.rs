@@ -4,10 +4,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use leastgate_store::{Change, SqliteOptions, SqliteStore, StoreError, TokenStore};
+use leastgate_store::archive::check;
+use leastgate_store::{Change, SqliteOptions, SqliteStore, StoreError, TokenStore, issue_admin};
 use rusqlite::Connection;
 
-use crate::fixture::{ENV, FIRST_LAYOUT, Home, change, key, key_of, named, record};
+use crate::fixture::{ENV, FIRST_LAYOUT, Home, change, key, key_of, named, new_admin, record};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -60,6 +61,52 @@ fn a_store_of_somebody_else_is_refused_before_it_is_brought_up_or_changed() {
         assert!(names.each_ref().map(|[_, to]| std::fs::read(to).ok()) == before, "after a kill: {left_by_a_kill}");
         assert_eq!(mode(&copy.path), 0o644);
         assert_eq!(copy.open().count_tokens().unwrap(), 1, "its own gateway brings it up");
+    }
+}
+
+/// It would become that of whichever pepper or environment is configured, and no token of it would be known any more.
+#[test]
+fn a_store_with_records_that_does_not_say_whose_they_are_is_refused() {
+    let with_token = |store: &SqliteStore| drop(store.create_token(record(named("a"))).unwrap());
+    let with_admin = |store: &SqliteStore| drop(issue_admin(store, ENV, &key(), &new_admin("ann")).unwrap());
+    let fill: [&dyn Fn(&SqliteStore); 2] = [&with_token, &with_admin];
+    for row in ["environment", "key-check"] {
+        for fill in fill {
+            let home = Home::new();
+            fill(&home.open());
+            let forget = format!("DELETE FROM meta WHERE key = '{row}'");
+            Connection::open(&home.path).unwrap().execute_batch(&forget).unwrap();
+            let before = std::fs::read(&home.path).unwrap();
+            for environment in [ENV, "staging"] {
+                for pepper in [7, 8] {
+                    let key = key_of(pepper, environment);
+                    let opened = SqliteStore::open(&home.path, environment, &key, SqliteOptions::default());
+                    let refused = opened.map(drop).unwrap_err();
+                    let is_ours = environment == ENV && pepper == 7;
+                    let is_told = matches!(&refused, StoreError::Corrupt { detail, .. } if detail.contains(row));
+                    assert!(is_told || !is_ours, "{row}: {refused}");
+                }
+            }
+            assert!(std::fs::read(&home.path).unwrap() == before, "{row}");
+            let report = check(&home.path, None, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+            let told: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+            assert!(told.len() == 1 && told[0].contains(&format!("`{row}`")), "{row}: {told:?}");
+        }
+    }
+}
+
+/// As where a start was killed between its layout and its owner.
+#[test]
+fn a_store_without_records_is_claimed_whole() {
+    for forget in ["DELETE FROM meta", "DELETE FROM meta WHERE key = 'environment'"] {
+        let home = Home::new();
+        drop(home.open());
+        Connection::open(&home.path).unwrap().execute_batch(forget).unwrap();
+        drop(home.open());
+        let other = SqliteStore::open(&home.path, "staging", &key(), SqliteOptions::default()).map(drop);
+        assert!(matches!(other, Err(StoreError::OtherEnvironment { .. })), "{forget}: {other:?}");
+        let other = SqliteStore::open(&home.path, ENV, &key_of(8, ENV), SqliteOptions::default()).map(drop);
+        assert!(matches!(other, Err(StoreError::WrongPepper { .. })), "{forget}: {other:?}");
     }
 }
 

@@ -9,9 +9,10 @@ use crate::fixture::{NOW, change, key, memory, named, record};
 
 fn rotate(store: &SqliteStore, old: &TokenRecord, end: &OldEnd) -> Result<(TokenRecord, TokenRecord), StoreError> {
     let new = NewToken { created: NOW.plus(10), ..named(old.name.as_str()) };
-    let (issued, old) = rotate_token(store, &key(), old, &new, end)?;
-    assert_eq!(issued.record.digest, key().digest(issued.secret.expose().as_bytes()));
-    Ok((issued.record, old))
+    let (secret, rotated) = rotate_token(store, &key(), old, &new, end)?;
+    assert_eq!(rotated.successor.digest, key().digest(secret.expose().as_bytes()));
+    assert_eq!(rotated.children, store.children_of(rotated.successor.accessor)?);
+    Ok((rotated.successor, rotated.old))
 }
 
 #[test]
@@ -115,4 +116,24 @@ fn a_successor_that_cannot_be_kept_leaves_the_old_one_alone() {
     let rotation = Rotation { old: first.accessor, successor: twice, end: OldEnd::Grace(NOW.plus(9)), expected: None };
     assert_eq!(store.rotate_token(rotation), Err(StoreError::AlreadyDrawn));
     assert_eq!(store.find_token("bot"), Ok(first));
+}
+
+#[test]
+fn the_namesakes_of_a_token_are_those_that_live_and_who_holds_the_name_comes_first() {
+    let store = memory();
+    let first = store.create_token(record(named("bot"))).unwrap();
+    store.create_token(record(named("other"))).unwrap();
+    let (second, first) = rotate(&store, &first, &OldEnd::Grace(NOW.plus(60))).unwrap();
+    let (third, second) = rotate(&store, &second, &OldEnd::Grace(NOW.plus(90))).unwrap();
+    let at = |seconds| store.namesakes("bot", NOW.plus(seconds)).unwrap();
+    assert_eq!(at(59), [third.clone(), second.clone(), first]);
+    assert_eq!(at(60), [third.clone(), second.clone()], "a grace is over with its last second");
+    // As a row, and as a line of a list.
+    store.change_state(second.accessor, change(Change::Revoke), None).unwrap();
+    assert_eq!(at(59).len(), 2);
+    let many = (0..300).map(|n| store.create_token(record(named(&format!("x{n}")))).unwrap().accessor);
+    store.revoke_tokens(many.chain([third.accessor]).collect(), change(Change::Revoke)).unwrap();
+    assert_eq!(at(59).len(), 1);
+    let holder = store.create_token(record(named("bot"))).unwrap();
+    assert_eq!((at(59).len(), &at(59)[0]), (2, &holder), "whoever made it anew");
 }

@@ -108,21 +108,35 @@ fn a_credential_that_could_not_be_written_does_not_count() {
     });
 }
 
-/// They end with the process, and the file would stay: the second start could make no other.
+/// They end with the process, and what stays of them does not know that one was revoked: the second start could write
+/// no other file, and would take a credential again that was given.
 #[test]
 fn a_gateway_that_keeps_its_administrators_in_memory_makes_none() {
     let upstream = RecorderUpstream::start();
     let mut gateway = setup(&orders_tokens()).upstream("orders", &upstream.url()).start();
     assert_eq!(gateway.stop().code, Some(0));
+    let given = gateway.path().join("root.given").display().to_string();
+    let drawn = gateway.cli(&["admin", "create", "--declare", "--environment", "test", "--secret-file", &given]);
+    assert_eq!(drawn.code, Some(0), "{}", drawn.stderr);
+    let credential = fs::read_to_string(&given).unwrap();
     let (file, yaml) = (gateway.path().join("root.admin"), gateway.path().join("leastgate.yaml"));
     let text = fs::read_to_string(&yaml).unwrap();
     let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("state_dir:")).collect();
     assert_eq!(without.len() + 1, text.lines().count());
     fs::write(&yaml, without.join("\n")).unwrap();
-    let ended = gateway.restart_failing_with(&["--bootstrap-admin", &file.display().to_string()]);
-    assert_eq!(ended.code, Some(64), "{}", ended.stderr);
-    assert!(ended.stderr.contains("--bootstrap-admin") && ended.stderr.contains("state_dir"), "{}", ended.stderr);
+    let refused = |gateway: &mut TestGateway, arguments: &[&str], way: &str| {
+        let ended = gateway.restart_failing_with(arguments);
+        assert_eq!(ended.code, Some(64), "{way}: {}", ended.stderr);
+        assert!(ended.stderr.contains(way) && ended.stderr.contains("state_dir"), "{way}: {}", ended.stderr);
+        assert!(!ended.stderr.contains(credential.trim()), "{}", ended.stderr);
+    };
+    refused(&mut gateway, &["--bootstrap-admin", &file.display().to_string()], "--bootstrap-admin");
     assert!(!fs::exists(&file).unwrap());
+    refused(&mut gateway, &["--bootstrap-admin-from", &given], "--bootstrap-admin-from");
+    gateway.set_variable("LEASTGATE_BOOTSTRAP_ADMIN", Some(credential.trim()));
+    refused(&mut gateway, &[], "LEASTGATE_BOOTSTRAP_ADMIN");
+    gateway.set_variable("LEASTGATE_BOOTSTRAP_ADMIN", None);
+    gateway.restart_with(&[]);
 }
 
 #[test]

@@ -223,9 +223,9 @@ fn about_one(calls: &mut Calls) {
     calls.call("GET", "/v1/tokens/{token}/rotation", "/v1/tokens/one/rotation", None, 200);
     for change in ["disable", "enable", "revoke"] {
         let template = format!("/v1/tokens/{{token}}/{change}");
-        calls.call("POST", &template, &format!("/v1/tokens/many-2/{change}"), reason(), 200);
+        calls.call("POST", &template, &format!("/v1/tokens/one/{change}"), reason(), 200);
     }
-    calls.call("GET", ONE, "/v1/tokens/many-2", None, 200);
+    calls.call("GET", ONE, "/v1/tokens/one", None, 200);
     calls.call("GET", ONE, "/v1/tokens/nobody-such", None, 404);
 }
 

@@ -39,6 +39,43 @@ fn a_quiet_rotation_says_that_the_old_secret_is_still_used() {
 }
 
 #[test]
+fn a_quiet_change_of_one_token_says_whose_former_secret_works_on() {
+    let stored = Stored::start();
+    let accessor = || {
+        let shown = stored.cli(&["token", "show", "bot", "-o", "json"]).stdout;
+        serde_json::from_str::<serde_json::Value>(&shown).unwrap()["accessor"].as_str().unwrap().to_owned()
+    };
+    let former_secret = stored.create("bot", &["--role", "reader"]);
+    let former = accessor();
+    stored.cli(&["token", "rotate", "bot", "--reason", "r", "-q"]);
+    let holder = accessor();
+    let quiet = |how: &[&str]| {
+        let ended = stored.cli(&[&["token"], how, &["--reason", "r", "-q"]].concat());
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stderr
+    };
+    let works_on = |told: &str, command: &str| {
+        let way_out = format!("`leastgate token {command} {former} --reason TEXT` ends it");
+        assert!(told.contains("warning: the former bot") && told.contains(&way_out), "{told}");
+        assert_eq!(stored.ask(&former_secret, "/v1/orders").status, 200);
+    };
+    assert_eq!(quiet(&["edit", "bot", "--note", "n"]), "", "nothing that the former one holds");
+    works_on(&quiet(&["edit", "bot", "--role", "misc"]), "revoke");
+    works_on(&quiet(&["disable", &holder, "--yes"]), "disable");
+    let by_name = quiet(&["disable", "bot", "--yes"]);
+    assert_eq!((by_name.as_str(), stored.ask(&former_secret, "/v1/orders").status), ("", 401));
+    let told = quiet(&["enable", "bot"]);
+    let way_back =
+        format!("the former bot ({former}) is disabled still: `leastgate token enable {former} --reason TEXT`");
+    assert!(told.contains(&way_back), "{told}");
+    quiet(&["enable", &former]);
+    works_on(&quiet(&["rotate", "bot", "--now"]), "revoke");
+    let revoked = stored.cli(&["token", "revoke", "bot", "--yes", "--reason", "leaked"]);
+    assert!(revoked.stderr.contains(&format!("bot ({former}) is revoked too")), "{}", revoked.stderr);
+    assert_eq!(stored.ask(&former_secret, "/v1/orders").status, 401);
+}
+
+#[test]
 fn a_quiet_run_says_that_its_token_lives_on() {
     let runs = Runs::start();
     let mut process: Process = runs.spawn(&["-q", "--timeout", "1"], LASTING);

@@ -153,6 +153,31 @@ fn a_restore_revives_nothing_that_was_revoked_since_unless_told_to() {
 }
 
 #[test]
+fn a_restore_on_a_new_machine_waits_for_a_word_and_says_where_a_former_store_is() {
+    let mut stored = Stored::start();
+    let leaked = stored.create("leaked", &["--role", "reader"]);
+    let file = backup(&stored, "backup.db");
+    stored.cli(&["token", "revoke", "leaked", "--reason", "leaked", "--yes"]);
+    assert_eq!(stored.gateway.stop().code, Some(0));
+    let former = store(&stored).with_file_name("store.db.before-restore-20260101T000000.000Z");
+    fs::rename(store(&stored), &former).unwrap();
+    let refused = stored.gateway.cli(&["store", "restore", shown(&file), "--yes"]);
+    assert_ended(&refused, 3, &["there is no", "--forget-revocations", shown(&former)]);
+    assert!(!store(&stored).exists());
+    fs::rename(&former, store(&stored)).unwrap();
+    stored.gateway.restart();
+    assert_eq!(restored(&mut stored, &file, &[])["since"]["revoked"], json!(1));
+    assert_eq!(status(&stored, &leaked), 401);
+
+    assert_eq!(stored.gateway.stop().code, Some(0));
+    fs::remove_file(store(&stored)).unwrap();
+    stored.gateway.restart();
+    let said = restored(&mut stored, &file, &["--forget-revocations"]);
+    assert_eq!((&said["since"]["unknown"], &said["uses"]), (&json!(1), &json!("counted anew")), "{said}");
+    assert_eq!(status(&stored, &leaked), 200);
+}
+
+#[test]
 fn a_restore_waits_for_a_word_and_for_the_gateway_to_end() {
     let mut stored = Stored::start();
     let file = backup(&stored, "backup.db");

@@ -46,7 +46,7 @@ pub struct TokenGrant {
 /// `leastgate token restrict`
 #[derive(Debug, Args)]
 pub struct TokenRestrict {
-    /// Its name or accessor; `-` reads a token from standard input
+    /// Its name, for those in the grace of a rotation too; its accessor, for it alone; `-` reads a token from standard input
     pub token: String,
     /// Take this role away; may be repeated
     #[arg(long = "remove-role", value_name = "ROLE")]
@@ -96,7 +96,8 @@ pub struct TokenEdit {
 /// `leastgate token revoke`
 #[derive(Debug, Args)]
 pub struct TokenRevoke {
-    /// Its name or accessor; `-` reads a token from standard input. Or say which by the filters: what fits all of them
+    /// Its name, for those in the grace of a rotation too; its accessor, for it alone; `-` reads a token from standard input. Or
+    /// say which by the filters: what fits all of them
     #[arg(required_unless_present_any = ["owner", "role", "scope", "unused_since", "created_before"])]
     pub token: Option<String>,
     /// All tokens of this owner

@@ -39,10 +39,11 @@ pub struct StoreRestore {
     /// The backup
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Let live again what was revoked, disabled, rotated or narrowed since the backup
+    /// Let live again what was revoked, disabled, rotated or narrowed since the backup; on a new machine nothing else
+    /// can be had
     #[arg(long, conflicts_with = "salvage")]
     pub forget_revocations: bool,
-    /// The present store is damaged: carry over what can be read of its revocations
+    /// The present store is damaged: carry over what can be read, and revoke those whose records can't be
     #[arg(long)]
     pub salvage: bool,
     /// Take a file without a seal, such as a copy of a stopped gateway's store.db

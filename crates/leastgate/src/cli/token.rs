@@ -23,9 +23,9 @@ pub enum Token {
     Rotate(TokenRotate),
     /// Revoke a token, or all that fit a filter, for good; the next request with it is refused
     Revoke(TokenRevoke),
-    /// Disable a token until it is enabled again
+    /// Disable a token until it is enabled again; by name, those in the grace of a rotation too
     Disable(TokenChange),
-    /// Enable a disabled token
+    /// Enable a disabled token, and no other with its name
     Enable(TokenChange),
     /// Give a token a scope for a while; it goes by itself
     Grant(TokenGrant),

@@ -94,14 +94,14 @@ fn first_admin(arguments: &Serve) -> Result<Option<FirstAdmin>, Failure> {
     }
 }
 
-/// Without a state_dir an administrator ends with the process, and the file stays: the next start could not write another.
+/// Without a state_dir an administrator ends with the process, and with it that it was revoked: the next start would
+/// take a credential again that was given, and could not write over the file of one that was drawn.
 fn refuse_forgotten(first_admin: Option<&FirstAdmin>, config: &GatewayConfig) -> Result<(), Failure> {
     match first_admin {
-        Some(way @ FirstAdmin::Write(_)) if config.state_dir.is_none() => {
+        Some(way) if config.state_dir.is_none() => {
             let message = format!(
-                "{way} needs a state_dir: without one administrators are kept in memory, and the next start could not \
-                 write over this one's file; use the local admin.sock, or give the same credential to every start with \
-                 --bootstrap-admin-from"
+                "{way} needs a state_dir: without one administrators are kept in memory, and the next start would not know \
+                 that one was revoked; set state_dir, or use the local admin.sock, which needs no administrator"
             );
             Err(Failure::new(Exit::Usage, message))
         }
@@ -126,6 +126,7 @@ fn open_store(
                 | StoreError::OtherEnvironment { .. }
                 | StoreError::Corrupt { .. }
                 | StoreError::Foreign { .. }
+                | StoreError::UnknownObject { .. }
                 | StoreError::NewerSchema { .. }
         );
         Failure::new(if is_invalid { Exit::Invalid } else { Exit::Failed }, error)

@@ -142,14 +142,15 @@ fn restore(global: &Global, arguments: &StoreRestore) -> Result<(), Failure> {
     let interrupt = Interrupt::take()?;
     let ready = {
         let line = Line::start(global, &interrupt);
-        Restore::prepare(&dir, file, gateway.owner(), options, &mut |now| line.show(now))
+        Restore::prepare(&dir, file, gateway.owner(), options, hand(), &mut |now| line.show(now))
     };
     let ready = ready.map_err(refused)?;
     tell_consequences(file, &ready, options);
     client::confirm_or(&interrupt, &format!("Replace {} with it?", dir.store_path().display()), arguments.yes)?;
     let (report, carried) = (ready.report().clone(), ready.carried().cloned());
+    let uses = if ready.counts_uses_anew() { "counted anew" } else { "carried over" };
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string();
-    let kept = ready.finish(&stamp, hand()).map_err(refused)?;
+    let kept = ready.finish(&stamp).map_err(refused)?;
     let store = dir.store_path();
     match global.output {
         Format::Json => {
@@ -157,7 +158,8 @@ fn restore(global: &Global, arguments: &StoreRestore) -> Result<(), Failure> {
             value["from"] = file.display().to_string().into();
             value["kept"] = kept.map(|path| path.display().to_string()).into();
             value["since"] = carried.as_ref().map_or(Value::Null, since);
-            value["revocations"] = if options.forget_revocations { "forgotten" } else { "carried over" }.into();
+            value["revocations"] = revocations(carried.as_ref(), options).into();
+            value["uses"] = uses.into();
             return output::json(&value);
         }
         Format::Name => output::data(store.display()),
@@ -174,6 +176,15 @@ fn restore(global: &Global, arguments: &StoreRestore) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What becomes of what was taken away since the backup.
+fn revocations(carried: Option<&Carried>, options: RestoreOptions) -> &'static str {
+    match carried {
+        None => "unknown",
+        Some(_) if options.forget_revocations => "forgotten",
+        Some(_) => "carried over",
+    }
+}
+
 /// Who runs this: the next start of the gateway puts it on record.
 fn hand() -> Hand {
     let sudo_user = loading::variable("SUDO_USER").map(|name| name.to_string_lossy().chars().take(80).collect());
@@ -188,6 +199,11 @@ fn tell_consequences(file: &Path, ready: &Restore, options: RestoreOptions) {
         Seal::None | Seal::Broken | Seal::Unknown => ", without a seal".to_owned(),
     };
     output::note(format_args!("{}{made}: {}", file.display(), counted(&report.holds)));
+    if ready.counts_uses_anew() {
+        output::note(
+            "which tokens were used since is not known of all of them: none counts as unused since before now",
+        );
+    }
     let Some(carried) = ready.carried() else {
         let message = "there is no present store: what was revoked since the backup can't be known, and lives again";
         output::warn(message);
@@ -285,13 +301,16 @@ fn refused(error: ArchiveError) -> Failure {
             StoreError::Corrupt { .. }
             | StoreError::Foreign { .. }
             | StoreError::NewerSchema { .. }
+            | StoreError::UnknownObject { .. }
             | StoreError::WrongPepper { .. }
             | StoreError::OtherEnvironment { .. },
         )
         | ArchiveError::Faulty { .. }
         | ArchiveError::BrokenSeal { .. }
         | ArchiveError::Unsealed { .. }
-        | ArchiveError::Unreadable { .. } => Exit::Invalid,
+        | ArchiveError::NothingKnown { .. }
+        | ArchiveError::Unreadable { .. }
+        | ArchiveError::Unfit { .. } => Exit::Invalid,
         ArchiveError::Interrupted => Exit::Interrupted,
         ArchiveError::Same { .. } | ArchiveError::Reserved { .. } => Exit::Usage,
         ArchiveError::Store(_) | ArchiveError::Exists { .. } | ArchiveError::OthersFolder { .. } => Exit::Failed,

@@ -3,6 +3,7 @@
 mod declare;
 mod life;
 mod many;
+mod namesakes;
 
 use leastgate_admin::api::{CreateToken, LastUseView, LimitsRequest, LimitsView, TokenChanged, TokenUsage, TokenView};
 use leastgate_admin::client::{Answered, Client, ListTokens};
@@ -231,6 +232,11 @@ fn change(global: &Global, arguments: &TokenChange, verb: &str, change: Change) 
             changed.state,
             cut(changed.streams_cut)
         )),
+    }
+    namesakes::tell(&changed.name, &changed.also, &format!("is {}", changed.state));
+    match verb {
+        "Enable" => namesakes::warn_of_disabled(&changed.name, &changed.in_grace),
+        _ => namesakes::warn(&changed.name, &changed.in_grace, &verb.to_lowercase()),
     }
     client::warn_unless(changed.durable);
     if !changed.streams_cut_complete {

@@ -5,6 +5,7 @@ use leastgate_admin::api::{
 };
 use leastgate_admin::client::Client;
 
+use super::namesakes;
 use crate::cli::{Global, TokenEdit, TokenGrant, TokenRestrict, TokenRotate};
 use crate::commands::client::{self, Handover};
 use crate::exit::{Exit, Failure};
@@ -28,6 +29,9 @@ pub(super) fn rotate(global: &Global, arguments: &TokenRotate) -> Result<(), Fai
     let until = rotated.old.expires.filter(|_| rotated.old.state != "revoked");
     let fate = until.map_or("is revoked".to_owned(), |end| format!("works until {end}"));
     output::note(format_args!("{}: the old secret ({}) {fate}", rotated.token.name, rotated.old.accessor));
+    if arguments.now {
+        namesakes::warn(&rotated.token.name, &rotated.in_grace, "revoke");
+    }
     let secret = rotated.secret.ok_or_else(|| Failure::new(Exit::Failed, "the gateway gave no secret"))?;
     handover.give(global, &rotated.token, secret.expose())
 }
@@ -40,6 +44,8 @@ fn revoke_instead(client: &Client, token: &str, reason: &str, refused: Failure) 
                 "there is no successor, but {} ({}) is {}",
                 changed.name, changed.accessor, changed.state
             ));
+            namesakes::tell(&changed.name, &changed.also, "is revoked");
+            namesakes::warn(&changed.name, &changed.in_grace, "revoke");
             client::warn_unless(changed.durable);
         }
         Err(error) => output::warn(format_args!("the old secret may work still; revoking it failed too: {error}")),
@@ -106,7 +112,10 @@ pub(super) fn restrict(global: &Global, arguments: &TokenRestrict) -> Result<(),
         reason: arguments.reason.clone(),
     };
     let edited = client::connect(global)?.restrict_token(&token, &restriction)?;
-    told(global, &edited, "is restricted")
+    told(global, &edited, "is restricted")?;
+    namesakes::tell(&edited.token.name, &edited.also, "is restricted");
+    namesakes::warn(&edited.token.name, &edited.in_grace, "revoke");
+    Ok(())
 }
 
 pub(super) fn edit(global: &Global, arguments: &TokenEdit) -> Result<(), Failure> {
@@ -126,7 +135,14 @@ pub(super) fn edit(global: &Global, arguments: &TokenEdit) -> Result<(), Failure
     let client = client::connect(global)?;
     let seen = client.token(&token)?;
     let edited = client.edit_token(&seen, &patch)?;
-    told(global, &edited, "is changed")
+    told(global, &edited, "is changed")?;
+    // An owner and a note open nothing.
+    let is_about_access =
+        patch.roles.is_some() || patch.scopes.is_some() || patch.allow_cidr.is_some() || patch.expires.is_some();
+    if is_about_access {
+        namesakes::warn(&edited.token.name, &edited.in_grace, "revoke");
+    }
+    Ok(())
 }
 
 fn told(global: &Global, edited: &TokenEdited, what: &str) -> Result<(), Failure> {
