@@ -21,6 +21,8 @@ use crate::turn::MOST_WAITING;
 pub(crate) enum Lane {
     /// To find out who calls.
     Identify,
+    /// To find out who calls to take access away: never longer than a moment ([`crate::asking`]).
+    IdentifyTaker,
     /// To answer a question about what there is.
     Read,
     /// To give access.
@@ -34,11 +36,12 @@ pub(crate) enum Lane {
 }
 
 impl Lane {
-    const ALL: [Self; 6] = [Self::Identify, Self::Read, Self::Give, Self::Take, Self::Metrics, Self::Upkeep];
+    const ALL: [Self; 7] =
+        [Self::Identify, Self::IdentifyTaker, Self::Read, Self::Give, Self::Take, Self::Metrics, Self::Upkeep];
 
     const fn places(self) -> u32 {
         match self {
-            Self::Identify | Self::Read => 16,
+            Self::Identify | Self::IdentifyTaker | Self::Read => 16,
             Self::Give => 8,
             // Some wait for the store for seconds, their memory part done: the next must not wait for that.
             Self::Take => MOST_WAITING + 16,
@@ -186,7 +189,7 @@ mod tests {
             let _held: Vec<_> = [Lane::Read, Lane::Give].map(|lane| fill(&lanes, lane)).into();
             let refused = lanes.try_run(Lane::Give, || ()).await.unwrap_err();
             assert_eq!((refused.kind, refused.status()), (Kind::Overloaded, 503));
-            for lane in [Lane::Identify, Lane::Take, Lane::Metrics, Lane::Upkeep] {
+            for lane in [Lane::Identify, Lane::IdentifyTaker, Lane::Take, Lane::Metrics, Lane::Upkeep] {
                 let ran = tokio::time::timeout(Duration::from_secs(10), lanes.run(lane, || 7)).await;
                 assert_eq!(ran.unwrap(), Ok(7), "{lane:?}");
             }

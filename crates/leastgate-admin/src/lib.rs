@@ -9,6 +9,7 @@
 //! the workers see it with their next request.
 
 pub mod api;
+mod asking;
 mod baits;
 mod bootstrap;
 mod call;

@@ -1,16 +1,17 @@
 //! What the control plane works with: given by the wiring, and what it keeps for itself.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use leastgate_policy::{Accessor, Authority, DigestCollision, PolicySnapshot, Timestamp, TokenDigest};
-use leastgate_store::{StoreError, TokenRecord, TokenStore, Undo};
+use leastgate_store::{AdminRecord, StoreError, TokenRecord, TokenStore, Undo};
 use leastgate_telemetry::Telemetry;
 
 use crate::api::{ListenerView, Moment, ReloadView, SinkView};
+use crate::asking::Asking;
 use crate::call::Failures;
 use crate::lanes::Lanes;
 use crate::ops::ProbeTarget;
@@ -115,10 +116,13 @@ pub(crate) struct Shared {
     pub(crate) unsynced: Unsynced,
     pub(crate) replays: Replays,
     pub(crate) lanes: Lanes,
+    pub(crate) asking: Asking,
     /// The plane's own listeners, as they are bound.
     pub(crate) bound: Vec<ListenerView>,
     /// Administrators who were revoked since the start, whether the store holds it or not.
     revoked_admins: Mutex<HashSet<Accessor>>,
+    /// Administrators who have called: who they are where the store does not answer.
+    callers: Mutex<HashMap<Accessor, AdminRecord>>,
     /// Held while a token's state changes in memory and in the store: two changes must not interleave, or a token
     /// would end up in one state here and in another there.
     changes: Turn,
@@ -143,8 +147,10 @@ impl Shared {
             unsynced: Unsynced::default(),
             replays: Replays::default(),
             lanes: Lanes::default(),
+            asking: Asking::start(&given.store),
             bound,
             revoked_admins: Mutex::default(),
+            callers: Mutex::default(),
             changes: Turn::new(MOST_WAITING),
             parts: Turn::new(MOST_WAITING_FOR_PARTS),
             sweeps: Sweeps::default(),
@@ -210,5 +216,9 @@ impl Shared {
 
     pub(crate) fn revoked_admins(&self) -> MutexGuard<'_, HashSet<Accessor>> {
         self.revoked_admins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn callers(&self) -> MutexGuard<'_, HashMap<Accessor, AdminRecord>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

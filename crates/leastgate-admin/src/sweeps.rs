@@ -100,8 +100,8 @@ impl Sweeps {
 
     /// A token is about to be taken out of force by its rotation, and is leaving until what this returns is dropped: not before
     /// its successor is in force.
-    pub(crate) fn leave(&self, record: &TokenRecord) -> Arc<Leaving> {
-        let leaving = Arc::new(Leaving { token: Gift::from(record), is_found: AtomicBool::new(false) });
+    pub(crate) fn leave(&self, token: Gift) -> Arc<Leaving> {
+        let leaving = Arc::new(Leaving { token, is_found: AtomicBool::new(false) });
         let mut state = self.lock();
         state.leaving.retain(|other| other.strong_count() > 0);
         state.leaving.push(Arc::downgrade(&leaving));
@@ -144,7 +144,7 @@ mod tests {
         let second = sweeps.begin();
         let gift = Gift { digest: one.digest, created: Timestamp(7), active: Timestamp(7) };
         assert_eq!((Sweeps::look(&first), Sweeps::look(&second)), (Some(vec![gift]), Some(vec![])));
-        let leaving = sweeps.leave(&one);
+        let leaving = sweeps.leave(Gift::from(&one));
         sweeps.leaving().iter().for_each(|leaving| leaving.find());
         assert!(leaving.is_found() && leaving.token() == gift);
         drop(leaving);

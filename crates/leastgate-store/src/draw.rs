@@ -180,7 +180,7 @@ pub fn made_under(id: &str, key: &EnvironmentKey) -> MadeUnder {
     if is_previous { MadeUnder::Previous } else { MadeUnder::Unknown }
 }
 
-fn fill(buffer: &mut [u8]) -> Result<(), StoreError> {
+pub(crate) fn fill(buffer: &mut [u8]) -> Result<(), StoreError> {
     getrandom::fill(buffer).map_err(|error| StoreError::NoRandomness { detail: error.to_string() })
 }
 

@@ -150,15 +150,14 @@ pub enum StoreError {
         /// How long the caller waited.
         waited: Duration,
     },
-    /// What gives access was being written when the caller's time was over: whether it is kept, only the store's next change
-    /// knows. It is to be taken back then ([`crate::Undo`]).
+    /// What gives access was being written when the caller's time was over, or when the store failed: whether it is kept,
+    /// only the store's next change knows. It is to be taken back then ([`crate::Undo`]).
     #[error(
-        "the store did not finish within {waited:?}: the change is not in force, and is taken back if it was written after \
-             all; look at it before repeating it"
+        "{why}: the change is not in force, and is taken back if it was written after all; look at it before repeating it"
     )]
     InDoubt {
-        /// How long the caller waited.
-        waited: Duration,
+        /// What happened.
+        why: String,
         /// The new records that it was about.
         made: Vec<Accessor>,
     },
@@ -188,7 +187,7 @@ impl StoreError {
     /// The same, naming the new records it is about where it is not known whether they are kept.
     pub(crate) fn about(self, new: impl FnOnce() -> Vec<Accessor>) -> Self {
         match self {
-            Self::InDoubt { waited, .. } => Self::InDoubt { waited, made: new() },
+            Self::InDoubt { why, .. } => Self::InDoubt { why, made: new() },
             other => other,
         }
     }

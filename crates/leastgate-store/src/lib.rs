@@ -40,4 +40,4 @@ pub use state_dir::{StateDir, StateDirError};
 pub use store::TokenStore;
 pub use tombstone::{Taken, Tombstone};
 pub use undo::Undo;
-pub use usage::{UsageDelta, UsageRow};
+pub use usage::{UsageBatch, UsageDelta, UsageRow};

@@ -13,7 +13,7 @@ use crate::record::{StateChange, TokenRecord};
 use crate::rotation::{Rotated, Rotation};
 use crate::tombstone::Tombstone;
 use crate::undo::Undo;
-use crate::usage::{UsageDelta, UsageRow};
+use crate::usage::{UsageBatch, UsageRow};
 
 /// Keeps token and admin records.
 ///
@@ -153,11 +153,12 @@ pub trait TokenStore: fmt::Debug + Send + Sync {
     /// When they can't be read; some may have been handed over by then.
     fn load(&self, take: &(dyn Fn(TokenEntry) + Sync)) -> Result<u64, StoreError>;
 
-    /// Adds to the usage counters, all or nothing, in one commit: some ten thousand at a time.
+    /// Adds to the usage counters, all or nothing, in one commit: some ten thousand at a time. The batch that was added last
+    /// adds nothing again.
     ///
     /// # Errors
-    /// When they can't be written: keep them and add to them.
-    fn record_usage(&self, deltas: Vec<UsageDelta>) -> Result<(), StoreError>;
+    /// When it can't be written, or in doubt: hand it over again as it is, before any other.
+    fn record_usage(&self, batch: UsageBatch) -> Result<(), StoreError>;
 
     /// Since when it is known which tokens are used, where the store was restored and that could not be carried over:
     /// no token counts as unused since an earlier moment. `None`: since ever.

@@ -1,5 +1,6 @@
-//! A disk that stops answering: a library loaded before a program, which holds up every sync of the store's log for as long
-//! as a file is there. What was written before goes on being read, as from any page cache.
+//! A disk that stops answering, or that syncs nothing any more: a library loaded before a program, which holds up every sync
+//! of the store's files for as long as a file is there, or has it fail. What was written before goes on being read, as from
+//! any page cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,37 +10,43 @@ use std::process::Command;
 #[derive(Debug)]
 pub struct HungDisk {
     library: PathBuf,
-    switch: PathBuf,
+    hangs: PathBuf,
+    fails: PathBuf,
 }
 
-/// The store's log is known by its name; what else is synced, such as the record, goes on.
+/// The store's files are known by their name; what else is synced, such as the record, goes on.
 const SOURCE: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static void hold(int fd) {
-    const char *flag = getenv("HUNG_DISK");
+static int hold(int fd) {
+    const char *hangs = getenv("HUNG_DISK"), *fails = getenv("FAILED_DISK");
     char link[64], path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
-    if (flag == NULL || length < 0) return;
+    if (hangs == NULL || fails == NULL || length < 0) return 0;
     path[length] = 0;
-    if (strstr(path, "store.db") == NULL) return;
-    while (access(flag, F_OK) == 0) usleep(2000);
+    if (strstr(path, "store.db") == NULL) return 0;
+    while (access(hangs, F_OK) == 0) usleep(2000);
+    if (access(fails, F_OK) != 0) return 0;
+    snprintf(path, sizeof path, "%s.once", fails);
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+    errno = EIO;
+    return -1;
 }
 
 int fdatasync(int fd) {
-    hold(fd);
-    return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
+    return hold(fd) ? -1 : ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
 }
 
 int fsync(int fd) {
-    hold(fd);
-    return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
+    return hold(fd) ? -1 : ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
 }
 "#;
 
@@ -55,13 +62,14 @@ impl HungDisk {
         let built =
             Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]).arg("-ldl").status();
         assert!(built.expect("a C compiler").success());
-        Self { library, switch: folder.join("hung-disk.on") }
+        Self { library, hangs: folder.join("disk.hangs"), fails: folder.join("disk.fails") }
     }
 
     /// What the program's environment needs.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, String)> {
-        vec![("LD_PRELOAD", self.library.display().to_string()), ("HUNG_DISK", self.switch.display().to_string())]
+        let files = [("LD_PRELOAD", &self.library), ("HUNG_DISK", &self.hangs), ("FAILED_DISK", &self.fails)];
+        files.map(|(name, path)| (name, path.display().to_string())).into()
     }
 
     /// From now on no sync comes to an end.
@@ -69,14 +77,32 @@ impl HungDisk {
     /// # Panics
     /// When the temporary folder can't be written.
     pub fn hang(&self) {
-        fs::write(&self.switch, "").expect("the temporary folder can be written");
+        fs::write(&self.hangs, "").expect("the temporary folder can be written");
+    }
+
+    /// From now on every sync fails, one that was held up too.
+    ///
+    /// # Panics
+    /// When the temporary folder can't be written.
+    pub fn fail(&self) {
+        fs::write(&self.fails, "").expect("the temporary folder can be written");
+        let _ = fs::remove_file(&self.hangs);
+    }
+
+    /// Whether a sync has failed since the start.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.fails.with_extension("fails.once").exists()
     }
 
     /// It answers again, and what was held up is done.
     ///
     /// # Panics
-    /// When it did not hang.
+    /// When it neither hung nor failed.
     pub fn go_on(&self) {
-        fs::remove_file(&self.switch).expect("it hung");
+        assert!(
+            [&self.hangs, &self.fails].map(|file| fs::remove_file(file).is_ok()).contains(&true),
+            "it answered all along"
+        );
     }
 }

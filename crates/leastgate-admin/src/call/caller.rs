@@ -6,9 +6,11 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 use leastgate_policy::token::{self, Digests};
 use leastgate_policy::{Accessor, Straggler, StragglerKind, TokenDigest, TokenKind};
-use leastgate_store::{AdminRecord, AdminRole, MayGrant};
+use leastgate_store::{AdminRecord, AdminRole, MayGrant, StoreError, TokenStore};
 use leastgate_telemetry::AdminActor;
 
+use super::Effect;
+use crate::asking::HASTE;
 use crate::listener::{Peer, network_of};
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
@@ -72,7 +74,7 @@ impl Caller {
 /// Who makes this request. Blocks: it asks the store.
 ///
 /// Over the socket a credential that is shown counts, so that a script can be less than its user.
-pub(crate) fn identify(shared: &Shared, parts: &Parts) -> Result<Caller, Problem> {
+pub(crate) fn identify(shared: &Shared, effect: Effect, parts: &Parts) -> Result<Caller, Problem> {
     match parts.extensions.get() {
         Some(&Peer::Unix { uid }) if !is_admitted(uid) => Err(Problem::new(
             Kind::PeerRefused,
@@ -80,9 +82,10 @@ pub(crate) fn identify(shared: &Shared, parts: &Parts) -> Result<Caller, Problem
         )
         .hint("run the command as root or as the gateway's user (sudo -u), or use the TCP listener with a credential")),
         Some(&Peer::Unix { uid }) if !parts.headers.contains_key(header::AUTHORIZATION) => Ok(Caller::of_user(uid)),
-        Some(Peer::Unix { .. }) => verify(shared, &parts.headers),
+        Some(Peer::Unix { .. }) => verify(shared, effect, &parts.headers),
         Some(Peer::Tcp { source, .. }) => {
-            verify(shared, &parts.headers).map_err(|problem| limited(shared, network_of(source.ip()), problem))
+            let verified = verify(shared, effect, &parts.headers);
+            verified.map_err(|problem| limited(shared, network_of(source.ip()), problem))
         }
         None => Err(Problem::new(Kind::Internal, "the connection's peer is not known")),
     }
@@ -100,7 +103,7 @@ fn is_admitted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-fn verify(shared: &Shared, headers: &HeaderMap) -> Result<Caller, Problem> {
+fn verify(shared: &Shared, effect: Effect, headers: &HeaderMap) -> Result<Caller, Problem> {
     let text = presented(headers)?;
     // Hashed whatever it looks like, so that a refusal costs the same (P31).
     let digests = shared.given.authority.key().digests(text);
@@ -111,7 +114,7 @@ fn verify(shared: &Shared, headers: &HeaderMap) -> Result<Caller, Problem> {
         )
         .hint("send an admin credential (lga_…): `leastgate admin create` makes one"));
     }
-    find(shared, &digests)?.map(Caller::of_record).ok_or_else(unknown)
+    find(shared, effect, digests)?.map(Caller::of_record).ok_or_else(unknown)
 }
 
 fn unknown() -> Problem {
@@ -130,26 +133,55 @@ fn presented(headers: &HeaderMap) -> Result<&[u8], Problem> {
     if scheme.eq_ignore_ascii_case(b"bearer ") && !text.is_empty() { Ok(text) } else { Err(missing()) }
 }
 
-/// Under the current pepper, then under the previous one, then once more: a credential that is moved from one to the
-/// other meanwhile is never unknown.
-fn find(shared: &Shared, digests: &Digests) -> Result<Option<AdminRecord>, Problem> {
-    let current = || find_by(shared, &digests.current);
-    let Some(previous) = digests.previous else { return current() };
-    if let Some(found) = current()? {
-        return Ok(Some(found));
+/// Most administrators who are remembered: more than any house has.
+const MOST_REMEMBERED: usize = 1_024;
+
+fn find(shared: &Shared, effect: Effect, digests: Digests) -> Result<Option<AdminRecord>, Problem> {
+    let (current, previous) = (digests.current, digests.previous);
+    let found = match effect {
+        Effect::Takes => match shared.asking.ask(move |store| search(store, current, previous)).wait(HASTE) {
+            Ok(found) => found,
+            Err(error) => Some(remembered(shared, current, previous).ok_or(error)?),
+        },
+        _ => search(&*shared.given.store, current, previous)?,
+    };
+    let Some(found) = found.filter(|admin| !shared.revoked_admins().contains(&admin.id)) else { return Ok(None) };
+    if Some(found.digest) == previous {
+        let (kind, accessor, previous) = (StragglerKind::Admin, found.id, found.digest);
+        shared.given.authority.stragglers().note(Straggler { kind, accessor, previous, current });
     }
-    let Some(found) = find_by(shared, &previous)? else { return current() };
-    let (kind, accessor, current) = (StragglerKind::Admin, found.id, digests.current);
-    shared.given.authority.stragglers().note(Straggler { kind, accessor, previous, current });
+    let mut callers = shared.callers();
+    if callers.len() >= MOST_REMEMBERED {
+        callers.clear();
+    }
+    callers.insert(found.id, found.clone());
     Ok(Some(found))
 }
 
-fn find_by(shared: &Shared, digest: &TokenDigest) -> Result<Option<AdminRecord>, Problem> {
-    let found = shared.given.store.find_admin(digest)?;
-    let is_living = |admin: &AdminRecord| {
-        admin.digest == *digest && admin.revoked.is_none() && !shared.revoked_admins().contains(&admin.id)
+/// Under the current pepper, then under the previous one, then once more: a credential that is moved from one to the
+/// other meanwhile is never unknown.
+fn search(
+    store: &dyn TokenStore,
+    current: TokenDigest,
+    previous: Option<TokenDigest>,
+) -> Result<Option<AdminRecord>, StoreError> {
+    let by = |digest: TokenDigest| {
+        let found = store.find_admin(&digest)?;
+        Ok(found.filter(|admin| admin.digest == digest && admin.revoked.is_none()))
     };
-    Ok(found.filter(is_living))
+    for digest in [Some(current), previous].into_iter().flatten() {
+        if let Some(found) = by(digest)? {
+            return Ok(Some(found));
+        }
+    }
+    if previous.is_some() { by(current) } else { Ok(None) }
+}
+
+/// Who has this credential, if the store has said so before. A record never changes but by a revocation, which is known here
+/// first.
+fn remembered(shared: &Shared, current: TokenDigest, previous: Option<TokenDigest>) -> Option<AdminRecord> {
+    let callers = shared.callers();
+    callers.values().find(|admin| admin.digest == current || Some(admin.digest) == previous).cloned()
 }
 
 /// Whether the event of a call without a caller is still one by which somebody learns something. Refused credentials were

@@ -225,7 +225,7 @@ async fn enter(shared: Arc<Shared>, operation: &'static Operation, run: Run, req
         }
         problem.into_response()
     };
-    let caller = match known(&shared, &parts).await {
+    let caller = match known(&shared, operation.effect, &parts).await {
         Ok(caller) => Arc::new(caller),
         // A source that keeps failing is not worth an event each time, whosever the fault is.
         Err(problem) if caller::is_worth_an_event(&shared, &parts, &problem) => return refused(None, problem),
@@ -247,9 +247,10 @@ async fn enter(shared: Arc<Shared>, operation: &'static Operation, run: Run, req
 }
 
 /// Who calls.
-async fn known(shared: &Arc<Shared>, parts: &Arc<Parts>) -> Result<Caller, Problem> {
+async fn known(shared: &Arc<Shared>, effect: Effect, parts: &Arc<Parts>) -> Result<Caller, Problem> {
     let (by, head) = (Arc::clone(shared), Arc::clone(parts));
-    shared.lanes.run(Lane::Identify, move || caller::identify(&by, &head)).await.and_then(|found| found)
+    let lane = if effect == Effect::Takes { Lane::IdentifyTaker } else { Lane::Identify };
+    shared.lanes.run(lane, move || caller::identify(&by, effect, &head)).await.and_then(|found| found)
 }
 
 /// The body of a call that the caller may make.

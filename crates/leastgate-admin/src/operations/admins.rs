@@ -1,5 +1,7 @@
 //! Administrators: listed, made and revoked.
 
+use std::time::Duration;
+
 use leastgate_policy::Accessor;
 use leastgate_store::{AdminRecord, MayGrant, NameSet, NewAdmin, StoreError, TokenName, issue_admin};
 use serde_json::json;
@@ -7,6 +9,7 @@ use serde_json::json;
 use super::issue::with_secret;
 use super::{check_text, detail, no_query, view};
 use crate::api::{AdminList, AdminRevoked, CreateAdmin, ReasonRequest};
+use crate::asking::{HASTE, PATIENCE};
 use crate::call::{Call, Change, Reply, from_json};
 use crate::ceiling;
 use crate::problem::{Kind, Problem};
@@ -86,7 +89,7 @@ pub(crate) fn revoke(call: &Call<'_>) -> Result<Reply, Problem> {
     // more wait for the store than leave threads for others.
     let held = call.shared.lock_changes();
     // Who it was is told where the store can be read; that nobody was meant it says below.
-    let before = given.store.list_admins().ok().and_then(|admins| admins.into_iter().find(|admin| admin.id == id));
+    let before = listed(call, HASTE).ok().and_then(|admins| admins.into_iter().find(|admin| admin.id == id));
     let kept = match &held {
         Some(_held) => given.store.revoke_admin(id, call.now),
         None => Err(StoreError::Overloaded),
@@ -121,18 +124,21 @@ fn told(admin: &AdminRecord) -> Vec<(String, String)> {
     ]
 }
 
+fn listed(call: &Call<'_>, patience: Duration) -> Result<Vec<AdminRecord>, StoreError> {
+    call.shared.asking.ask(|store| store.list_admins()).wait(patience)
+}
+
 /// By id, or by the name of one that isn't revoked.
 fn find(call: &Call<'_>) -> Result<Accessor, Problem> {
     let wanted = call.target();
     let is_id = wanted.bytes().any(|byte| byte.is_ascii_uppercase());
-    let listed = call.shared.given.store.list_admins();
     if let Some(id) = wanted.parse().ok().filter(|_| is_id) {
         // Where the store can't be read, it is taken at its word.
-        let is_missing = listed.is_ok_and(|admins| !admins.iter().any(|admin| admin.id == id));
+        let is_missing = listed(call, HASTE).is_ok_and(|admins| !admins.iter().any(|admin| admin.id == id));
         let missing = || StoreError::NotFound { kind: "admin", wanted: wanted.to_owned() };
         return if is_missing { Err(missing().into()) } else { Ok(id) };
     }
-    let admins = listed?;
+    let admins = listed(call, PATIENCE)?;
     let found = admins.iter().find(|admin| admin.name.as_str() == wanted && admin.revoked.is_none());
     found.map(|admin| admin.id).ok_or_else(|| StoreError::NotFound { kind: "admin", wanted: wanted.to_owned() }.into())
 }

@@ -95,7 +95,10 @@ fn check_condition(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
 
 fn take_away(call: &Call<'_>, change: Change, state: TokenState) -> Result<Reply, Problem> {
     let change = asked(call, change)?;
-    let found = find_in_force(call.shared, call.target())?;
+    let mut found = find_in_force(call.shared, call.target())?;
+    if call.expected_version()?.is_some() {
+        found = found.known(call.shared);
+    }
     let Line { asked, also, in_grace } = Line::of(call.shared, found, call.target(), call.now);
     check_condition(call, &asked)?;
     if state != TokenState::Revoked && asked.state(call.shared) == TokenState::Revoked {

@@ -7,8 +7,10 @@ use leastgate_store::{StoreError, TokenRecord};
 
 use super::view;
 use crate::api::TokenView;
+use crate::asking::{HASTE, PATIENCE};
 use crate::problem::Problem;
 use crate::state::{Shared, Tokens};
+use crate::sweeps::Gift;
 
 /// A token that was found.
 #[derive(Clone, Debug)]
@@ -48,6 +50,20 @@ impl Found {
             Kept::Stored(record) => Some(record),
             Kept::Declared(_) | Kept::InForce(_) => None,
         }
+    }
+
+    /// The same with its record, for who can wait for it, if the store has it to give.
+    pub(super) fn known(self, shared: &Shared) -> Self {
+        let (Kept::InForce(_), accessor) = (&self.kept, self.accessor) else { return self };
+        let record = shared.asking.ask(move |store| store.token(accessor)).wait(PATIENCE).ok();
+        let record = record.and_then(|record| shared.unsynced.without_refused(record).ok());
+        record.map_or(self, |record| Self::stored(shared, record))
+    }
+
+    /// What filters ask of it. Where the store did not say, it may be as old as any.
+    pub(super) fn gift(&self) -> Gift {
+        let unknown = Gift { digest: self.digest, created: Timestamp(0), active: Timestamp(0) };
+        self.record().map_or(unknown, Gift::from)
     }
 
     /// The state in force, which may be ahead of the store.
@@ -90,15 +106,23 @@ pub(super) fn find(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
     }
 }
 
-/// The same, and where the store can't be read, among what is in force: a broken disk keeps nobody from revoking.
+/// The same for who takes it out of force: where the store does not answer at once, among what is in force. A broken disk
+/// keeps nobody from revoking, and a slow one nobody waiting.
 pub(super) fn find_in_force(shared: &Shared, wanted: &str) -> Result<Found, Problem> {
-    let asked = match stored(shared, wanted) {
-        Ok(record) => return Ok(Found::stored(shared, record)),
+    let name = wanted.to_owned();
+    let asked = shared.asking.ask(move |store| store.find_token(&name));
+    let error = match kept(shared, wanted, asked.wait(HASTE)) {
+        Ok(found) => return Ok(found),
         Err(error @ StoreError::NotFound { .. }) => return Err(error.into()),
         Err(error) => error,
     };
     let now = shared.now();
-    in_force(shared, |token| rank(token, wanted, now)).into_iter().next().ok_or_else(|| asked.into())
+    match in_force(shared, |token| rank(token, wanted, now)).into_iter().next() {
+        Some(found) => Ok(found),
+        // Nothing is to be taken out of force that could wait for it.
+        None if matches!(error, StoreError::Timeout { .. }) => Ok(kept(shared, wanted, asked.wait(PATIENCE))?),
+        None => Err(error.into()),
+    }
 }
 
 /// What is in force and has a rank, the highest first.
@@ -146,7 +170,8 @@ pub(super) fn in_grace(shared: &Shared, token: &Found, now: Timestamp) -> Vec<Fo
 
 /// Who has this name, is not out of force for good and not past its end: who holds it comes first.
 fn namesakes(shared: &Shared, name: &str, now: Timestamp) -> Vec<Found> {
-    let mut found = match shared.given.store.namesakes(name, now) {
+    let wanted = name.to_owned();
+    let mut found = match shared.asking.ask(move |store| store.namesakes(&wanted, now)).wait(HASTE) {
         Ok(records) => {
             let made = records.into_iter().filter_map(|record| shared.unsynced.without_refused(record).ok());
             made.map(|record| Found::stored(shared, record)).collect()
@@ -160,13 +185,30 @@ fn namesakes(shared: &Shared, name: &str, now: Timestamp) -> Vec<Found> {
     found
 }
 
-/// The record in the store, without what was refused to whoever asked for it and may be kept all the same.
+/// What the store has said, asked for no longer than that took.
+fn kept(shared: &Shared, wanted: &str, said: Result<TokenRecord, StoreError>) -> Result<Found, StoreError> {
+    let record = counting(shared, wanted, said?, |old| shared.asking.ask(move |store| store.token(old)).wait(HASTE))?;
+    Ok(Found::stored(shared, record))
+}
+
+/// The record in the store.
 fn stored(shared: &Shared, wanted: &str) -> Result<TokenRecord, StoreError> {
+    let store = &shared.given.store;
+    counting(shared, wanted, store.find_token(wanted)?, |old| store.token(old))
+}
+
+/// A record without what was refused to whoever asked for it and may be kept all the same.
+fn counting(
+    shared: &Shared,
+    wanted: &str,
+    record: TokenRecord,
+    token: impl FnOnce(Accessor) -> Result<TokenRecord, StoreError>,
+) -> Result<TokenRecord, StoreError> {
     let missing = || StoreError::NotFound { kind: "token", wanted: wanted.chars().take(80).collect() };
-    match shared.unsynced.without_refused(shared.given.store.find_token(wanted)?) {
+    match shared.unsynced.without_refused(record) {
         Ok(record) => Ok(record),
         Err(None) => Err(missing()),
-        Err(Some(old)) => shared.unsynced.without_refused(shared.given.store.token(old)?).map_err(|_| missing()),
+        Err(Some(old)) => shared.unsynced.without_refused(token(old)?).map_err(|_| missing()),
     }
 }
 

@@ -96,9 +96,12 @@ fn check_in_use(call: &Call<'_>, found: &Found) -> Result<(), Problem> {
 
 /// What takes access away comes first and stays, whatever becomes of the rest.
 fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(HandedOver, Cut), Problem> {
-    let found = find_in_force(call.shared, call.target())?;
+    let mut found = find_in_force(call.shared, call.target())?;
+    if call.expected_version()?.is_some() {
+        found = found.known(call.shared);
+    }
     // Before its state is asked for: a revocation of many either has it revoked by now, or finds it leaving, or its successor.
-    let leaving = found.record().map(|record| call.shared.sweeps.leave(record));
+    let leaving = call.shared.sweeps.leave(found.gift());
     let change = revocation(call, &asked.reason);
     let before = found.state(call.shared);
     if before == TokenState::Revoked {
@@ -110,12 +113,13 @@ fn rotate_leaked(call: &Call<'_>, asked: &RotateToken) -> Result<(HandedOver, Cu
     // for it is looked for after that: none is made for a token that is out of force.
     apply(call.shared, &found, TokenState::Revoked)?;
     cutting.in_force();
+    let found = found.known(call.shared);
     let ending = Ending::of(call, found.accessor);
     let rotated = stored(&found).cloned().and_then(|old| {
         let held = call.lock_gift()?;
         let rotated = hand_over(call, &old, &OldEnd::Revoked(change.clone()))?;
         drop(held);
-        check_not_overtaken(call, rotated, leaving.is_some_and(|leaving| leaving.is_found()))
+        check_not_overtaken(call, rotated, leaving.is_found())
     });
     let rotated = rotated.map_err(|problem| {
         let taken = apply(call.shared, &found, TokenState::Revoked)

@@ -127,7 +127,8 @@ fn is_holder(shared: &Shared, found: &Found) -> bool {
     found.record().map_or_else(|| found.state(shared) == TokenState::Active, |record| record.successor.is_none())
 }
 
-/// The token that a rotation has made of this one. Where the store can't be read, whoever has the name.
+/// The token that a rotation has made of this one. Where the store does not say at once, whoever has the name: who asks has the
+/// turn.
 fn made_of(shared: &Shared, found: &Found) -> Option<Found> {
     let now = find_in_force(shared, &found.accessor.to_string()).ok()?;
     match now.record() {

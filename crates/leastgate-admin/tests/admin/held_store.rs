@@ -7,7 +7,7 @@ use std::time::Duration;
 use leastgate_policy::{Accessor, Straggler, Timestamp, TokenDigest, TokenEntry};
 use leastgate_store::{
     AdminRecord, Redigested, Rotated, Rotation, StateChange, StoreError, StragglerCounts, TimeFilter, TokenPage,
-    TokenQuery, TokenRecord, TokenStore, Tombstone, Undo, UsageDelta, UsageRow,
+    TokenQuery, TokenRecord, TokenStore, Tombstone, Undo, UsageBatch, UsageRow,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -81,7 +81,7 @@ impl TokenStore for HeldStore {
         fn count_made_before(&self, before: Timestamp, now: Timestamp) -> Kept<u64>;
         fn load(&self, take: &(dyn Fn(TokenEntry) + Sync)) -> Kept<u64>;
         fn use_known_since(&self) -> Kept<Option<Timestamp>>;
-        fn record_usage(&self, deltas: Vec<UsageDelta>) -> Kept<()>;
+        fn record_usage(&self, batch: UsageBatch) -> Kept<()>;
         fn usage_of(&self, accessor: Accessor) -> Kept<Vec<UsageRow>>;
         fn for_each_usage(&self, take: &mut dyn FnMut(UsageRow)) -> Kept<u64>;
         fn purge(&self, older_than: Timestamp, limit: u32) -> Kept<Vec<TokenDigest>>;

@@ -1,7 +1,7 @@
 //! Limits of a token through the API: what may be asked for, what is shown, what stands on record.
 
 use leastgate_policy::TokenLimits;
-use leastgate_store::UsageDelta;
+use leastgate_store::{UsageBatch, UsageDelta};
 use serde_json::{Value, json};
 
 use crate::fixture::{operator, start};
@@ -124,7 +124,7 @@ fn what_stands_in_for_a_token_leaves_where_it_was_last_used_from() {
         let now = plane.telemetry.clock().timestamp();
         if is_stored {
             let use_of = UsageDelta { accessor, rule: None, count: 1, last_used: now, last_source: source() };
-            plane.store.record_usage(vec![use_of]).unwrap();
+            plane.store.record_usage(UsageBatch::draw(vec![use_of]).unwrap()).unwrap();
         } else {
             plane.telemetry.usage().record(accessor, None, now, source());
         }

@@ -4,6 +4,7 @@
 
 mod access;
 mod advice;
+mod blocked_store;
 mod conditions;
 mod cuts;
 mod edits;

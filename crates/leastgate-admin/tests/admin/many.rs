@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use leastgate_policy::Timestamp;
-use leastgate_store::UsageDelta;
+use leastgate_store::{UsageBatch, UsageDelta};
 use serde_json::{Value, json};
 
 use crate::fixture::{Plane, start};
@@ -113,7 +113,7 @@ fn times_are_filters_too() {
         last_used: Timestamp(4_000_000_000),
         last_source: None,
     };
-    plane.store.record_usage(vec![used]).unwrap();
+    plane.store.record_usage(UsageBatch::draw(vec![used]).unwrap()).unwrap();
     let revoke = |body: &Value| plane.post(&plane.root, "/v1/revocations", body).json();
     assert_eq!(revoke(&json!({"created_before": "2001-01-01T00:00:00Z", "reason": "x"}))["matched"], 0);
     assert_eq!(revoke(&json!({"unused_since": "2090-01-01T00:00:00Z", "owner": "ann", "reason": "x"}))["revoked"], 1);

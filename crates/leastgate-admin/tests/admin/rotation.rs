@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leastgate_policy::{Timestamp, TokenState};
-use leastgate_store::{Change, SqliteOptions, SqliteStore, StateChange, UsageDelta};
+use leastgate_store::{Change, SqliteOptions, SqliteStore, StateChange, UsageBatch, UsageDelta};
 use serde_json::{Value, json};
 
 use crate::fixture::{Setup, key, operator, policy, start};
@@ -122,7 +122,7 @@ fn its_status_says_who_still_uses_the_old_one_and_from_where() {
         last_used: Timestamp(4_000_000_000),
         last_source: Some("192.0.2.7".parse().unwrap()),
     };
-    plane.store.record_usage(vec![used]).unwrap();
+    plane.store.record_usage(UsageBatch::draw(vec![used]).unwrap()).unwrap();
     let old = &view()["predecessors"][0];
     let last = json!({"at": "2096-10-02T07:06:40Z", "source": "192.0.2.7", "rule": "orders:read/allow/GET /v1/orders"});
     assert_eq!((&old["last_used"], &old["used_since_rotation"]), (&last, &json!(true)));

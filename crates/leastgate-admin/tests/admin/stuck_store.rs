@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use leastgate_admin::api::Moment;
 use leastgate_policy::{Timestamp, TokenState};
-use leastgate_store::{SqliteOptions, SqliteStore, TokenStore};
+use leastgate_store::{AdminRole, MayGrant, SqliteOptions, SqliteStore, TokenStore};
 use serde_json::{Value, json};
 
-use crate::fixture::{Plane, Setup, ask, key, raw, raw_unix};
+use crate::blocked_store::blocked;
+use crate::fixture::{Plane, Setup, admin, ask, key, memory, raw, raw_unix, until};
 
 fn on_disk(path: &Path) -> (Plane, Arc<dyn TokenStore>) {
     let store: Arc<dyn TokenStore> =
@@ -243,4 +244,47 @@ fn an_export_hands_out_what_is_in_force_and_not_what_the_store_still_knows() {
     assert_eq!((&less["restrictions"]["source_ip"], &less["limits"]["rate"]), (&json!(["10.0.0.0/8"]), &json!(3)));
     assert_eq!(less["expires"], json!(sooner), "{less}");
     browser.execute_batch("ROLLBACK").unwrap();
+}
+
+/// Neither the disk nor whoever keeps asking things of it has a say: the memory part needs neither of them.
+#[test]
+fn what_is_taken_away_is_in_force_while_every_read_of_the_store_hangs() {
+    let (store, reads) = blocked(memory());
+    let plane = Setup { store, ..Setup::default() }.start();
+    let [by_name, by_accessor, off] = ["a", "b", "c"].map(|name| plane.make(&reader(name)));
+    let viewer = admin(&*plane.store, "viewer", AdminRole::Viewer, MayGrant::everything());
+    let paths = [
+        ("/v1/tokens/a/revoke".to_owned(), &by_name.1),
+        (format!("/v1/tokens/{}/revoke", by_accessor.0), &by_accessor.1),
+        ("/v1/tokens/c/disable".to_owned(), &off.1),
+    ];
+    let admins = plane.get(&plane.root, "/v1/admins").json();
+    let of_viewer = |admin: &&Value| admin["name"] == "viewer";
+    let id = admins["items"].as_array().unwrap().iter().find(of_viewer).unwrap()["id"].as_str().unwrap().to_owned();
+    reads.block();
+    std::thread::scope(|scope| {
+        // More than there are places for those who only look.
+        for n in 0..40 {
+            let (admin, viewer, n) = (plane.admin, viewer.clone(), format!("/v1/tokens/n{n}"));
+            scope.spawn(move || ask(admin, &viewer, "GET", &n, "", None));
+        }
+        until("all that may look hang", || reads.hanging() >= 16);
+        let mut answers = Vec::new();
+        for (path, secret) in &paths {
+            let (admin, root) = (plane.admin, plane.root.clone());
+            let body = json!({"reason": "leaked"}).to_string();
+            answers.push(scope.spawn(move || ask(admin, &root, "POST", path, "", Some(&body))));
+            until("it is in force at once", || plane.decide(secret) != "scope_granted");
+        }
+        let gone = plane.post(&plane.root, &format!("/v1/admins/{id}/revoke"), &json!({"reason": "left"}));
+        assert_eq!((gone.status, &gone.json()["durable"]), (200, &json!(true)), "{gone:?}");
+        // Who has never called is not known without the store, and nobody is let in for that.
+        let unknown = plane.post(&viewer.replace("lga_", "lga_x"), &paths[0].0, &json!({"reason": "mischief"}));
+        assert!(matches!(unknown.status, 401 | 503), "{unknown:?}");
+        reads.release();
+        for answer in answers {
+            let answer = answer.join().unwrap();
+            assert_eq!((answer.status, &answer.json()["durable"]), (200, &json!(true)), "{answer:?}");
+        }
+    });
 }

@@ -276,7 +276,9 @@ impl TokenTable {
         if let Some(mut record) = self.records.get_mut(&key_of(with)).filter(|record| record.has_digest(with))
             && let Some(terms) = &mut record.terms
         {
-            Arc::make_mut(terms).share(meter, of.state == TokenState::Rotating);
+            // Nothing stands in for a disabled one: it was disabled in its grace.
+            let is_successor = matches!(of.state, TokenState::Rotating | TokenState::Disabled);
+            Arc::make_mut(terms).share(meter, is_successor);
         }
     }
 

@@ -58,7 +58,7 @@ use crate::rotation::{Rotated, Rotation};
 use crate::store::TokenStore;
 use crate::tombstone::Tombstone;
 use crate::undo::Undo;
-use crate::usage::{UsageDelta, UsageRow};
+use crate::usage::{UsageBatch, UsageRow};
 
 /// Records in one SQLite file, or in memory. A clone is another handle to the same store; when the last one
 /// goes, what waits is committed and the file is closed.
@@ -75,8 +75,13 @@ struct Shared {
     patience: Duration,
     rows_at_once: u32,
     readers: Readers,
+    /// Only for what is found at once, or asked by what takes access away: no number of lists keeps it waiting.
+    lookups: Readers,
     writer: Writer,
 }
+
+/// How many [`Shared::lookups`] may run at once.
+const LOOKUPS: usize = 4;
 
 impl SqliteStore {
     /// Opens the store at `path`, and makes it where there is none. The caller holds the folder's lock
@@ -130,10 +135,10 @@ impl SqliteStore {
         prepare(&connection, place.path(), environment, key, options).map_err(|failure| failure.at(place.path()))?;
         let folding = Folding::new(options.rows_at_once);
         let writer = Writer::start(connection, place.path(), options.queue, folding)?;
-        let readers = Readers::new(place.clone(), options.readers);
+        let (readers, lookups) = (Readers::new(place.clone(), options.readers), Readers::new(place.clone(), LOOKUPS));
         let (environment, peppers) = (environment.into(), Peppers::of(key));
         let SqliteOptions { patience, rows_at_once, .. } = options;
-        let shared = Shared { place, environment, peppers, patience, rows_at_once, readers, writer };
+        let shared = Shared { place, environment, peppers, patience, rows_at_once, readers, lookups, writer };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -173,6 +178,10 @@ impl SqliteStore {
         self.shared.readers.read(self.shared.patience, read)
     }
 
+    fn look_up<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, StoreError> {
+        self.shared.lookups.read(self.shared.patience, read)
+    }
+
     fn environment(&self) -> Arc<str> {
         Arc::clone(&self.shared.environment)
     }
@@ -193,6 +202,7 @@ impl Shared {
     fn close(&self, deadline: Duration) -> Result<(), StoreError> {
         // Readers first: the last connection to close folds the write-ahead log into the file.
         self.readers.close();
+        self.lookups.close();
         self.writer.close(deadline)
     }
 }
@@ -224,11 +234,11 @@ impl TokenStore for SqliteStore {
     }
 
     fn token(&self, accessor: Accessor) -> Result<TokenRecord, StoreError> {
-        self.read(|connection| tokens::by_accessor(connection, &self.shared.environment, accessor))
+        self.look_up(|connection| tokens::by_accessor(connection, &self.shared.environment, accessor))
     }
 
     fn find_token(&self, name_or_accessor: &str) -> Result<TokenRecord, StoreError> {
-        self.read(|connection| tokens::find(connection, &self.shared.environment, name_or_accessor))
+        self.look_up(|connection| tokens::find(connection, &self.shared.environment, name_or_accessor))
     }
 
     fn list_tokens(&self, query: &TokenQuery) -> Result<TokenPage, StoreError> {
@@ -281,11 +291,11 @@ impl TokenStore for SqliteStore {
     }
 
     fn predecessors_of(&self, accessor: Accessor) -> Result<Vec<TokenRecord>, StoreError> {
-        self.read(|connection| rotate::predecessors_of(connection, &self.shared.environment, accessor))
+        self.look_up(|connection| rotate::predecessors_of(connection, &self.shared.environment, accessor))
     }
 
     fn namesakes(&self, name: &str, now: Timestamp) -> Result<Vec<TokenRecord>, StoreError> {
-        self.read(|connection| rotate::namesakes(connection, &self.shared.environment, name, now))
+        self.look_up(|connection| rotate::namesakes(connection, &self.shared.environment, name, now))
     }
 
     fn sharing_limits(&self) -> Result<Vec<(TokenDigest, TokenDigest)>, StoreError> {
@@ -293,7 +303,7 @@ impl TokenStore for SqliteStore {
     }
 
     fn for_each_by_time(&self, filter: &TimeFilter, take: &mut dyn FnMut(Accessor)) -> Result<u64, StoreError> {
-        self.read(|connection| bulk::for_each_by_time(connection, filter, take))
+        self.look_up(|connection| bulk::for_each_by_time(connection, filter, take))
     }
 
     fn idle_tokens(&self, since: Timestamp, limit: u32) -> Result<Vec<TokenRecord>, StoreError> {
@@ -308,13 +318,12 @@ impl TokenStore for SqliteStore {
         load::load(&self.shared.readers, self.shared.patience, take)
     }
 
-    fn record_usage(&self, deltas: Vec<UsageDelta>) -> Result<(), StoreError> {
-        // Skipped when nobody waits: the caller keeps what failed and would count it twice.
-        self.write(Abandoned::Skip, move |connection| usage::record(connection, &deltas))
+    fn record_usage(&self, batch: UsageBatch) -> Result<(), StoreError> {
+        self.write(Abandoned::Skip, move |connection| usage::record_once(connection, &batch))
     }
 
     fn use_known_since(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.read(meta::use_known_since)
+        self.look_up(meta::use_known_since)
     }
 
     fn usage_of(&self, accessor: Accessor) -> Result<Vec<UsageRow>, StoreError> {
@@ -330,7 +339,7 @@ impl TokenStore for SqliteStore {
     }
 
     fn tombstone_of(&self, accessor: Accessor, digest: &TokenDigest) -> Result<Option<Tombstone>, StoreError> {
-        self.read(|connection| purge::tombstone_of(connection, accessor, digest))
+        self.look_up(|connection| purge::tombstone_of(connection, accessor, digest))
     }
 
     fn create_admin(&self, admin: AdminRecord) -> Result<AdminRecord, StoreError> {
@@ -340,15 +349,15 @@ impl TokenStore for SqliteStore {
     }
 
     fn find_admin(&self, digest: &TokenDigest) -> Result<Option<AdminRecord>, StoreError> {
-        self.read(|connection| admins::by_digest(connection, digest))
+        self.look_up(|connection| admins::by_digest(connection, digest))
     }
 
     fn list_admins(&self) -> Result<Vec<AdminRecord>, StoreError> {
-        self.read(admins::all)
+        self.look_up(admins::all)
     }
 
     fn count_admins(&self) -> Result<u64, StoreError> {
-        self.read(admins::count).map(i64::unsigned_abs)
+        self.look_up(admins::count).map(i64::unsigned_abs)
     }
 
     fn revoke_admin(&self, id: Accessor, at: Timestamp) -> Result<AdminRecord, StoreError> {

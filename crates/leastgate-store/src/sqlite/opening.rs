@@ -14,7 +14,7 @@ use crate::error::Failure;
 pub struct SqliteOptions {
     /// How many changes may wait for the writer.
     pub queue: usize,
-    /// How many reads may run at once.
+    /// How many reads may run at once, those apart that find a record by what it is called.
     pub readers: usize,
     /// How long a call waits for its turn and its commit.
     pub patience: Duration,

@@ -79,18 +79,20 @@ pub(super) fn namesakes(
     name: &str,
     now: Timestamp,
 ) -> Result<Vec<TokenRecord>, Failure> {
-    let condition = "name = ?1 AND state <> 'revoked' AND token IS NULL AND (expires IS NULL OR expires > ?2)
-        ORDER BY holds_name DESC, id DESC";
-    select(connection, env, condition, (name, seconds(now)))
+    select(connection, env, NAMESAKES, (name, seconds(now)))
 }
 
-/// A name's tokens in their order, then what stands in for one: it may have been there before the token it belongs to now.
+const NAMESAKES: &str = "name = ?1 AND state <> 'revoked' AND token IS NULL AND (expires IS NULL OR expires > ?2)
+    ORDER BY holds_name DESC, id DESC";
+
+/// A name's tokens in their order, those that may be enabled again among them, then what stands in for one: it may have been
+/// there before the token it belongs to now.
 /// `CROSS JOIN` keeps to the indexes of the few that have another one.
 pub(super) fn sharing_limits(connection: &Connection) -> Result<Vec<(TokenDigest, TokenDigest)>, Failure> {
     let mut statement = connection.prepare_cached(
         "SELECT old.digest, new.digest, 0 AS part, old.id AS place
          FROM tokens old CROSS JOIN tokens new ON new.accessor = old.successor
-         WHERE old.successor IS NOT NULL AND old.state = 'rotating'
+         WHERE old.successor IS NOT NULL AND old.state IN ('rotating', 'disabled')
              AND NOT EXISTS (SELECT 1 FROM pending_revocations WHERE token = old.id)
          UNION ALL
          SELECT parent.digest, child.digest, 1, child.id
@@ -114,4 +116,21 @@ pub(super) fn select(
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map(values, |row| record(row, env))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::schema;
+
+    #[test]
+    fn tokens_with_a_name_are_found_by_an_index() {
+        let connection = Connection::open_in_memory().unwrap();
+        schema::migrate(&connection).unwrap();
+        let explain = format!("EXPLAIN QUERY PLAN SELECT {RECORD_COLUMNS} FROM tokens {PENDING} WHERE {NAMESAKES}");
+        let mut plan = connection.prepare(&explain).unwrap();
+        let steps = plan.query_map(("bot", 1), |row| row.get::<_, String>(3)).unwrap();
+        let steps = steps.collect::<rusqlite::Result<Vec<_>>>().unwrap().join("\n");
+        assert!(steps.contains("tokens USING INDEX tokens_by_name (name=?)"), "{steps}");
+    }
 }

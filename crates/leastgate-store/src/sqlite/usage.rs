@@ -4,15 +4,32 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use leastgate_policy::{Accessor, Timestamp};
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::decode::{integer, number, optional, parsed, seconds, text, time};
 use super::meta;
 use crate::error::Failure;
-use crate::usage::{UsageDelta, UsageRow};
+use crate::usage::{UsageBatch, UsageDelta, UsageRow};
 
 pub(super) const ROWS: &str =
     "SELECT accessor, rule, count, last_used, last_source FROM usage JOIN rules ON rules.id = rule_id";
+
+/// The key in `meta` of the batch that was added last.
+const LAST: &str = "usage-batch";
+
+/// Unless it is the batch that was added last: whoever handed it over may not know that it was.
+pub(super) fn record_once(connection: &Connection, batch: &UsageBatch) -> Result<(), Failure> {
+    let number = batch.number.to_le_bytes();
+    let last: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+        .query_one([LAST], |row| row.get(0))
+        .optional()?;
+    if last.is_some_and(|last| last == number) {
+        return Ok(());
+    }
+    connection.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?.execute((LAST, number))?;
+    record(connection, &batch.deltas)
+}
 
 pub(super) fn record(connection: &Connection, deltas: &[UsageDelta]) -> Result<(), Failure> {
     let mut rules: HashMap<&str, i64> = HashMap::new();

@@ -6,8 +6,10 @@
 //! ([`Upkeep`]) is done while nothing else does.
 //!
 //! Who gives access and waits no longer takes the change back by leaving. Right before a commit the writer asks whether
-//! anybody of the group has left, and if so makes it again without theirs; from there until the commit has succeeded or
-//! failed, who leaves is in doubt, and knows it.
+//! anybody of the group has left, and if so makes it again without theirs; from there until the commit has succeeded, or is
+//! known to have failed for good ([`commits`]), who leaves is in doubt, and knows it.
+
+mod commits;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use self::commits::{Commits, Failed};
 use super::fate::{Fate, Left};
 use super::queue::{Queue, Refused, Taken};
 use crate::error::{Failure, StoreError, from_io};
@@ -102,7 +105,8 @@ impl Writer {
         match (fate.map(|fate| fate.leave()), gone) {
             // The answer may have come while the caller was leaving.
             (Some(Left::InDoubt), _) => {
-                answer.try_recv().unwrap_or(Err(StoreError::InDoubt { waited: patience, made: Vec::new() }))
+                let why = format!("the store did not finish within {patience:?}");
+                answer.try_recv().unwrap_or(Err(StoreError::InDoubt { why, made: Vec::new() }))
             }
             (_, RecvTimeoutError::Disconnected) => Err(StoreError::Closed),
             (Some(Left::Withdrawn), RecvTimeoutError::Timeout) => Err(StoreError::Withdrawn { waited: patience }),
@@ -198,6 +202,7 @@ where
 fn run(connection: &Connection, queue: &Queue<Box<dyn Change>>, path: &Path, upkeep: &mut impl Upkeep) {
     // At once, when nothing waits: what was left to do when the store was closed.
     let mut due = Some(Instant::now());
+    let mut commits = Commits::new(connection, path);
     loop {
         let mut group = match queue.take(GROUP, due) {
             Taken::Items(group) => group,
@@ -208,71 +213,34 @@ fn run(connection: &Connection, queue: &Queue<Box<dyn Change>>, path: &Path, upk
                 };
                 continue;
             }
-            Taken::Closed => return,
+            Taken::Closed => return commits.close(),
         };
         due.get_or_insert_with(Instant::now);
-        match commit_group(connection, &mut group, path) {
-            Ok(()) => group.into_iter().for_each(|change| change.answer(Ok(()))),
+        match commits.make(&mut group) {
             // Behind a foreign lock each further attempt would only wait as long again.
-            Err(error) if group.len() == 1 || matches!(error, StoreError::Busy { .. }) => {
-                group.into_iter().for_each(|change| change.answer(Err(error.clone())));
+            Err(Failed::Undone(error)) if group.len() > 1 && !matches!(error, StoreError::Busy { .. }) => {
+                for change in group {
+                    let mut alone = vec![change];
+                    let made = commits.make(&mut alone);
+                    answer(alone, &made);
+                }
             }
-            Err(_) => group.into_iter().for_each(|change| commit_alone(connection, change, path)),
+            made => answer(group, &made),
         }
     }
 }
 
-fn commit_alone(connection: &Connection, change: Box<dyn Change>, path: &Path) {
-    let mut group = vec![change];
-    let committed = commit_group(connection, &mut group, path);
-    group.into_iter().for_each(|change| change.answer(committed.clone()));
-}
-
-/// All changes of the group in one transaction, but for those whose callers have left; on an error none of them is made.
-fn commit_group(connection: &Connection, group: &mut Vec<Box<dyn Change>>, path: &Path) -> Result<(), StoreError> {
-    loop {
-        group.retain(|change| !change.fate().is_some_and(Fate::is_left));
-        if group.is_empty() {
-            return Ok(());
-        }
-        let outcome = in_transaction(connection, group, path);
-        if let Ok(Outcome::Committed) = outcome {
-            return Ok(());
-        }
-        if !connection.is_autocommit() {
-            // SQLite has often rolled back by itself; if this fails too, the next BEGIN says so.
-            let _ = connection.execute_batch("ROLLBACK");
-        }
-        group.retain(|change| change.fate().is_none_or(Fate::end_commit));
-        // Each time somebody has left there is one less.
-        outcome.map_err(|failure| failure.at(path))?;
+fn answer(group: Vec<Box<dyn Change>>, made: &Result<(), Failed>) {
+    for change in group {
+        let made = made.as_ref().copied().map_err(|failed| match failed {
+            Failed::Undone(error) => error.clone(),
+            Failed::InDoubt(error) if change.fate().is_none() => error.clone(),
+            Failed::InDoubt(error) => {
+                StoreError::InDoubt { why: format!("the store failed while it wrote ({error})"), made: Vec::new() }
+            }
+        });
+        change.answer(made);
     }
-}
-
-/// How far a transaction came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Committed,
-    /// Somebody has left whose change is in it.
-    SomebodyLeft,
-}
-
-fn in_transaction(connection: &Connection, group: &mut [Box<dyn Change>], path: &Path) -> Result<Outcome, Failure> {
-    // IMMEDIATE: a transaction that begins as a reader can be refused when it comes to write.
-    connection.execute_batch("BEGIN IMMEDIATE")?;
-    for change in &mut *group {
-        connection.prepare_cached("SAVEPOINT change")?.execute([])?;
-        if change.attempt(connection, path) == Kept::No {
-            // Fails when the error has already undone the whole transaction, which then fails as a whole.
-            connection.prepare_cached("ROLLBACK TO change")?.execute([])?;
-        }
-        connection.prepare_cached("RELEASE change")?.execute([])?;
-    }
-    if !group.iter().all(|change| change.fate().is_none_or(Fate::begin_commit)) {
-        return Ok(Outcome::SomebodyLeft);
-    }
-    connection.execute_batch("COMMIT")?;
-    Ok(Outcome::Committed)
 }
 
 #[cfg(test)]

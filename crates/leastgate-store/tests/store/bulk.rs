@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use leastgate_policy::{Restrictions, Timestamp, TokenEntry, TokenState};
-use leastgate_store::{Change, NewToken, SqliteStore, StoreError, TimeFilter, TokenGrant, TokenStore, UsageDelta};
+use leastgate_store::{
+    Change, NewToken, SqliteStore, StoreError, TimeFilter, TokenGrant, TokenStore, UsageBatch, UsageDelta,
+};
 
 use crate::fixture::{Home, NOW, change, loaded, memory, named, options, record};
 
@@ -90,7 +92,7 @@ fn tokens_are_found_by_their_times() {
     let (old, used, young) = (at("old", NOW), at("used", NOW), at("young", NOW.plus(50)));
     let delta =
         UsageDelta { accessor: used, rule: Some("r".into()), count: 1, last_used: NOW.plus(80), last_source: None };
-    store.record_usage(vec![delta]).unwrap();
+    store.record_usage(UsageBatch::draw(vec![delta]).unwrap()).unwrap();
     let found = |unused_since: Option<u64>, created_before: Option<u64>| {
         let times = TimeFilter {
             unused_since: unused_since.map(|more| NOW.plus(more)),

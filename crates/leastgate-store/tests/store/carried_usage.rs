@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use leastgate_policy::{Accessor, Timestamp};
 use leastgate_store::archive::RestoreOptions;
 use leastgate_store::{
-    Change, LastUse, SqliteStore, TimeFilter, TokenQuery, TokenRecord, TokenStore, UsageDelta, UsageRow,
+    Change, LastUse, SqliteStore, TimeFilter, TokenQuery, TokenRecord, TokenStore, UsageBatch, UsageDelta, UsageRow,
 };
 use rusqlite::Connection;
 
@@ -26,7 +26,7 @@ const SINCE: Timestamp = Timestamp(NOW.0 + 60);
 
 fn use_it(store: &SqliteStore, accessor: Accessor, rule: &str, count: u64, at: Timestamp, from: IpAddr) {
     let delta = UsageDelta { accessor, rule: Some(rule.into()), count, last_used: at, last_source: Some(from) };
-    store.record_usage(vec![delta]).unwrap();
+    store.record_usage(UsageBatch::draw(vec![delta]).unwrap()).unwrap();
 }
 
 fn row(accessor: Accessor, rule: &str, count: u64, at: Timestamp, from: IpAddr) -> UsageRow {

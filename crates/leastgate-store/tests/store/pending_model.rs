@@ -4,7 +4,7 @@
 use leastgate_policy::Timestamp;
 use leastgate_store::{
     Change, MadeUnder, NewToken, OldEnd, Rotated, Rotation, SortKey, SqliteOptions, SqliteStore, StateChange,
-    StateFilter, StoreError, TimeFilter, TokenQuery, TokenRecord, TokenStore, UsageDelta,
+    StateFilter, StoreError, TimeFilter, TokenQuery, TokenRecord, TokenStore, UsageBatch, UsageDelta,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -105,7 +105,7 @@ fn make(store: &SqliteStore, drawn: &[TokenRecord], asked: &Ask) -> Answer {
         Ask::Use(number, at) => {
             let (accessor, last_used) = (drawn[*number].accessor, NOW.plus(*at));
             let delta = UsageDelta { accessor, rule: Some("r".into()), count: 1, last_used, last_source: None };
-            Answer::Done(store.record_usage(vec![delta]))
+            Answer::Done(store.record_usage(UsageBatch::draw(vec![delta]).unwrap()))
         }
         // As many as there may be: which of them go first is nobody's business.
         Ask::Purge(before) => Answer::Count(store.purge(NOW.plus(*before), 100).map(|digests| digests.len())),

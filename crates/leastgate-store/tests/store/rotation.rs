@@ -65,6 +65,8 @@ fn those_that_share_limits_come_in_an_order_that_leads_to_one_meter() {
     rotate(&store, &other, &leaked).unwrap();
     let pairs = [(&first, &second), (&second, &third), (&third, &child)].map(|(of, with)| (of.digest, with.digest));
     assert_eq!(store.sharing_limits().unwrap(), pairs);
+    store.change_state(first.accessor, change(Change::Disable), None).unwrap();
+    assert_eq!(store.sharing_limits().unwrap(), pairs, "it may be enabled before its grace is over");
     store.change_state(child.accessor, change(Change::Revoke), None).unwrap();
     assert_eq!(store.sharing_limits().unwrap(), pairs[..2]);
 }

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use leastgate_policy::{Accessor, Timestamp};
-use leastgate_store::{Change, LastUse, TokenStore, UsageDelta, UsageRow};
+use leastgate_store::{
+    Change, LastUse, SqliteOptions, StoreError, TimeFilter, TokenStore, UsageBatch, UsageDelta, UsageRow,
+};
 
 use crate::fixture::{Home, NOW, change, named, record};
 
@@ -26,11 +28,15 @@ fn counters_add_up_and_the_latest_use_wins() {
     let (one, declared) = (record(named("one")).accessor, record(named("declared")).accessor);
     {
         let store = home.open();
-        store.record_usage(vec![delta(one, "r/1", 3, NOW.plus(9)), delta(one, "r/2", 1, NOW)]).unwrap();
-        store.record_usage(vec![]).unwrap();
+        store
+            .record_usage(UsageBatch::draw(vec![delta(one, "r/1", 3, NOW.plus(9)), delta(one, "r/2", 1, NOW)]).unwrap())
+            .unwrap();
+        store.record_usage(UsageBatch::draw(vec![]).unwrap()).unwrap();
     }
     let store = home.open();
-    store.record_usage(vec![delta(one, "r/1", 4, NOW), delta(declared, "r/1", 1, NOW)]).unwrap();
+    store
+        .record_usage(UsageBatch::draw(vec![delta(one, "r/1", 4, NOW), delta(declared, "r/1", 1, NOW)]).unwrap())
+        .unwrap();
     assert_eq!(store.usage_of(one), Ok(vec![row(one, "r/1", 7, NOW.plus(9)), row(one, "r/2", 1, NOW)]));
     let mut all = vec![];
     assert_eq!(store.for_each_usage(&mut |row| all.push(row)), Ok(3));
@@ -46,7 +52,9 @@ fn a_token_knows_its_last_use_whatever_the_rule() {
     let token = store.create_token(record(named("used"))).unwrap();
     assert_eq!(token.last_use, None);
     for at in [NOW, NOW.plus(9), NOW.plus(3)] {
-        store.record_usage(vec![delta(token.accessor, &format!("r/{}", at.0), 1, at)]).unwrap();
+        store
+            .record_usage(UsageBatch::draw(vec![delta(token.accessor, &format!("r/{}", at.0), 1, at)]).unwrap())
+            .unwrap();
     }
     let last = LastUse { at: NOW.plus(9), source: source_at(NOW.plus(9)) };
     assert_eq!(store.token(token.accessor).unwrap().last_use, Some(last));
@@ -66,8 +74,8 @@ fn a_use_from_nowhere_moves_the_time_and_not_the_source() {
         last_used: NOW.plus(9),
         last_source: None,
     };
-    store.record_usage(vec![delta(token.accessor, "r", 1, NOW)]).unwrap();
-    store.record_usage(vec![nowhere(None), nowhere(Some("r"))]).unwrap();
+    store.record_usage(UsageBatch::draw(vec![delta(token.accessor, "r", 1, NOW)]).unwrap()).unwrap();
+    store.record_usage(UsageBatch::draw(vec![nowhere(None), nowhere(Some("r"))]).unwrap()).unwrap();
     let last = LastUse { at: NOW.plus(9), source: source_at(NOW) };
     assert_eq!(store.token(token.accessor).unwrap().last_use, Some(last));
     assert_eq!(store.usage_of(token.accessor).unwrap()[0].last_source, source_at(NOW));
@@ -79,7 +87,7 @@ fn a_use_that_no_rule_let_through_moves_the_token_and_no_row() {
     let store = home.open();
     let token = store.create_token(record(named("refused"))).unwrap();
     let refused = UsageDelta { rule: None, ..delta(token.accessor, "", 2, NOW.plus(9)) };
-    store.record_usage(vec![delta(token.accessor, "r/1", 1, NOW), refused]).unwrap();
+    store.record_usage(UsageBatch::draw(vec![delta(token.accessor, "r/1", 1, NOW), refused]).unwrap()).unwrap();
     let last = LastUse { at: NOW.plus(9), source: source_at(NOW.plus(9)) };
     assert_eq!(store.token(token.accessor).unwrap().last_use, Some(last));
     assert_eq!(store.usage_of(token.accessor), Ok(vec![row(token.accessor, "r/1", 1, NOW)]));
@@ -90,8 +98,47 @@ fn a_purged_token_takes_its_counters_along() {
     let home = Home::new();
     let store = home.open();
     let token = store.create_token(record(named("gone"))).unwrap();
-    store.record_usage(vec![delta(token.accessor, "r/1", 3, NOW)]).unwrap();
+    store.record_usage(UsageBatch::draw(vec![delta(token.accessor, "r/1", 3, NOW)]).unwrap()).unwrap();
     store.change_state(token.accessor, change(Change::Revoke), None).unwrap();
     store.purge(NOW.plus(60), 10).unwrap();
     assert_eq!(store.usage_of(token.accessor), Ok(vec![]));
+}
+
+/// A list, or a walk over all usage, takes as long as it likes.
+#[test]
+fn who_holds_every_reader_keeps_nobody_from_finding_a_token_or_an_administrator() {
+    let home = Home::new();
+    let patience = std::time::Duration::from_millis(50);
+    let store = home.try_open(SqliteOptions { readers: 1, patience, ..SqliteOptions::default() }).unwrap();
+    let token = store.create_token(record(named("used"))).unwrap();
+    store.record_usage(UsageBatch::draw(vec![delta(token.accessor, "r", 1, NOW)]).unwrap()).unwrap();
+    let mut found = None;
+    let mut look = |_| {
+        assert_eq!(store.count_tokens(), Err(StoreError::Overloaded), "no reader is left");
+        found = Some([
+            store.find_token("used").is_ok(),
+            store.token(token.accessor).is_ok(),
+            store.find_admin(&token.digest).is_ok(),
+            store.for_each_by_time(&TimeFilter::default(), &mut |_| ()).is_ok(),
+        ]);
+    };
+    store.for_each_usage(&mut look).unwrap();
+    assert_eq!(found, Some([true; 4]));
+}
+
+#[test]
+fn a_batch_that_is_handed_over_again_adds_nothing_even_after_a_restart() {
+    let home = Home::new();
+    let store = home.open();
+    let token = store.create_token(record(named("used"))).unwrap();
+    let batch = |count| UsageBatch::draw(vec![delta(token.accessor, "r", count, NOW)]).unwrap();
+    let (first, alike, last) = (batch(3), batch(3), batch(4));
+    for batch in [&first, &alike, &last, &last] {
+        store.record_usage(batch.clone()).unwrap();
+    }
+    assert_eq!(store.usage_of(token.accessor).unwrap()[0].count, 10);
+    drop(store);
+    let store = home.open();
+    store.record_usage(last).unwrap();
+    assert_eq!(store.usage_of(token.accessor).unwrap()[0].count, 10);
 }

@@ -17,14 +17,14 @@ use crate::stored::{Stored, api};
 /// Longer than a call of the API may take.
 const CALL: Duration = Duration::from_secs(40);
 
-struct Hung {
-    stored: Stored,
-    disk: HungDisk,
+pub(crate) struct Hung {
+    pub(crate) stored: Stored,
+    pub(crate) disk: HungDisk,
     root: String,
 }
 
 impl Hung {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut disk = None;
         let stored = Stored::start_with(|setup| {
             let hung = disk.insert(HungDisk::new(setup.path()));
@@ -35,7 +35,7 @@ impl Hung {
         Self { stored, disk: disk.unwrap(), root }
     }
 
-    fn post(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Reply {
         let mut client = RawClient::connect(self.stored.gateway.addresses().admin);
         client.send(self.request(path, body));
         client.read_for("POST", CALL).unwrap()
@@ -61,13 +61,13 @@ impl Hung {
         )
     }
 
-    fn made(&self, path: &str, body: &Value) -> Value {
+    pub(crate) fn made(&self, path: &str, body: &Value) -> Value {
         let reply = self.post(path, body);
         assert!(matches!(reply.status, 200 | 201), "{}", reply.text());
         reply.json()
     }
 
-    fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         api(&self.stored.gateway, "GET", path, Some(&self.root), None)
     }
 
@@ -90,16 +90,16 @@ impl Hung {
         self.stored.gateway.restart();
     }
 
-    fn unsynced(&self) -> f64 {
+    pub(crate) fn unsynced(&self) -> f64 {
         self.stored.gateway.metrics().sum("leastgate_store_unsynced_changes", &[])
     }
 
-    fn status(&self, secret: &str) -> u16 {
+    pub(crate) fn status(&self, secret: &str) -> u16 {
         self.stored.ask(secret, "/v1/orders").status
     }
 }
 
-fn reader(name: &str) -> Value {
+pub(crate) fn reader(name: &str) -> Value {
     json!({ "name": name, "owner": "t", "roles": ["reader"], "ttl": "1h" })
 }
 
@@ -250,4 +250,27 @@ fn what_stands_in_for_a_token_is_out_of_force_before_the_store_has_answered() {
             |event: &Value| event["change"]["operation"] == "token.revoke" && event["change"]["target"] == accessor;
         until_true("its event", PATIENCE, || hung.stored.gateway.events().iter().any(of_child));
     }
+}
+
+#[test]
+fn uses_that_were_written_after_nobody_waited_any_more_are_counted_once() {
+    let hung = Hung::start();
+    let secret = hung.made("/v1/tokens", &reader("bot"))["secret"].as_str().unwrap().to_owned();
+    for _ in 0..5 {
+        assert_eq!(hung.status(&secret), 200);
+    }
+    let usage = || hung.get("/v1/tokens/bot/usage").json();
+    hung.disk.hang();
+    let mut client = RawClient::connect(hung.stored.gateway.addresses().admin);
+    client.send(
+        hung.request("/v1/tokens/bot/usage", &json!({})).replace("POST", "GET").replace(": 2\r\n\r\n{}", ": 0\r\n\r\n"),
+    );
+    let told = client.read_for("GET", CALL).unwrap().json();
+    assert_ne!(told["complete"], true, "{told}");
+    assert_eq!(hung.status(&secret), 200);
+    hung.disk.go_on();
+    until_true("all uses in the store", PATIENCE, || usage()["complete"] == true);
+    let told = usage();
+    let counts: Vec<_> = told["rules"].as_array().unwrap().iter().map(|rule| rule["count"].clone()).collect();
+    assert_eq!(counts, [6], "{told}");
 }

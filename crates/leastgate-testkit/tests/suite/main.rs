@@ -31,6 +31,7 @@ mod drain;
 mod drain_busy;
 mod enforcement;
 mod environments;
+mod failed_sync;
 mod faults;
 mod findings;
 mod fixtures;

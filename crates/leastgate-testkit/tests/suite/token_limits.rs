@@ -141,6 +141,15 @@ fn the_limits_of_a_successor_govern_its_predecessor_too_over_a_restart_as_well()
     assert_eq!(stored.gateway.stop().code, Some(0));
     stored.gateway.restart();
     assert_eq!(asked(&stored), (80, 0), "loaded");
+    let change = |stored: &Stored, what: &str| {
+        let path = format!("/v1/tokens/{}/{what}", answer["old"]["accessor"].as_str().unwrap());
+        stored.api("POST", &path, Some(&root), Some(json!({"reason": "a test"}))).status
+    };
+    assert_eq!(change(&stored, "disable"), 200);
+    assert_eq!(stored.gateway.stop().code, Some(0));
+    stored.gateway.restart();
+    assert_eq!(change(&stored, "enable"), 200);
+    assert_eq!(asked(&stored), (80, 0), "enabled after it was loaded");
     let less = json!({"limits": {"rate": 1, "burst": 1}, "reason": "a test"});
     let started = Instant::now();
     assert_eq!(stored.api("POST", "/v1/tokens/limited/restrict", Some(&root), Some(less)).status, 200);

@@ -103,12 +103,9 @@ impl FirstAdmin {
 
     /// This process may not live to see what becomes of it, so nothing takes it back.
     fn doubt(&self, error: &StoreError, then: &str) -> Result<Option<Made>, Failure> {
-        let StoreError::InDoubt { waited, made } = error else { return Err(self.failed(error)) };
+        let StoreError::InDoubt { why, made } = error else { return Err(self.failed(error)) };
         let &[id] = &made[..] else { return Err(self.failed(error)) };
-        let message = format!(
-            "the store did not finish within {waited:?}, and whether administrator {id} is kept is not known yet: start \
-             again; {then}"
-        );
+        let message = format!("{why}, and whether administrator {id} is kept is not known yet: start again; {then}");
         Ok(Some(Made { id, doubt: Some(self.failed(&message)) }))
     }
 

@@ -10,6 +10,7 @@ mod first_admin;
 mod listener_tls;
 pub mod loading;
 mod parts;
+mod purging;
 mod redigest;
 mod reload;
 mod restored;
@@ -128,7 +129,7 @@ impl Gateway {
         shared.telemetry.reloaded(true);
         shared.lifecycle("start", Some(snapshot.revision()));
         let drain = Drain { delay: config.limits.drain_delay, timeout: config.limits.drain_timeout };
-        let upkeep = Upkeep::start(Arc::clone(&shared), config.retention, admin.idle_tokens())
+        let upkeep = Upkeep::start(Arc::clone(&shared), config.tokens, config.retention, admin.idle_tokens())
             .context("the upkeep thread can't be started")?;
         let redigester = Redigester::start(Arc::clone(&shared), config.tokens)
             .context("the thread that re-digests tokens can't be started")?;

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use leastgate_admin::api::TokenCounts;
 use leastgate_admin::{IdleTokens, Looked};
+use leastgate_config::TokenSource;
 use leastgate_policy::{Accessor, Timestamp};
-use leastgate_store::{StoreError, UsageDelta};
+use leastgate_store::{StoreError, UsageBatch, UsageDelta};
 use leastgate_telemetry::TokenGauge;
 
 use super::Shared;
 use super::clock_watch::ClockWatch;
+use super::purging::{BATCH, Purging};
 
 /// How often it is looked whether the time is in doubt.
 const CLOCK: Duration = Duration::from_secs(10);
@@ -31,8 +33,6 @@ const PURGE: Duration = Duration::from_secs(3600);
 /// Between these, how often tokens that nobody uses are looked for: a quarter of the time they may lie idle.
 const IDLE_LEAST: Duration = Duration::from_secs(1);
 const IDLE_MOST: Duration = Duration::from_secs(3600);
-/// Dead records forgotten in one commit.
-const PURGE_BATCH: u32 = 1000;
 /// Usage handed over in one commit.
 const USAGE_BATCH: usize = 10_000;
 /// Usage kept in memory while the store can't be written; beyond it counts are lost, and that is logged.
@@ -50,6 +50,7 @@ struct Tasks {
     looked: Timestamp,
     retention: Duration,
     clock: ClockWatch,
+    purging: Purging,
     idle: IdleTokens,
     /// When tokens that nobody uses were looked for.
     looked_for_idle: Option<Instant>,
@@ -58,8 +59,14 @@ struct Tasks {
 /// How often something is done, and what.
 type Task = (Duration, fn(&mut Tasks));
 
-/// Usage that the store did not take yet, by token and rule.
-pub(super) type Unwritten = HashMap<(Accessor, Option<Arc<str>>), Pending>;
+/// Usage that the store does not hold for certain.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten {
+    /// By token and rule.
+    rows: HashMap<(Accessor, Option<Arc<str>>), Pending>,
+    /// Handed to the store, which may have it.
+    handed: Option<UsageBatch>,
+}
 
 /// One row of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,11 +77,16 @@ pub(super) struct Pending {
 }
 
 impl Upkeep {
-    pub(super) fn start(shared: Arc<Shared>, retention: Duration, idle: IdleTokens) -> std::io::Result<Self> {
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        source: TokenSource,
+        retention: Duration,
+        idle: IdleTokens,
+    ) -> std::io::Result<Self> {
         let (stop, stopped) = sync_channel::<()>(0);
         let looked = shared.clock.timestamp();
-        let clock = ClockWatch::default();
-        let mut tasks = Tasks { shared, looked, retention, clock, idle, looked_for_idle: None };
+        let (clock, purging) = (ClockWatch::default(), Purging::new(source));
+        let mut tasks = Tasks { shared, looked, retention, clock, purging, idle, looked_for_idle: None };
         let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || {
             let begun = Instant::now();
             // Not after a whole interval first: a gateway that is restarted every hour would never purge.
@@ -218,18 +230,9 @@ impl Tasks {
             return tracing::info!("dead tokens are not purged while the time is in doubt; tried again in an hour");
         };
         let before = Timestamp(now.0.saturating_sub(self.retention.as_secs()));
-        loop {
-            match self.shared.store.purge(before, PURGE_BATCH) {
-                Ok(purged) => {
-                    for digest in &purged {
-                        self.shared.authority.remove(digest);
-                    }
-                    if purged.len() < PURGE_BATCH as usize {
-                        return;
-                    }
-                }
-                Err(error) => return tracing::warn!(%error, "dead tokens could not be purged; tried again in an hour"),
-            }
+        let Shared { authority, store, .. } = &*self.shared;
+        if let Err(error) = self.purging.run(authority, &**store, before, || store.purge(before, BATCH)) {
+            tracing::warn!(%error, "dead tokens could not be purged; tried again in an hour");
         }
     }
 }
@@ -253,7 +256,7 @@ impl Shared {
                 Some(None) => continue,
                 rule => rule.flatten(),
             };
-            let use_of = unwritten.entry((delta.accessor, rule)).or_default();
+            let use_of = unwritten.rows.entry((delta.accessor, rule)).or_default();
             use_of.count += delta.count;
             if delta.last_used >= use_of.last_used {
                 use_of.last_used = delta.last_used;
@@ -261,11 +264,11 @@ impl Shared {
             }
         }
         while let Some(error) = self.store_usage(&mut unwritten).err() {
-            if unwritten.len() <= MOST_UNWRITTEN {
+            if unwritten.rows.len() <= MOST_UNWRITTEN {
                 return tracing::warn!(%error, "usage is kept in memory until the store takes it");
             }
-            tracing::error!(%error, lost = unwritten.len(), "usage could not be stored for too long and is lost");
-            unwritten.clear();
+            tracing::error!(%error, lost = unwritten.rows.len(), "usage could not be stored for too long and is lost");
+            *unwritten = Unwritten::default();
             self.lost_usage();
         }
     }
@@ -280,17 +283,31 @@ impl Shared {
         self.usage_lost.store(self.clock.timestamp().0, Ordering::Relaxed);
     }
 
-    /// In batches: a commit of everything would keep all changes waiting.
     fn store_usage(&self, unwritten: &mut Unwritten) -> Result<(), StoreError> {
-        while !unwritten.is_empty() {
-            let batch: Vec<_> = unwritten.iter().take(USAGE_BATCH).map(|(key, use_of)| use_of.delta(key)).collect();
-            let keys: Vec<_> = batch.iter().map(|delta| (delta.accessor, delta.rule.clone())).collect();
+        while let Some(batch) = unwritten.next()? {
             self.store.record_usage(batch)?;
-            for key in keys {
-                unwritten.remove(&key);
-            }
+            unwritten.handed = None;
         }
         Ok(())
+    }
+}
+
+impl Unwritten {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.handed.is_none()
+    }
+
+    /// What to hand over next: a commit of everything would keep all changes waiting. The same again, until the store has it.
+    fn next(&mut self) -> Result<Option<UsageBatch>, StoreError> {
+        if self.handed.is_none() && !self.rows.is_empty() {
+            let deltas: Vec<_> = self.rows.iter().take(USAGE_BATCH).map(|(key, use_of)| use_of.delta(key)).collect();
+            let keys: Vec<_> = deltas.iter().map(|delta| (delta.accessor, delta.rule.clone())).collect();
+            self.handed = Some(UsageBatch::draw(deltas)?);
+            for key in keys {
+                self.rows.remove(&key);
+            }
+        }
+        Ok(self.handed.clone())
     }
 }
 

@@ -51,7 +51,7 @@ fn one_that_its_own_rotation_has_taken_out_of_force_is_told_that_it_fits() {
     {
         let shared = shared();
         let record = made(&shared, &token("bot", "team", None));
-        let leaving = shared.sweeps.leave(&record);
+        let leaving = shared.sweeps.leave(Gift::from(&record));
         shared.given.authority.set_state(&record.digest, TokenState::Revoked);
         assert_eq!(late(&shared, &asked(owner, created_before), &shared.sweeps.begin(), &[]), []);
         assert_eq!(leaving.is_found(), is_found, "{owner} {created_before:?}");

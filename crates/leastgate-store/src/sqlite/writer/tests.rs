@@ -196,7 +196,7 @@ fn who_leaves_while_the_commit_is_under_way_is_in_doubt_and_what_comes_next_know
     reader.execute_batch("BEGIN; SELECT * FROM t").unwrap();
     assert!(rows(&reader).is_empty());
     let short = Duration::from_millis(200);
-    let doubt = Err(StoreError::InDoubt { waited: short, made: vec![] });
+    let doubt = Err(StoreError::InDoubt { why: format!("the store did not finish within {short:?}"), made: vec![] });
     assert_eq!(writer.submit(insert(1), Abandoned::Skip, short), doubt);
     // One that waits behind it is not begun, so there is no doubt about it.
     let withdrawn = Err(StoreError::Withdrawn { waited: short });
