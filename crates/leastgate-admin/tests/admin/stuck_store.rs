@@ -287,4 +287,9 @@ fn what_is_taken_away_is_in_force_while_every_read_of_the_store_hangs() {
             assert_eq!((answer.status, &answer.json()["durable"]), (200, &json!(true)), "{answer:?}");
         }
     });
+    let kept =
+        [&by_name, &by_accessor, &off].map(|(accessor, _)| plane.store.token(accessor.parse().unwrap()).unwrap());
+    assert_eq!(kept.map(|kept| kept.state), [TokenState::Revoked, TokenState::Revoked, TokenState::Disabled]);
+    // 429: they have been refused too often.
+    assert!(matches!(plane.get(&viewer, "/v1/tokens").status, 401 | 429));
 }
