@@ -189,7 +189,9 @@ fn hand_over(call: &Call<'_>, before: &TokenRecord, end: &OldEnd) -> Result<Hand
     }
     given.authority.share_limits(&old.digest, &successor.digest);
     given.authority.adopt_children(old.accessor, successor.accessor, successor.expires);
-    Ok((IssuedToken { record: successor, secret }, old, before.clone()))
+    // As they are in force: what is owed of them is told of them, though the store may have it by the time of the answer.
+    let [record, old] = [&successor, &old].map(|record| call.shared.unsynced.restricted(record));
+    Ok((IssuedToken { record, secret }, old, before.clone()))
 }
 
 /// The same grants, each to its own end; the life that the old one was given at first, as far as it is still permitted.

@@ -71,6 +71,8 @@ fn read_spans(
             count += 1;
         }
     }
+    // All rows went through its cache, and none comes again.
+    connection.release_memory()?;
     Ok(count)
 }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use leastgate_policy::{Restrictions, TokenLimits, TokenState};
 use leastgate_store::archive::{ArchiveError, RestoreOptions};
 use leastgate_store::{
-    AdminRole, Change, MayGrant, NewAdmin, NewToken, OldEnd, Revocations, Rotation, StoreError, TokenGrant, TokenName,
-    TokenRecord, TokenStore, issue_admin,
+    AdminRole, Change, MayGrant, NewAdmin, NewToken, OldEnd, Revocations, Rotation, SqliteOptions, StoreError, Taken,
+    TokenGrant, TokenName, TokenRecord, TokenStore, issue_admin,
 };
 use rusqlite::Connection;
 
@@ -234,4 +234,35 @@ fn a_mark_that_can_not_be_read_is_not_forgotten() {
     let damage = "INSERT INTO meta (key, value) VALUES ('restores', CAST('[broken' AS BLOB))";
     Connection::open(&home.path).unwrap().execute_batch(damage).unwrap();
     assert_eq!(home.open().restores().unwrap().len(), 1);
+}
+
+/// Made behind the backup, so the restored store has no record of them; a former export could be imported.
+#[test]
+fn what_was_made_since_and_taken_away_is_known_to_have_been() {
+    let home = Home::new();
+    let store = home.try_open(SqliteOptions { rows_at_once: 0, ..SqliteOptions::default() }).unwrap();
+    store.create_token(record(named("plain"))).unwrap();
+    let backup = back_up(&home);
+    let names = ["living", "revoked", "listed", "disabled", "rotated"];
+    let tokens: Vec<TokenRecord> = names.into_iter().map(|name| record(named(name))).collect();
+    store.create_tokens(tokens.clone()).unwrap();
+    let [living, revoked, listed, disabled, rotated] = &tokens[..] else { panic!("five") };
+    store.change_state(revoked.accessor, change(Change::Revoke), None).unwrap();
+    assert_eq!(store.revoke_tokens(vec![listed.accessor], change(Change::Revoke)), Ok(1));
+    assert_eq!(store.count_pending(), Ok(1), "its row does not say so yet");
+    store.change_state(disabled.accessor, change(Change::Disable), None).unwrap();
+    let (successor, end) = (record(named("rotated")), OldEnd::Grace(NOW.plus(60)));
+    store.rotate_token(Rotation { old: rotated.accessor, successor, end, expected: None }).unwrap();
+    drop(store);
+    prepare(&home, &backup, RestoreOptions::default()).unwrap().finish("now").unwrap();
+
+    let store = home.open();
+    let taken = |token: &TokenRecord| {
+        assert!(matches!(store.token(token.accessor), Err(StoreError::NotFound { .. })));
+        store.tombstone_of(token.accessor, &token.digest).unwrap().map(|tombstone| tombstone.taken)
+    };
+    let revoked_then = Some(Taken::Revoked(change(Change::Revoke).at));
+    assert_eq!([revoked, listed, disabled].map(taken), [revoked_then; 3]);
+    assert_eq!([living, rotated].map(taken), [None, Some(Taken::Ended(NOW.plus(60)))]);
+    assert!(checked(&home.path).unwrap().is_fine());
 }

@@ -84,6 +84,7 @@ impl Present {
                 None => carried.lost += u64::from(now.state != TokenState::Revoked),
             }
         }
+        self.bury_unknown(copy)?;
         self.carry_tombstones(copy, &mut carried)?;
         for (accessor, version) in &self.damaged {
             carried.revoked += revoke(copy, *accessor, DAMAGED, at, *version)?;
@@ -93,18 +94,27 @@ impl Present {
         Ok(carried)
     }
 
+    /// What the copy does not know is gone with the restore, and an old export could bring it back: of what was taken away it has
+    /// to be known that it was.
+    fn bury_unknown(&self, copy: &Connection) -> Result<(), Failure> {
+        let mut is_known = copy.prepare("SELECT 1 FROM tokens WHERE accessor = ?1")?;
+        for (accessor, grave) in &self.graves {
+            if !is_known.exists([accessor.to_string()])? {
+                bury(copy, *accessor, grave)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What was purged since is taken away in the copy, and known there to have been.
     fn carry_tombstones(&self, copy: &Connection, carried: &mut Carried) -> Result<(), Failure> {
-        let mut bury = copy.prepare(
-            "INSERT INTO tombstones (accessor, digest_key, revoked, at, until) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO NOTHING",
-        )?;
         let mut shorten = copy.prepare(
             "UPDATE tokens SET expires = ?2, shortened = 1, version = version + 1
              WHERE accessor = ?1 AND state <> 'revoked' AND coalesce(expires, 9223372036854775807) > ?2",
         )?;
-        for (accessor, Buried { is_revoked, at, digest_key, until }) in &self.tombstones {
-            bury.execute((accessor.to_string(), digest_key, is_revoked, seconds(*at), until.map(seconds)))?;
+        for (accessor, buried) in &self.tombstones {
+            bury(copy, *accessor, buried)?;
+            let Buried { is_revoked, at, .. } = buried;
             if *is_revoked {
                 carried.revoked += revoke(copy, *accessor, PURGED, *at, 0)?;
             } else {
@@ -166,6 +176,16 @@ impl Present {
         }
         Ok(())
     }
+}
+
+fn bury(copy: &Connection, accessor: Accessor, buried: &Buried) -> Result<(), Failure> {
+    let Buried { is_revoked, at, digest_key, until } = buried;
+    copy.prepare_cached(
+        "INSERT INTO tombstones (accessor, digest_key, revoked, at, until) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO NOTHING",
+    )?
+    .execute((accessor.to_string(), digest_key, is_revoked, seconds(*at), until.map(seconds)))?;
+    Ok(())
 }
 
 /// What is kept of a revoked administrator whose record is damaged.

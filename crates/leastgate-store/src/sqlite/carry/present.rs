@@ -31,6 +31,8 @@ pub(in crate::sqlite) struct Present {
     pub(super) tokens: HashMap<Accessor, Token>,
     /// Tokens of which something does not decode, and the version they had, if that does.
     pub(super) damaged: HashMap<Accessor, u64>,
+    /// The tombstones of those tokens that were taken away and are not purged, for a store that does not know them.
+    pub(super) graves: HashMap<Accessor, Buried>,
     pub(super) admins: HashMap<Accessor, Admin>,
     /// What is left of those that were purged.
     pub(super) tombstones: HashMap<Accessor, Buried>,
@@ -110,6 +112,24 @@ fn buried(row: &Row<'_>) -> rusqlite::Result<(Accessor, Buried)> {
     Ok((accessor, Buried { is_revoked, at, digest_key: row.get(3)?, until: optional_time(row, 4)? }))
 }
 
+/// The tombstone of a token that was taken away; of one that does not decode as of a revoked one. What is disabled could not be
+/// enabled without its record.
+fn grave(row: &Row<'_>, token: Option<&Token>) -> rusqlite::Result<Option<Buried>> {
+    let (is_revoked, at, end) = match token {
+        None => (true, Timestamp(0), None),
+        Some(Token { state: TokenState::Revoked | TokenState::Disabled, change, expires, .. }) => {
+            (true, change.as_ref().map_or(Timestamp(0), |change| change.at), *expires)
+        }
+        Some(Token { expires: Some(end), .. }) if row.get(ROW_ID + 2)? => (false, *end, None),
+        Some(_) => return Ok(None),
+    };
+    let mut digest_key = [0; 8];
+    digest_key.copy_from_slice(&digest(row, ROW_ID + 1)?.as_bytes()[..8]);
+    // What stands in for another token is not looked for behind its end.
+    let until = end.filter(|_| row.get(ROW_ID + 3) == Ok(true));
+    Ok(Some(Buried { is_revoked, at, digest_key, until }))
+}
+
 impl Present {
     /// Reads what it can.
     pub(in crate::sqlite) fn read(connection: Connection, path: &Path) -> Self {
@@ -175,7 +195,13 @@ impl Present {
     }
 
     fn read_tokens(&mut self, connection: &Connection) -> Result<(), Failure> {
-        let mut statement = connection.prepare(&format!("SELECT accessor, {COLUMNS}, id FROM tokens NOT INDEXED"))?;
+        // Older layouts say neither.
+        let has = |column, or| connection.column_exists(None, "tokens", column).map(|is| if is { column } else { or });
+        let (shortened, parent) = (has("shortened", "successor IS NOT NULL")?, has("parent", "NULL")?);
+        let read = format!(
+            "SELECT accessor, {COLUMNS}, id, digest, {shortened}, {parent} IS NOT NULL FROM tokens NOT INDEXED"
+        );
+        let mut statement = connection.prepare(&read)?;
         let columns = check::columns(&statement);
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -186,7 +212,12 @@ impl Present {
                     continue;
                 }
             };
-            let Some(kept) = self.token(row, &columns)? else {
+            let kept = self.token(row, &columns)?;
+            match grave(row, kept.as_ref()) {
+                Ok(grave) => self.graves.extend(grave.map(|grave| (accessor, grave))),
+                Err(error) => self.note(format!("token {accessor}: {}", check::told(&error, &columns))),
+            }
+            let Some(kept) = kept else {
                 self.damaged.insert(accessor, number(row, VERSION).unwrap_or(0));
                 continue;
             };
