@@ -83,6 +83,15 @@ pub enum ArchiveError {
         /// The file.
         path: PathBuf,
     },
+    /// SQLite would read a sealed file together with what lies beside it, which no seal covers.
+    #[error("{} is sealed, and {} lies beside it: what is in there would count as if it were in the sealed file, and it may have \
+             been put there for that. A backup is one file: move the other away", .path.display(), .companion.display())]
+    NotAlone {
+        /// The sealed file.
+        path: PathBuf,
+        /// What lies beside it.
+        companion: PathBuf,
+    },
     /// There is no seal.
     #[error("{} has no seal: it was not made by `leastgate store backup`, or somebody took the seal away, and nothing shows \
              whether its tokens are as they were; if you trust where it comes from, say --unsealed", .path.display())]

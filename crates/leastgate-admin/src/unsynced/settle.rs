@@ -1,5 +1,6 @@
 //! Trying again what the store owes.
 
+use std::iter;
 use std::time::Instant;
 
 use leastgate_policy::Accessor;
@@ -173,13 +174,15 @@ fn is_stuck(error: &StoreError) -> bool {
 /// The refusals are on record; this is what became of them.
 fn tell_undone(batch: &[(Accessor, Undo)], kept: usize, telemetry: &Telemetry) {
     tracing::warn!(records = batch.len(), kept, "what was refused while it was written is not in the store any more");
+    // The store says how many of all: that is told once.
+    let mut kept = Some(("kept".to_owned(), kept.to_string()));
     for (_, accessors) in named::each(batch, |(accessor, _)| *accessor) {
         telemetry.lifecycle(&LifecycleEvent {
             operation: "store.undo".to_owned(),
             result: "ok".to_owned(),
             reason: Some("refused to its caller while it was written".to_owned()),
             durable: Some(true),
-            details: vec![accessors, ("kept".to_owned(), kept.to_string())],
+            details: iter::once(accessors).chain(kept.take()).collect(),
             ..LifecycleEvent::default()
         });
     }

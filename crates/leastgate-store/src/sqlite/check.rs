@@ -101,9 +101,13 @@ impl Report {
 /// # Errors
 /// It can't be read at all, is no store, or a newer release's.
 pub fn check(path: &Path, owner: Option<Owner<'_>>, watch: Watch<'_>) -> Result<Report, ArchiveError> {
+    let sealed = Sealed::open(path).map_err(|error| from_io(path, &error))?;
+    if sealed.is_some() {
+        need_it_alone(path)?;
+    }
     let connection = snapshot::open(path)?;
     let mut report = examine(&connection, path, owner, watch).map_err(|stop| stop.at(path))?;
-    report.seal = seal(path, owner, watch)?;
+    report.seal = seal(path, sealed, owner, watch)?;
     if report.seal == Seal::Broken {
         let what = "the seal does not fit: the file was changed after it was written, or is damaged";
         report.add("the file", what, "use another backup");
@@ -111,8 +115,17 @@ pub fn check(path: &Path, owner: Option<Owner<'_>>, watch: Watch<'_>) -> Result<
     Ok(report)
 }
 
-fn seal(path: &Path, owner: Option<Owner<'_>>, watch: Watch<'_>) -> Result<Seal, ArchiveError> {
-    let sealed = Sealed::open(path).map_err(|error| from_io(path, &error))?;
+/// Whose seal says nothing of what SQLite would read with it, and write into it.
+fn need_it_alone(path: &Path) -> Result<(), ArchiveError> {
+    let companions = ["-wal", "-journal"].map(|suffix| snapshot::companion(path, suffix));
+    // A link to nowhere may lead somewhere by the time it is opened.
+    match companions.into_iter().find(|companion| std::fs::symlink_metadata(companion).is_ok()) {
+        Some(companion) => Err(ArchiveError::NotAlone { path: path.to_owned(), companion }),
+        None => Ok(()),
+    }
+}
+
+fn seal(path: &Path, sealed: Option<Sealed>, owner: Option<Owner<'_>>, watch: Watch<'_>) -> Result<Seal, ArchiveError> {
     match (sealed, owner) {
         (None, _) => Ok(Seal::None),
         (Some(_), None) => Ok(Seal::Unknown),

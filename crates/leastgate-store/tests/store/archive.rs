@@ -291,3 +291,22 @@ fn what_an_older_file_brings_along_is_not_trusted_when_it_is_looked_at() {
     let told = format!("{looked:?}");
     assert!(told.contains("unsafe use of virtual table"), "{told}");
 }
+
+/// A log applies to whatever has the file's name, and a journal is played back into it.
+#[test]
+fn a_sealed_file_is_not_read_with_what_lies_beside_it() {
+    let home = Home::new();
+    home.open().create_token(record(named("bot"))).unwrap();
+    let to = back_up(&home);
+    let bytes = fs::read(&to).unwrap();
+    for suffix in ["-wal", "-journal"] {
+        let companion = to.with_file_name(format!("backup.db{suffix}"));
+        fs::write(&companion, "x").unwrap();
+        let refused = checked(&to).unwrap_err();
+        assert!(matches!(&refused, ArchiveError::NotAlone { companion: told, .. } if *told == companion), "{refused}");
+        assert!(refused.to_string().contains("move the other away"), "{refused}");
+        fs::remove_file(companion).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), bytes, "it is as it was");
+    }
+    assert_eq!(checked(&to).unwrap().seal, Seal::Good(NOW));
+}

@@ -307,6 +307,7 @@ fn refused(error: ArchiveError) -> Failure {
         )
         | ArchiveError::Faulty { .. }
         | ArchiveError::BrokenSeal { .. }
+        | ArchiveError::NotAlone { .. }
         | ArchiveError::Unsealed { .. }
         | ArchiveError::NothingKnown { .. }
         | ArchiveError::Unreadable { .. }
