@@ -170,7 +170,8 @@ impl Shared {
         })
     }
 
-    /// Waits for the turn to change tokens; what gives access takes it with [`crate::call::Call::lock_gift`]. `None`: others have it for too long, most likely at a store that hangs.
+    /// Waits for the turn to change tokens; what gives access takes it with [`crate::call::Call::lock_gift`]. `None`: others
+    /// have it for too long, most likely at a store that hangs.
     pub(crate) fn lock_changes(&self) -> Option<Held<'_>> {
         self.changes.take(TURN_PATIENCE)
     }

@@ -1,6 +1,8 @@
 //! The table of tokens in memory: one small record each, found by digest, changed in place.
 
 mod families;
+mod mover;
+mod record;
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,6 +12,7 @@ use dashmap::mapref::entry::Entry;
 use smol_str::SmolStr;
 
 use self::families::Families;
+use self::record::{Record, expiry, key_of, rest_of};
 use super::accessor::Accessor;
 use super::digest::{Digests, TokenDigest};
 use super::terms::{Restrictions, Terms, TokenLimits};
@@ -139,23 +142,6 @@ pub struct TokenTable {
     walks: RwLock<()>,
     families: Families,
 }
-
-#[derive(Clone, Debug)]
-struct Record {
-    digest_rest: [u8; 24],
-    accessor: Accessor,
-    name: SmolStr,
-    entitlement: Arc<Entitlement>,
-    terms: Option<Arc<Terms>>,
-    expires: u32,
-    state: TokenState,
-    is_canary: bool,
-}
-
-/// No expiry.
-const NEVER: u32 = u32::MAX;
-/// The latest expiry a record can hold, in 2106; a later one ends then, rather than never.
-const LATEST: u32 = NEVER - 1;
 
 impl TokenTable {
     /// A table with room for so many tokens: filling it moves none of them about.
@@ -333,63 +319,6 @@ impl TokenTable {
     }
 }
 
-impl Record {
-    fn digest(&self, key: u64) -> TokenDigest {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&key.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.digest_rest);
-        TokenDigest::from_bytes(bytes)
-    }
-
-    fn has_digest(&self, digest: &TokenDigest) -> bool {
-        self.digest(key_of(digest)) == *digest
-    }
-
-    /// Goes on with what was used of the limits that were there before.
-    fn follows(&mut self, before: Option<&Terms>) {
-        if let (Some(terms), Some(before)) = (&mut self.terms, before) {
-            Arc::make_mut(terms).follow(before);
-        }
-    }
-
-    /// Whether nothing was changed since it was seen. What was seen holds on to its parts, so others have other addresses.
-    fn is_still(&self, seen: &TokenView) -> bool {
-        let has_same_terms = match (&self.terms, &seen.terms) {
-            (Some(own), Some(seen)) => Arc::ptr_eq(own, seen),
-            (own, seen) => own.is_none() && seen.is_none(),
-        };
-        has_same_terms
-            && Arc::ptr_eq(&self.entitlement, &seen.entitlement)
-            && (self.expires, self.state) == (expiry(seen.expires), seen.state)
-    }
-
-    fn view(&self) -> TokenView {
-        TokenView {
-            accessor: self.accessor,
-            name: self.name.clone(),
-            entitlement: Arc::clone(&self.entitlement),
-            terms: self.terms.clone(),
-            expires: (self.expires != NEVER).then(|| Timestamp(u64::from(self.expires))),
-            state: self.state,
-            is_canary: self.is_canary,
-        }
-    }
-}
-
-fn expiry(end: Option<Timestamp>) -> u32 {
-    end.map_or(NEVER, |end| u32::try_from(end.0).unwrap_or(LATEST).min(LATEST))
-}
-
-fn key_of(digest: &TokenDigest) -> u64 {
-    digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-fn rest_of(digest: &TokenDigest) -> [u8; 24] {
-    let mut rest = [0; 24];
-    rest.copy_from_slice(&digest.as_bytes()[8..]);
-    rest
-}
-
 /// The key is uniformly distributed already.
 #[derive(Clone, Copy, Debug, Default)]
 struct IdentityHasher(u64);
@@ -409,8 +338,6 @@ impl Hasher for IdentityHasher {
         self.0 = key;
     }
 }
-
-mod mover;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{TokenDigest, TokenState, TokenTable, TokenView, expiry};
+use super::record::expiry;
+use super::{TokenDigest, TokenState, TokenTable, TokenView};
 use crate::time::Timestamp;
 use crate::token::Accessor;
 

@@ -5,7 +5,8 @@ use std::sync::{PoisonError, RwLockWriteGuard};
 
 use dashmap::mapref::entry::Entry;
 
-use super::{DigestCollision, Record, TokenTable, key_of, rest_of};
+use super::record::{Record, key_of, rest_of};
+use super::{DigestCollision, TokenTable};
 use crate::token::TokenDigest;
 
 /// A table that nobody walks: its tokens may be moved.
