@@ -160,7 +160,7 @@ pub(super) fn change_state(
 }
 
 /// What stands in for a token that is taken out of use ends with it, in the same commit: no crash can leave it behind.
-fn end_children(connection: &Connection, parent: Accessor, asked: &StateChange) -> rusqlite::Result<()> {
+pub(super) fn end_children(connection: &Connection, parent: Accessor, asked: &StateChange) -> rusqlite::Result<()> {
     pending::fold_children(connection, parent)?;
     connection
         .prepare_cached(
@@ -172,7 +172,7 @@ fn end_children(connection: &Connection, parent: Accessor, asked: &StateChange) 
     Ok(())
 }
 
-const OUT_OF_USE: &str = "the token it stands in for was taken out of use";
+pub(super) const OUT_OF_USE: &str = "the token it stands in for was taken out of use";
 
 /// The state a change leads to; `None` where the token is there already.
 fn next_state(token: &TokenRecord, change: Change) -> Result<Option<TokenState>, StoreError> {

@@ -5,9 +5,9 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::decode::seconds;
 use super::pending;
-use super::tokens::{by_accessor, update};
+use super::tokens::{OUT_OF_USE, by_accessor, end_children, update};
 use crate::error::{Failure, StoreError};
-use crate::record::TokenRecord;
+use crate::record::{Change, StateChange, TokenRecord};
 use crate::undo::Undo;
 
 /// How many had been kept.
@@ -71,5 +71,22 @@ fn hand_back(connection: &Connection, env: &str, old: &TokenRecord, successor: A
              WHERE accessor = ?1 AND successor = ?2",
         )?
         .execute((&accessor, &gone, is_living, old.expires.map(seconds), old.state.as_str()))?;
+    end_with(connection, env, old.accessor)?;
     Ok(true)
+}
+
+/// Who took the token out of use meanwhile found nothing that stood in for it.
+fn end_with(connection: &Connection, env: &str, accessor: Accessor) -> Result<(), Failure> {
+    let now = match by_accessor(connection, env, accessor) {
+        Ok(now) => now,
+        Err(Failure::Store(StoreError::NotFound { .. })) => return Ok(()),
+        Err(failure) => return Err(failure),
+    };
+    match now.state_changed.filter(|_| matches!(now.state, TokenState::Revoked | TokenState::Disabled)) {
+        Some(change) => {
+            let end = StateChange { change: Change::Revoke, reason: OUT_OF_USE.to_owned(), ..change };
+            Ok(end_children(connection, accessor, &end)?)
+        }
+        None => Ok(()),
+    }
 }
